@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+// The precompiled header: what nearly every file needs, so that a clean build stays short. Sources
+// include what they use all the same; this file only makes those includes cheap.
+#ifndef PV_BASE_PCH_HPP
+#define PV_BASE_PCH_HPP
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+#include <tl/expected.hpp>
+
+#endif

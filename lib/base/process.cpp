@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MIT
+#include "base/process.hpp"
+
+#include <poll.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+#include <csignal>
+#include <cstdio>
+
+#include <fmt/format.h>
+
+#include "base/file.hpp"
+
+namespace pv {
+namespace {
+
+constexpr size_t k_max_output = 1 << 20;
+
+bool wait_readable(int fd, int timeout_ms) {
+  pollfd p{fd, POLLIN, 0};
+  return poll(&p, 1, timeout_ms) > 0;
+}
+
+// Runs in the child between fork and exec: only async-signal-safe calls.
+[[noreturn]] void exec_child(const SpawnOptions& options, char* const* argv, int report,
+                             pid_t parent) {
+  if (options.die_with_parent) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(127);
+  }
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  signal(SIGPIPE, SIG_DFL);
+  // Move everything out of the way of the target numbers first, then into place.
+  constexpr int k_high = 200;
+  const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  const int std_fds[3] = {options.stdin_fd, options.stdout_fd, options.stderr_fd};
+  const int safe_report = fcntl(report, F_DUPFD_CLOEXEC, k_high);
+  int staged[3 + 16];
+  size_t count = 0;
+  for (int fd : std_fds) staged[count++] = fcntl(fd < 0 ? null : fd, F_DUPFD_CLOEXEC, k_high);
+  for (const auto& [ours, theirs] : options.fds) staged[count++] = fcntl(ours, F_DUPFD_CLOEXEC, k_high);
+  for (int i = 0; i < 3; ++i) dup2(staged[i], i);
+  int highest = 2;
+  for (size_t i = 0; i < options.fds.size(); ++i) {
+    dup2(staged[3 + i], options.fds[i].second);
+    highest = std::max(highest, options.fds[i].second);
+  }
+  for (int fd = 3; fd <= highest; ++fd) {
+    bool wanted = false;
+    for (const auto& entry : options.fds) wanted = wanted || entry.second == fd;
+    if (!wanted) close(fd);
+  }
+  if (safe_report > highest + 1) close_range(static_cast<unsigned>(highest + 1),
+                                             static_cast<unsigned>(safe_report - 1), 0);
+  close_range(static_cast<unsigned>(safe_report + 1), ~0U, 0);
+  execvp(argv[0], argv);
+  const int err = errno;
+  [[maybe_unused]] auto n = write(safe_report, &err, sizeof err);
+  _exit(127);
+}
+
+}  // namespace
+
+std::optional<ProcessId> identify(pid_t pid) {
+  if (pid <= 0) return std::nullopt;
+  auto stat = read_file(fmt::format("/proc/{}/stat", pid), 4096);
+  if (!stat) return std::nullopt;
+  const size_t end = stat->rfind(')');  // the name may hold spaces and parentheses
+  if (end == std::string::npos) return std::nullopt;
+  char state = 0;
+  unsigned long long start = 0;
+  const int fields = std::sscanf(stat->c_str() + end + 1,
+                                 " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d "
+                                 "%*d %*d %*d %llu",
+                                 &state, &start);
+  if (fields != 2 || state == 'Z' || state == 'X') return std::nullopt;
+  return ProcessId{pid, start};
+}
+
+bool is_alive(const ProcessId& id) {
+  const auto now = identify(id.pid);
+  return now && now->start_ticks == id.start_ticks;
+}
+
+Result<bool> terminate(const ProcessId& id, uint64_t grace_ns) {
+  Fd pidfd(pidfd_open(id.pid, 0));
+  if (!pidfd || !is_alive(id)) return false;
+  pidfd_send_signal(pidfd.get(), SIGTERM, nullptr, 0);
+  if (wait_readable(pidfd.get(), Deadline::in_ns(grace_ns).left_ms())) return false;
+  pidfd_send_signal(pidfd.get(), SIGKILL, nullptr, 0);
+  constexpr int k_kill_ms = 10'000;
+  if (wait_readable(pidfd.get(), k_kill_ms)) return true;
+  return fail(Code::timeout, fmt::format("process {} does not end after SIGKILL", id.pid));
+}
+
+std::string ExitStatus::describe() const {
+  if (signal == 0) return fmt::format("exit status {}", code);
+  return fmt::format("killed by signal {} ({})", signal, strsignal(signal));
+}
+
+Child::Child(Child&& other) noexcept
+    : pid_(std::exchange(other.pid_, 0)), pidfd_(std::move(other.pidfd_)) {}
+
+Child& Child::operator=(Child&& other) noexcept {
+  std::swap(pid_, other.pid_);
+  std::swap(pidfd_, other.pidfd_);
+  return *this;
+}
+
+Child::~Child() {
+  if (pid_ <= 0) return;
+  ::kill(pid_, SIGKILL);
+  waitpid(pid_, nullptr, 0);
+}
+
+void Child::kill(int signal) {
+  if (pid_ > 0) ::kill(pid_, signal);
+}
+
+pid_t Child::release() {
+  pidfd_.reset();
+  return std::exchange(pid_, 0);
+}
+
+Result<ExitStatus> Child::wait(const Deadline& deadline) {
+  if (pid_ <= 0) return fail(Code::bug, "wait for a child that does not exist");
+  if (!wait_readable(pidfd_.get(), deadline.left_ms()))
+    return fail(Code::timeout, fmt::format("process {} has not ended", pid_));
+  int status = 0;
+  if (waitpid(pid_, &status, 0) < 0) return fail_errno("waitpid", errno);
+  pid_ = 0;
+  pidfd_.reset();
+  ExitStatus result;
+  if (WIFEXITED(status)) result.code = WEXITSTATUS(status);
+  if (WIFSIGNALED(status)) result.signal = WTERMSIG(status);
+  return result;
+}
+
+Result<Child> spawn(const SpawnOptions& options) {
+  if (options.fds.size() > 16) return fail(Code::bug, "spawn: too many descriptors");
+  std::vector<char*> argv;
+  for (const std::string& arg : options.argv) argv.push_back(const_cast<char*>(arg.c_str()));
+  argv.push_back(nullptr);
+  int report[2];
+  if (pipe2(report, O_CLOEXEC) < 0) return fail_errno("pipe", errno);
+  Fd report_in(report[0]), report_out(report[1]);
+  const pid_t parent = getpid();
+  Child child;
+  child.pid_ = fork();
+  if (child.pid_ < 0) {
+    child.pid_ = 0;
+    return fail_errno("fork", errno);
+  }
+  if (child.pid_ == 0) exec_child(options, argv.data(), report_out.get(), parent);
+  report_out.reset();
+  child.pidfd_.reset(pidfd_open(child.pid_, 0));
+  if (!child.pidfd_) return fail_errno("pidfd_open", errno);
+  int err = 0;
+  if (read(report_in.get(), &err, sizeof err) == static_cast<ssize_t>(sizeof err)) {
+    const std::string what = fmt::format("cannot run {}", options.argv[0]);
+    if (err == ENOENT) return fail(Code::unavailable, what + ": not found; is it installed?");
+    return fail_errno(what, err);
+  }
+  return child;
+}
+
+Result<Output> run_program(const std::vector<std::string>& argv, const Deadline& deadline) {
+  int out[2], err[2];
+  if (pipe2(out, O_CLOEXEC) < 0) return fail_errno("pipe", errno);
+  Fd out_in(out[0]), out_end(out[1]);
+  if (pipe2(err, O_CLOEXEC) < 0) return fail_errno("pipe", errno);
+  Fd err_in(err[0]), err_end(err[1]);
+  SpawnOptions options;
+  options.argv = argv;
+  options.stdout_fd = out_end.get();
+  options.stderr_fd = err_end.get();
+  TRY_ASSIGN(Child child, spawn(options));
+  out_end.reset();
+  err_end.reset();
+  Output output;
+  pollfd polls[2] = {{out_in.get(), POLLIN, 0}, {err_in.get(), POLLIN, 0}};
+  std::string* sinks[2] = {&output.out, &output.err};
+  while (polls[0].fd >= 0 || polls[1].fd >= 0) {
+    if (poll(polls, 2, deadline.left_ms()) == 0)
+      return fail(Code::timeout, fmt::format("{} has not ended in time", argv[0]));
+    for (int i = 0; i < 2; ++i) {
+      if (polls[i].revents == 0) continue;
+      char buffer[16384];
+      const ssize_t n = read(polls[i].fd, buffer, sizeof buffer);
+      if (n <= 0) polls[i].fd = -1;
+      else if (sinks[i]->size() < k_max_output) sinks[i]->append(buffer, static_cast<size_t>(n));
+    }
+  }
+  TRY_ASSIGN(output.status, child.wait(deadline));
+  return output;
+}
+
+Result<Daemon> start_daemon(const std::string& log_path, const std::function<int(Fd)>& body) {
+  int ready[2];
+  if (pipe2(ready, O_CLOEXEC) < 0) return fail_errno("pipe", errno);
+  Fd ready_in(ready[0]), ready_out(ready[1]);
+  Fd log(open(log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!log) return fail_errno("cannot open " + log_path, errno);
+  fflush(nullptr);
+  const pid_t pid = fork();
+  if (pid < 0) return fail_errno("fork", errno);
+  if (pid == 0) {
+    setsid();
+    Fd null(open("/dev/null", O_RDWR | O_CLOEXEC));
+    dup2(null.get(), 0);
+    dup2(null.get(), 1);
+    dup2(log.get(), 2);
+    constexpr int k_ready = 3;
+    const int staged = fcntl(ready_out.get(), F_DUPFD_CLOEXEC, 10);
+    dup3(staged, k_ready, O_CLOEXEC);
+    close_range(k_ready + 1, ~0U, 0);
+    for (Fd* fd : {&null, &log, &ready_in, &ready_out}) fd->release();  // closed above
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    _exit(body(Fd(k_ready)));
+  }
+  ready_out.reset();
+  Daemon daemon;
+  daemon.id = identify(pid).value_or(ProcessId{pid, 0});
+  daemon.ready = std::move(ready_in);
+  return daemon;
+}
+
+Result<std::string> read_ready(const Daemon& daemon, const Deadline& deadline) {
+  std::string message;
+  char buffer[4096];
+  while (true) {
+    if (!wait_readable(daemon.ready.get(), deadline.left_ms()))
+      return fail(Code::timeout, "the new process has not reported in time");
+    const ssize_t n = read(daemon.ready.get(), buffer, sizeof buffer);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return message;
+    message.append(buffer, static_cast<size_t>(n));
+  }
+}
+
+}  // namespace pv

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MIT
+#include "base/run_dir.hpp"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/rng.hpp"
+#include "base/text.hpp"
+#include "base/units.hpp"
+
+namespace pv {
+namespace {
+
+constexpr size_t k_max_state = 16 << 20;
+// In the index an object without an owner lives under this name, which no owner can have.
+constexpr std::string_view k_no_owner = "@";
+
+std::string default_path() {
+  if (const char* dir = getenv("PV_RUN_DIR"); dir && *dir) return absolute_path(dir);
+  if (const char* dir = getenv("XDG_RUNTIME_DIR"); dir && *dir)
+    return absolute_path(dir) + "/provium";
+  return fmt::format("/tmp/provium-{}", getuid());
+}
+
+Result<> check_private_dir(const std::string& path) {
+  if (mkdir(path.c_str(), 0700) < 0 && errno != EEXIST)
+    return fail_errno("cannot create run directory " + path, errno);
+  struct stat st {};
+  if (lstat(path.c_str(), &st) < 0) return fail_errno("run directory " + path, errno);
+  const char* problem = nullptr;
+  if (!S_ISDIR(st.st_mode)) problem = "is not a directory";
+  else if (st.st_uid != geteuid()) problem = "belongs to another user";
+  else if ((st.st_mode & 077) != 0) problem = "is open to other users (its mode must be 0700)";
+  if (problem) return fail(Code::system, fmt::format("run directory {} {}", path, problem));
+  return {};
+}
+
+std::string parent_scope(std::string_view scope) {
+  const size_t slash = scope.rfind('/');
+  return slash == std::string_view::npos ? "" : std::string(scope.substr(0, slash));
+}
+
+std::vector<std::string> entries(const std::string& dir) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (std::filesystem::directory_iterator it(dir, error), end; !error && it != end;
+       it.increment(error))
+    names.push_back(it->path().filename().string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+}  // namespace
+
+Result<json> Object::load() const {
+  TRY_ASSIGN(const std::string text, read_file(path("state.json"), k_max_state));
+  return parse_json(text);
+}
+
+Result<> Object::save(const json& state) const {
+  return write_file_atomic(path("state.json"), to_line(state) + "\n");
+}
+
+Result<LockFile> Object::lock(const Deadline& deadline) const {
+  return LockFile::acquire(path("lock"), deadline, kind + " '" + display() + "'");
+}
+
+bool Object::exists() const { return access(path("state.json").c_str(), F_OK) == 0; }
+
+Result<RunDir> RunDir::open(std::string_view scope) {
+  for (const std::string& part : split(scope, '/')) TRY(check_name("scope", part));
+  RunDir run(default_path(), std::string(scope));
+  TRY(check_private_dir(run.path_));
+  TRY(make_dir(run.path_ + "/obj"));
+  TRY(make_dir(run.path_ + "/idx"));
+  return run;
+}
+
+std::string RunDir::index_dir(std::string_view scope, std::string_view kind,
+                              std::string_view owner) const {
+  return fmt::format("{}/idx/{}/@{}/{}", path_, scope, kind, owner.empty() ? k_no_owner : owner);
+}
+
+std::optional<Object> RunDir::at(std::string_view scope, std::string_view kind,
+                                 std::string_view owner, std::string_view name) const {
+  const std::string link = fmt::format("{}/{}", index_dir(scope, kind, owner), name);
+  char id[64];
+  const ssize_t n = readlink(link.c_str(), id, sizeof id);
+  if (n <= 0 || n >= static_cast<ssize_t>(sizeof id)) return std::nullopt;
+  const std::string_view target(id, static_cast<size_t>(n));
+  if (target.find('/') != std::string_view::npos) return std::nullopt;
+  Object object{std::string(kind), std::string(scope), std::string(owner), std::string(name),
+                fmt::format("{}/obj/{}", path_, target)};
+  return object;
+}
+
+Result<Object> RunDir::create(std::string_view kind, std::string_view owner,
+                              std::string_view name) const {
+  TRY(check_name(kind, name));
+  if (auto taken = find(kind, owner, name)) {
+    const char* where = taken->scope == scope_ ? "already exists" : "exists in an outer scope";
+    return fail(Code::duplicate_name,
+                fmt::format("{} '{}' {} ({})", kind, taken->display(), where, taken->scope));
+  }
+  Object object{std::string(kind), scope_, std::string(owner), std::string(name), ""};
+  std::string id;
+  while (object.dir.empty()) {
+    id = fmt::format("{:08x}", static_cast<uint32_t>(fresh_seed()));
+    const std::string dir = fmt::format("{}/obj/{}", path_, id);
+    if (mkdir(dir.c_str(), 0700) == 0) object.dir = dir;
+    else if (errno != EEXIST) return fail_errno("cannot create " + dir, errno);
+  }
+  const std::string index = index_dir(scope_, kind, owner);
+  int err = ENOENT;  // also when a remove() takes the directory away between the two calls
+  for (int round = 0; round < 100 && err == ENOENT; ++round) {
+    err = 0;
+    if (auto made = make_dirs(index); !made) err = made.error().sys_errno;
+    else if (symlink(id.c_str(), fmt::format("{}/{}", index, name).c_str()) < 0) err = errno;
+  }
+  if (err == 0) return object;
+  rmdir(object.dir.c_str());
+  if (err == EEXIST)
+    return fail(Code::duplicate_name,
+                fmt::format("{} '{}' already exists", kind, object.display()));
+  return fail_errno("cannot register " + object.display(), err);
+}
+
+std::optional<Object> RunDir::find(std::string_view kind, std::string_view owner,
+                                   std::string_view name) const {
+  for (std::string scope = scope_; !scope.empty(); scope = parent_scope(scope))
+    if (auto object = at(scope, kind, owner, name)) return object;
+  return std::nullopt;
+}
+
+std::vector<Object> RunDir::find_any_owner(std::string_view kind, std::string_view name) const {
+  std::vector<Object> found;
+  for (std::string scope = scope_; !scope.empty() && found.empty(); scope = parent_scope(scope)) {
+    std::vector<Object> all;
+    list_scope(scope, kind, false, all);
+    for (Object& object : all)
+      if (object.name == name) found.push_back(std::move(object));
+  }
+  return found;
+}
+
+void RunDir::list_scope(const std::string& scope, std::string_view kind, bool recurse,
+                        std::vector<Object>& out) const {
+  const std::string dir = fmt::format("{}/idx/{}", path_, scope);
+  const std::string kind_dir = fmt::format("@{}", kind);
+  for (const std::string& entry : entries(dir)) {
+    if (entry == kind_dir) {
+      for (const std::string& name : entries(dir + "/" + entry)) {
+        const std::string owner = name == k_no_owner ? "" : name;
+        for (const std::string& id : entries(index_dir(scope, kind, owner)))
+          if (auto object = at(scope, kind, owner, id)) out.push_back(std::move(*object));
+      }
+    } else if (recurse && entry[0] != '@') {
+      list_scope(scope + "/" + entry, kind, recurse, out);
+    }
+  }
+}
+
+std::vector<Object> RunDir::list(std::string_view kind, bool all_scopes) const {
+  std::vector<Object> out;
+  if (all_scopes) {
+    for (const std::string& root : entries(path_ + "/idx")) list_scope(root, kind, true, out);
+  } else {
+    for (std::string scope = scope_; !scope.empty(); scope = parent_scope(scope))
+      list_scope(scope, kind, false, out);
+  }
+  return out;
+}
+
+void RunDir::remove(const Object& object) const {
+  const std::string index = index_dir(object.scope, object.kind, object.owner);
+  unlink(fmt::format("{}/{}", index, object.name).c_str());
+  remove_tree(object.dir);
+  // Empty index directories go too, as far up as they are empty.
+  const std::string top = path_ + "/idx";
+  for (std::string dir = index; dir.size() > top.size() && rmdir(dir.c_str()) == 0;)
+    dir.resize(dir.rfind('/'));
+}
+
+json process_to_json(const ProcessId& id) {
+  return {{"pid", id.pid}, {"start_ticks", id.start_ticks}};
+}
+
+ProcessId process_from_json(const json& state) {
+  return {static_cast<pid_t>(get_u64(state, "pid")), get_u64(state, "start_ticks")};
+}
+
+}  // namespace pv

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: MIT
+#include "cli/command.hpp"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <exception>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/text.hpp"
+#include "cli/dump.hpp"
+#include "cli/version.hpp"
+
+namespace pv::cli {
+namespace {
+
+// Flags that every verb has.
+void add_common(CLI::App& app, CommonOptions& common) {
+  app.add_flag("--json{compact}", common.json_mode,
+               "Print JSON Lines whatever stdout is; --json=pretty for indented JSON")
+      ->check(CLI::IsMember({"compact", "pretty"}))
+      ->group("Common options");
+  app.add_flag("--text", common.text, "Print text whatever stdout is")->group("Common options");
+  app.add_option("-o,--output", common.field, "Print only this field of the result, e.g. -o id")
+      ->type_name("FIELD")
+      ->group("Common options");
+  app.add_option("--in", common.in_file, "Read the input document from FILE instead of stdin")
+      ->type_name("FILE")
+      ->group("Common options");
+  app.add_option("--scope", common.scope,
+                 "Scope in which names are looked up (default: $PV_SCOPE, else 'default')")
+      ->type_name("PATH")
+      ->group("Common options");
+  app.add_option("--timeout", common.timeout, "Give up after this long, e.g. 500ms, 30s")
+      ->type_name("DURATION")
+      ->group("Common options");
+}
+
+struct Built {
+  std::unique_ptr<CLI::App> app;
+  CommonOptions common;
+  std::vector<std::unique_ptr<Verb>> verbs;
+  bool dump = false;
+};
+
+std::unique_ptr<Built> build(const CommandSpec& spec) {
+  auto built = std::make_unique<Built>();
+  built->app = std::make_unique<CLI::App>(spec.help, spec.name);
+  CLI::App& app = *built->app;
+  app.set_version_flag("--version", fmt::format("{} {}", spec.name, k_version));
+  app.add_flag("--dump-cli", built->dump, "Print every verb and flag as JSON");
+  app.footer(fmt::format("See {}(1) and provium(7).", spec.name));
+  for (const VerbSpec& row : spec.verbs) {
+    CLI::App* sub = app.add_subcommand(row.name, row.help);
+    sub->footer(fmt::format("See {}(1).", spec.name));
+    built->verbs.push_back(std::make_unique<Verb>(*sub, built->common));
+    row.build(*built->verbs.back());
+    add_common(*sub, built->common);
+  }
+  return built;
+}
+
+Error usage_error(const CommandSpec& spec, const std::string& verb, std::string message) {
+  while (!message.empty() && (message.back() == '\n' || message.back() == '.')) message.pop_back();
+  for (char& c : message)
+    if (c == '\n') c = ' ';
+  return Error(Code::usage, fmt::format("{}; try '{}{}{} --help'", message, spec.name,
+                                        verb.empty() ? "" : " ", verb));
+}
+
+// Verbs are looked up by hand: CLI11 would call an unknown one an unexpected argument.
+std::optional<Error> check_verb(const CommandSpec& spec, int argc, char** argv) {
+  std::vector<std::string> names;
+  for (const VerbSpec& row : spec.verbs) names.emplace_back(row.name);
+  if (argc < 2) return usage_error(spec, "", "no verb; verbs: " + join(names, " "));
+  if (argv[1][0] == '-') return std::nullopt;
+  for (const std::string& name : names)
+    if (name == argv[1]) return std::nullopt;
+  Error error =
+      usage_error(spec, "", fmt::format("unknown verb '{}'; verbs: {}", argv[1], join(names, " ")));
+  return error.with("valid", names);
+}
+
+int run_verb(const CommandSpec& spec, const Built& built, Context& context) {
+  for (const auto& verb : built.verbs) {
+    if (!verb->app().parsed()) continue;
+    Result<int> result = verb->action()(context);
+    Result<> finished = context.finish();
+    if (result && !finished) result = fail(finished.error());
+    if (result) return *result;
+    const int code = context.report(spec.name, result.error());
+    return verb->failure_exit().value_or(code);
+  }
+  return context.report(spec.name, usage_error(spec, "", "no verb"));
+}
+
+}  // namespace
+
+CLI::Option* Verb::positional(const std::string& name, std::string& value,
+                              const std::string& help) {
+  return app_.add_option(name, value, help)->type_name("");
+}
+
+CLI::Option* Verb::rest(const std::string& name, std::vector<std::string>& values,
+                        const std::string& help) {
+  return app_.add_option(name, values, help)->type_name("");
+}
+
+CLI::Option* Verb::option(const std::string& names, std::string& value, const std::string& metavar,
+                          const std::string& help) {
+  return app_.add_option(names, value, help)->type_name(metavar);
+}
+
+CLI::Option* Verb::option(const std::string& names, std::vector<std::string>& values,
+                          const std::string& metavar, const std::string& help) {
+  return app_.add_option(names, values, help)
+      ->type_name(metavar)
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
+CLI::Option* Verb::flag(const std::string& names, bool& value, const std::string& help) {
+  return app_.add_flag(names, value, help);
+}
+
+int command_main(const CommandSpec& spec, int argc, char** argv) {
+  try {
+    const auto built = build(spec);
+    std::string verb;
+    Error error;
+    if (auto wrong = check_verb(spec, argc, argv)) {
+      error = *wrong;
+    } else {
+      if (argv[1][0] != '-') verb = argv[1];
+      try {
+        built->app->parse(argc, argv);
+        if (built->dump) {
+          fmt::print("{}\n", dump_cli(spec, *built->app).dump());
+          return 0;
+        }
+        Context context(spec.noun, built->common);
+        return run_verb(spec, *built, context);
+      } catch (const CLI::ParseError& problem) {
+        if (problem.get_exit_code() == 0) return built->app->exit(problem);  // --help, --version
+        error = usage_error(spec, verb, problem.what());
+      }
+    }
+    Context context(spec.noun, built->common);
+    context.report(spec.name, error);
+    for (const auto& each : built->verbs)
+      if (each->app().get_name() == verb && each->failure_exit()) return *each->failure_exit();
+    return exit_class(Code::usage);
+  } catch (const std::exception& unexpected) {
+    fmt::print(stderr, "{}: internal error: {}\n", spec.name, unexpected.what());
+    return exit_class(Code::bug);
+  }
+}
+
+}  // namespace pv::cli

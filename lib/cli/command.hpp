@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT
+// What the five commands share: a table of verbs, the common flags, the way documents come in and
+// go out, and the one place where an error becomes a line, a document and an exit code.
+//
+// A command is `main` with one CommandSpec. A verb is one file with one function
+// `void build_NAME(Verb&)` that declares its flags (each exists once, here; manuals, completions
+// and --help are checked against --dump-cli) and hands over the action.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.hpp"
+#include "base/json_fwd.hpp"
+#include "base/result.hpp"
+#include "base/run_dir.hpp"
+#include "cli/document.hpp"
+
+namespace CLI {
+class App;
+class Option;
+}  // namespace CLI
+
+namespace pv::cli {
+
+struct CommonOptions {
+  std::string json_mode;  // "", "compact", "pretty"
+  bool text = false;
+  std::string field;
+  std::string in_file;
+  std::string scope;
+  std::string timeout;
+};
+
+// What an action works with: the document that came in, the one that goes out.
+class Context {
+ public:
+  Context(std::string noun, const CommonOptions& options);
+
+  // The document from --in or stdin, read once and on demand; its keys are then passed on. An
+  // action that found all it needs on the command line never calls this.
+  Result<json*> input();
+  bool has_input() const { return input_read_; }
+
+  // The document that will go out: the keys that came in, plus what the action sets.
+  json& document() { return document_; }
+
+  // Prints the document (or queues it for the table on a terminal). Call once per result.
+  Result<> emit() { return emit(document_); }
+  Result<> emit(const json& document);
+  // Raw bytes instead of a document: no error document will follow on stdout.
+  Result<> emit_raw(std::string_view bytes);
+  // From now on stdout carries raw bytes, so errors go to stderr only.
+  void raw_output() { raw_ = true; }
+  // True where a document would be rendered for a person.
+  bool text_output() const { return format_ == Format::text; }
+
+  // The run directory in the scope of --scope, $PV_SCOPE, or "default"; `document_scope` is what a
+  // document says and counts when neither was given.
+  Result<RunDir> run_dir(std::string_view document_scope = "") const;
+
+  // --timeout, or the verb's own default.
+  Result<Deadline> deadline(uint64_t default_ns) const;
+  Result<uint64_t> timeout_ns(uint64_t default_ns) const;
+
+  // Used by command_main.
+  Result<> finish();
+  int report(const char* command, const Error& error);
+
+ private:
+  std::string noun_;
+  const CommonOptions& options_;
+  Format format_;
+  json document_;
+  bool input_read_ = false;
+  bool upstream_failed_ = false;
+  bool raw_ = false;
+  std::vector<json> rows_;
+};
+
+using Action = std::function<Result<int>(Context&)>;
+
+// One verb under construction. Option help texts are sentences without a full stop; metavars are
+// upper case. Values are strings where their syntax is ours (sizes, durations, names).
+class Verb {
+ public:
+  Verb(CLI::App& app, CommonOptions& common) : app_(app), common_(common) {}
+
+  CLI::Option* positional(const std::string& name, std::string& value, const std::string& help);
+  // Everything after `--`, or the remaining words.
+  CLI::Option* rest(const std::string& name, std::vector<std::string>& values,
+                    const std::string& help);
+  CLI::Option* option(const std::string& names, std::string& value, const std::string& metavar,
+                      const std::string& help);
+  CLI::Option* option(const std::string& names, std::vector<std::string>& values,
+                      const std::string& metavar, const std::string& help);
+  CLI::Option* flag(const std::string& names, bool& value, const std::string& help);
+
+  // Exit code of a failed action, where the error's own class would be misread (`pv-vm run`: 255).
+  void failure_exit(int code) { failure_exit_ = code; }
+  void run(Action action) { action_ = std::move(action); }
+
+  CLI::App& app() { return app_; }
+  const Action& action() const { return action_; }
+  std::optional<int> failure_exit() const { return failure_exit_; }
+
+ private:
+  CLI::App& app_;
+  CommonOptions& common_;
+  Action action_;
+  std::optional<int> failure_exit_;
+};
+
+struct VerbSpec {
+  const char* name;
+  const char* help;  // one line, no full stop
+  void (*build)(Verb& verb);
+};
+
+struct CommandSpec {
+  const char* name;  // "pv-disk"
+  const char* noun;  // "disk": the document key that `-o FIELD` looks in first
+  const char* help;
+  std::vector<VerbSpec> verbs;
+};
+
+int command_main(const CommandSpec& spec, int argc, char** argv);
+
+}  // namespace pv::cli

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/text.hpp"
+#include "base/units.hpp"
+#include "cli/command.hpp"
+
+namespace pv::cli {
+namespace {
+
+Format choose_format(const CommonOptions& options) {
+  if (options.text) return Format::text;
+  if (options.json_mode == "pretty") return Format::pretty;
+  if (!options.json_mode.empty() || !isatty(STDOUT_FILENO)) return Format::compact;
+  return Format::text;
+}
+
+bool use_colour() {
+  const char* no_colour = getenv("NO_COLOR");
+  const char* term = getenv("TERM");
+  return isatty(STDOUT_FILENO) && !(no_colour && *no_colour) && term && std::string(term) != "dumb";
+}
+
+Result<> print(std::string_view text) {
+  if (auto written = write_all(STDOUT_FILENO, text); !written)
+    return fail_errno("cannot write to stdout", written.error().sys_errno);
+  return {};
+}
+
+}  // namespace
+
+Context::Context(std::string noun, const CommonOptions& options)
+    : noun_(std::move(noun)),
+      options_(options),
+      format_(choose_format(options)),
+      document_({{"v", k_document_version}}) {}
+
+Result<json*> Context::input() {
+  if (input_read_) return &document_;
+  if (!options_.in_file.empty()) {
+    Fd file(open(options_.in_file.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!file) return fail_errno("cannot open " + options_.in_file, errno);
+    TRY_ASSIGN(document_, read_document(file.get(), options_.in_file));
+  } else {
+    if (isatty(STDIN_FILENO))
+      return fail(Code::usage, "nothing named and no document on stdin");
+    TRY_ASSIGN(document_, read_document(STDIN_FILENO, "stdin"));
+  }
+  input_read_ = true;
+  if (const json* error = find(document_, "error")) {
+    upstream_failed_ = true;
+    return fail(error_from_json(*error));
+  }
+  return &document_;
+}
+
+Result<> Context::emit(const json& document) {
+  if (!options_.field.empty()) {
+    TRY_ASSIGN(const std::string value, select_field(document, options_.field, noun_));
+    return print(value + "\n");
+  }
+  if (format_ == Format::text) {
+    rows_.push_back(document);
+    return {};
+  }
+  if (format_ == Format::pretty)
+    return print(document.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
+  return print(to_line(document) + "\n");
+}
+
+Result<> Context::emit_raw(std::string_view bytes) {
+  raw_ = true;
+  return print(bytes);
+}
+
+Result<RunDir> Context::run_dir(std::string_view document_scope) const {
+  if (!options_.scope.empty()) return RunDir::open(options_.scope);
+  if (!document_scope.empty()) return RunDir::open(document_scope);
+  const char* scope = getenv("PV_SCOPE");
+  return RunDir::open(scope && *scope ? scope : "default");
+}
+
+Result<uint64_t> Context::timeout_ns(uint64_t default_ns) const {
+  if (options_.timeout.empty()) return default_ns;
+  return parse_duration(options_.timeout);
+}
+
+Result<Deadline> Context::deadline(uint64_t default_ns) const {
+  TRY_ASSIGN(const uint64_t ns, timeout_ns(default_ns));
+  return Deadline::in_ns(ns);
+}
+
+Result<> Context::finish() {
+  if (rows_.empty()) return {};
+  const std::string text = render_text(rows_, use_colour());
+  rows_.clear();
+  return print(text);
+}
+
+int Context::report(const char* command, const Error& error) {
+  if (!upstream_failed_) fmt::print(stderr, "{}: {}\n", command, printable(error.message));
+  const bool pipe = format_ != Format::text && !raw_ && options_.field.empty();
+  if (pipe) {
+    document_["error"] = error_to_json(error);
+    // If stdout is what failed, stderr has already said so.
+    static_cast<void>(print(to_line(document_) + "\n"));
+  } else if (error.extra) {
+    if (const json* console = find(*error.extra, "console"); console && console->is_string())
+      fmt::print(stderr, "{}\n", printable(console->get<std::string>()));
+  }
+  return exit_class(error.code);
+}
+
+}  // namespace pv::cli

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT
+// Documents: one JSON object on one line, whose top-level keys are the things it talks about
+// (design: pv-json(7)). Read from stdin or a file, written to stdout as JSON Lines or, on a
+// terminal, as text made from the very same object.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/json_fwd.hpp"
+#include "base/result.hpp"
+
+namespace pv::cli {
+
+constexpr int k_document_version = 1;
+
+// One document from a descriptor. Code::bad_document when it is empty, not one JSON object, more
+// than one, or of a version that this program does not speak.
+Result<json> read_document(int fd, std::string_view name);
+
+enum class Format { compact, pretty, text };
+
+// `-o disk.id` or, with the command's noun for the first part, `-o id`: the values one per line.
+Result<std::string> select_field(const json& document, std::string_view field,
+                                 std::string_view noun);
+
+// Key-value blocks for one document, a table for several of the same kind.
+std::string render_text(const std::vector<json>& documents, bool colour);
+
+}  // namespace pv::cli

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT
+// Disks as objects of the run directory: finding them by the name a person types, reading what
+// state they are in, and ending them. The process behind a disk is its server (serve/server.hpp).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/clock.hpp"
+#include "base/json_fwd.hpp"
+#include "base/result.hpp"
+#include "base/run_dir.hpp"
+
+namespace pv::serve {
+
+// "vda" where that is clear, else "v/vda". Code::no_such_disk lists the known ids; a name that
+// several VMs use is Code::usage and lists the choices.
+Result<Object> find_disk(const RunDir& run, std::string_view name);
+
+// The disks of one VM, in the scope of the VM, sorted by id.
+std::vector<Object> disks_of_vm(const RunDir& run, const Object& vm);
+
+// The `disk` object of a document: what state.json says, with `state` "dead" when the server's
+// process is gone. Internal keys are left out.
+Result<json> disk_document(const Object& disk);
+
+// Ends the server (SIGTERM, then SIGKILL) and removes the object. Idempotent.
+Result<> close_disk(const RunDir& run, const Object& disk);
+
+}  // namespace pv::serve
