@@ -3,15 +3,27 @@ BUILD    ?= build
 CXX      ?= g++
 OPT      ?= -O2
 SANITIZE ?=
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+
+# Debian packages by what they are for; `make deps` installs what is missing.
+BUILD_PACKAGES := g++ make libcli11-dev nlohmann-json3-dev libexpected-dev libfmt-dev \
+                  liburing-dev libnbd-dev libxxhash-dev liblz4-dev zlib1g-dev
+RUN_PACKAGES   := qemu-system-x86 qemu-utils libnbd0 ca-certificates
+TEST_PACKAGES  := catch2 librapidcheck-dev bats bats-assert bats-support jq parallel procps libnbd-bin nbdkit \
+                  fio e2fsprogs python3 mandoc shellcheck zsh fish bash-completion
+
 WARN     := -Wall -Wextra -Werror
-CXXFLAGS := -std=c++20 $(OPT) -g1 $(WARN) $(SANITIZE) -Ilib -pthread -ffunction-sections -D_GNU_SOURCE
+CXXFLAGS := -std=c++20 $(OPT) -g1 $(WARN) $(SANITIZE) -Ilib -pthread -ffunction-sections \
+            -D_GNU_SOURCE
 LDFLAGS  := $(SANITIZE) -pthread -Wl,--gc-sections -Wl,--as-needed
-LDLIBS   := -lfmt -luring -ldl
+LDLIBS   := -lfmt -luring -llz4 -lz -ldl
 
 COMMANDS := $(notdir $(wildcard cmd/pv-*))
 LIB_SRC  := $(shell find lib -name '*.cpp')
 TEST_SRC := $(wildcard tests/unit/*.cpp tests/conform/*.cpp)
 PCH      := $(BUILD)/pch.hpp.gch
+TEST_PCH := $(BUILD)/test_pch.hpp.gch
 
 obj = $(patsubst %.cpp,$(BUILD)/obj/%.o,$(1))
 LIB_OBJ  := $(call obj,$(LIB_SRC))
@@ -19,10 +31,17 @@ BINS     := $(addprefix $(BUILD)/bin/,$(COMMANDS))
 
 all: $(BINS)
 
-$(PCH): lib/base/pch.hpp Makefile
+$(PCH): lib/base/pch.hpp
+$(TEST_PCH): tests/pch.hpp lib/base/pch.hpp
+$(PCH) $(TEST_PCH):
 	@mkdir -p $(@D)
 	@echo "PCH   $@"
 	@$(CXX) $(CXXFLAGS) -x c++-header $< -o $@
+
+$(BUILD)/obj/tests/%.o: tests/%.cpp $(TEST_PCH)
+	@mkdir -p $(@D)
+	@echo "CXX   $<"
+	@$(CXX) $(CXXFLAGS) -include $(BUILD)/test_pch.hpp -MMD -MP -c $< -o $@
 
 $(BUILD)/obj/%.o: %.cpp $(PCH)
 	@mkdir -p $(@D)
@@ -45,10 +64,61 @@ $(foreach command,$(COMMANDS),$(eval $(call command_rule,$(command))))
 $(BUILD)/bin/pv-test: $(call obj,$(TEST_SRC)) $(BUILD)/libpv.a
 	@mkdir -p $(@D)
 	@echo "LD    $@"
-	@$(CXX) $(LDFLAGS) -o $@ $^ -lCatch2WithMain $(LDLIBS)
+	@$(CXX) $(LDFLAGS) -o $@ $^ -lCatch2WithMain -lrapidcheck $(LDLIBS)
+
+# --- what a person runs -----------------------------------------------------------------------
+
+deps:
+	@tests/check/deps $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES)
+
+demo: deps
+	@$(MAKE) --no-print-directory all
+	@BUILD=$(BUILD) tests/demo
+
+# Everything; ends with "N passed, N failed, N skipped".
+check: deps
+	@$(MAKE) --no-print-directory all $(BUILD)/bin/pv-test
+	@BUILD=$(BUILD) tests/check/run unit tidy drift bats
+
+unit: $(BUILD)/bin/pv-test
+	@BUILD=$(BUILD) tests/check/run unit
+
+bats: all
+	@BUILD=$(BUILD) tests/check/run bats
+
+tidy: all
+	@BUILD=$(BUILD) tests/check/run tidy drift
+
+bench: deps
+	@$(MAKE) --no-print-directory all
+	@BUILD=$(BUILD) tests/bench/run
+
+# The same unit and conformance tests under the sanitizers, each in a build folder of its own.
+asan:
+	@$(MAKE) --no-print-directory BUILD=build/asan OPT=-O1 \
+	  SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined' unit
+tsan:
+	@$(MAKE) --no-print-directory BUILD=build/tsan OPT=-O1 SANITIZE=-fsanitize=thread unit
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 \
+	  $(DESTDIR)$(PREFIX)/share/man/man7 \
+	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+	  $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	install -s $(BINS) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 man/*.7 $(DESTDIR)$(PREFIX)/share/man/man7
+	for c in $(COMMANDS); do \
+	  install -m 644 completions/provium.bash \
+	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$c; \
+	  install -m 644 completions/provium.fish \
+	    $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/$$c.fish; done
+	install -m 644 completions/_provium $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 
 clean:
 	rm -rf $(BUILD)
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
-.PHONY: all clean
+.PHONY: all deps demo check unit bats tidy bench asan tsan install clean
+.DELETE_ON_ERROR:

@@ -2,7 +2,9 @@
 #include "base/process.hpp"
 
 #include <poll.h>
+extern "C" {  // glibc 2.36 forgets it in this header
 #include <sys/pidfd.h>
+}
 #include <sys/prctl.h>
 #include <sys/wait.h>
 

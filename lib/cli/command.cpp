@@ -109,6 +109,23 @@ CLI::Option* Verb::rest(const std::string& name, std::vector<std::string>& value
   return app_.add_option(name, values, help)->type_name("");
 }
 
+CLI::Option* Verb::tail(const std::string& name, std::vector<std::string>& values,
+                        const std::string& help) {
+  tail_name_ = name;
+  tail_ = &values;
+  return app_.add_option(name, values, help)->type_name("");
+}
+
+std::optional<std::string> Verb::take_tail(const std::vector<std::string>* words) {
+  // CLI11 has put words before `--` that nothing else took into the option.
+  if (!words || !tail_->empty())
+    return fmt::format("put the {} after '--'{}", tail_name_,
+                       tail_->empty() ? "" : fmt::format(" (unexpected '{}')", tail_->front()));
+  if (words->empty()) return fmt::format("nothing after '--': no {}", tail_name_);
+  *tail_ = *words;
+  return std::nullopt;
+}
+
 CLI::Option* Verb::option(const std::string& names, std::string& value, const std::string& metavar,
                           const std::string& help) {
   return app_.add_option(names, value, help)->type_name(metavar);
@@ -126,6 +143,30 @@ CLI::Option* Verb::flag(const std::string& names, bool& value, const std::string
   return app_.add_flag(names, value, help);
 }
 
+namespace {
+
+// Parses the command line; a verb with a tail gets what stands after the first `--`.
+std::optional<Error> parse(const CommandSpec& spec, Built& built, const std::string& verb, int argc,
+                           char** argv) {
+  Verb* tailed = nullptr;
+  for (const auto& each : built.verbs)
+    if (each->app().get_name() == verb && each->has_tail()) tailed = each.get();
+  std::optional<std::vector<std::string>> tail;
+  int count = argc;
+  for (int i = 1; tailed && i < argc && !tail; ++i) {
+    if (std::string_view(argv[i]) != "--") continue;
+    tail.emplace(argv + i + 1, argv + argc);
+    count = i;
+  }
+  built.app->parse(count, argv);
+  if (!tailed || built.dump) return std::nullopt;
+  if (auto wrong = tailed->take_tail(tail ? &*tail : nullptr))
+    return usage_error(spec, verb, *wrong);
+  return std::nullopt;
+}
+
+}  // namespace
+
 int command_main(const CommandSpec& spec, int argc, char** argv) {
   try {
     const auto built = build(spec);
@@ -136,13 +177,16 @@ int command_main(const CommandSpec& spec, int argc, char** argv) {
     } else {
       if (argv[1][0] != '-') verb = argv[1];
       try {
-        built->app->parse(argc, argv);
+        auto wrong = parse(spec, *built, verb, argc, argv);
         if (built->dump) {
           fmt::print("{}\n", dump_cli(spec, *built->app).dump());
           return 0;
         }
-        Context context(spec.noun, built->common);
-        return run_verb(spec, *built, context);
+        if (!wrong) {
+          Context context(spec.noun, built->common);
+          return run_verb(spec, *built, context);
+        }
+        error = *wrong;
       } catch (const CLI::ParseError& problem) {
         if (problem.get_exit_code() == 0) return built->app->exit(problem);  // --help, --version
         error = usage_error(spec, verb, problem.what());

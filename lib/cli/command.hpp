@@ -44,6 +44,8 @@ class Context {
   // action that found all it needs on the command line never calls this.
   Result<json*> input();
   bool has_input() const { return input_read_; }
+  // True with --in: stdin is then free for other uses.
+  bool input_from_file() const { return !options_.in_file.empty(); }
 
   // The document that will go out: the keys that came in, plus what the action sets.
   json& document() { return document_; }
@@ -90,8 +92,12 @@ class Verb {
   Verb(CLI::App& app, CommonOptions& common) : app_(app), common_(common) {}
 
   CLI::Option* positional(const std::string& name, std::string& value, const std::string& help);
-  // Everything after `--`, or the remaining words.
+  // The remaining words.
   CLI::Option* rest(const std::string& name, std::vector<std::string>& values,
+                    const std::string& help);
+  // Everything after `--`, untouched; words before it are never taken for it. A command line
+  // without `--` is a usage error that says so.
+  CLI::Option* tail(const std::string& name, std::vector<std::string>& values,
                     const std::string& help);
   CLI::Option* option(const std::string& names, std::string& value, const std::string& metavar,
                       const std::string& help);
@@ -105,6 +111,9 @@ class Verb {
 
   CLI::App& app() { return app_; }
   const Action& action() const { return action_; }
+  // Used by command_main: hands over what stood after `--`; why it cannot, or nullopt.
+  bool has_tail() const { return tail_ != nullptr; }
+  std::optional<std::string> take_tail(const std::vector<std::string>* words);
   std::optional<int> failure_exit() const { return failure_exit_; }
 
  private:
@@ -112,6 +121,8 @@ class Verb {
   CommonOptions& common_;
   Action action_;
   std::optional<int> failure_exit_;
+  std::string tail_name_;
+  std::vector<std::string>* tail_ = nullptr;
 };
 
 struct VerbSpec {

@@ -50,6 +50,8 @@ Result<std::string> select_field(const json& document, std::string_view field,
   };
   const json* value = walk(find(document, noun));
   if (!value) value = walk(&document);
+  for (const auto& item : document.items())  // `pv-disk read -o xxh3`: in whichever part has it
+    if (!value && item.value().is_object()) value = walk(&item.value());
   if (!value) {
     std::vector<std::string> known;
     if (const json* own = find(document, noun); own && own->is_object())

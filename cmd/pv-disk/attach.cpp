@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT
+#include <CLI/CLI.hpp>
+
+#include "base/text.hpp"
+#include "base/units.hpp"
+#include "serve/disk_object.hpp"
+#include "serve/server.hpp"
+#include "verbs.hpp"
+#include "vm/hotplug.hpp"
+#include "vm/vm_object.hpp"
+
+namespace pv::diskcmd {
+namespace {
+
+struct Options {
+  std::string vm;
+  std::string id;
+  SpecFlags spec;
+};
+
+struct VmTarget {
+  RunDir run;
+  Object vm;
+};
+
+Result<VmTarget> find_target(cli::Context& context, const std::string& name) {
+  std::string wanted = name, scope;
+  if (wanted.empty()) {
+    TRY_ASSIGN(const json* document, context.input());
+    const json* vm = find(*document, "vm");
+    if (vm) wanted = get_string(*vm, "name");
+    if (wanted.empty())
+      return fail(Code::bad_document, "the input document names no VM (key \"vm\", \"name\")");
+    scope = get_string(*vm, "scope");
+  }
+  TRY_ASSIGN(RunDir outer, context.run_dir(scope));
+  TRY_ASSIGN(Object vm, vm::find_vm(outer, wanted));
+  // The disk lives where its VM lives, which may be an outer scope.
+  TRY_ASSIGN(RunDir run, RunDir::open(vm.scope));
+  return VmTarget{std::move(run), std::move(vm)};
+}
+
+// A new object for the disk; one that was detached makes room for its successor.
+Result<Object> claim(const RunDir& run, const std::string& vm, const std::string& id) {
+  if (auto old = run.find("disk", vm, id)) {
+    auto state = old->load();
+    if (state && get_string(*state, "state") == "detached") run.remove(*old);
+  }
+  return run.create("disk", vm, id);
+}
+
+Result<json> plug(const Object& vm, const Object& disk, json state, const Deadline& deadline) {
+  TRY_ASSIGN(const json plugged, vm::plug_disk(vm, state, disk.path("nbd.sock"), deadline));
+  for (const auto& [key, value] : plugged.items()) state[key] = value;
+  TRY(disk.save(state));
+  return state;
+}
+
+Result<int> act(cli::Context& context, const Options& options) {
+  TRY_ASSIGN(const VmTarget at, find_target(context, options.vm));
+  const std::string id = options.id.empty() ? "attached-" + at.vm.name : options.id;
+  TRY(check_name("disk", id));
+  TRY_ASSIGN(const serve::Spec spec, spec_from(context, options.spec, id));
+  TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
+  TRY_ASSIGN(const LockFile lock, vm::lock_vm(at.vm, deadline));
+  TRY_ASSIGN(json vm_state, at.vm.load());
+  TRY(vm::require_state(at.vm, vm_state, "attach a disk to", {"created", "booted"}));
+  const bool hot = vm::actual_state(at.vm, vm_state) == "booted";
+  TRY_ASSIGN(const Object disk, claim(at.run, at.vm.name, id));
+  auto state = serve::start_server(disk, spec, deadline);
+  if (state && hot) state = plug(at.vm, disk, *state, deadline);
+  if (!state) {
+    static_cast<void>(serve::close_disk(at.run, disk));
+    return fail(state.error());
+  }
+  vm_state["disks"].push_back(id);
+  TRY(at.vm.save(vm_state));
+  TRY_ASSIGN(context.document()["vm"], vm::vm_document(at.vm));
+  TRY_ASSIGN(context.document()["disk"], target::live_disk_document(disk, deadline));
+  TRY(context.emit());
+  return 0;
+}
+
+}  // namespace
+
+void build_attach(cli::Verb& verb) {
+  auto options = std::make_shared<Options>();
+  verb.positional("vm", options->vm, "The VM (default: the one of the document on stdin)");
+  verb.option("--id", options->id, "NAME", "Name of the disk (default: attached-VM)");
+  add_spec_flags(verb, options->spec);
+  verb.run([options](cli::Context& context) { return act(context, *options); });
+}
+
+}  // namespace pv::diskcmd

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+#include <CLI/CLI.hpp>
+
+#include "base/text.hpp"
+#include "base/units.hpp"
+#include "verbs.hpp"
+
+namespace pv::diskcmd {
+namespace {
+
+Result<uint64_t> parse_count(std::string_view what, const std::string& text) {
+  if (text.empty() || text.size() > 18 ||
+      text.find_first_not_of("0123456789") != std::string::npos)
+    return fail(Code::usage, fmt::format("{} '{}' is not a whole number", what, text));
+  return std::stoull(text);
+}
+
+Result<uint32_t> parse_sector_size(std::string_view what, const std::string& text) {
+  TRY_ASSIGN(const uint64_t size, parse_size(text));
+  if (size > 65536) return fail(Code::usage, fmt::format("{} '{}' is too large", what, text));
+  return static_cast<uint32_t>(size);
+}
+
+}  // namespace
+
+void add_spec_flags(cli::Verb& verb, SpecFlags& flags) {
+  verb.option("--image", flags.source.image, "PATH", "Source: an image that exists");
+  verb.option("--scratch", flags.source.scratch, "SIZE", "Source: a blank disk, gone when closed");
+  verb.option("--template", flags.source.template_path, "PATH",
+              "Source: a copy of this image, gone when closed");
+  verb.option("--memory", flags.source.memory, "SIZE", "Source: a blank disk in memory");
+  verb.option("--format", flags.source.format, "NAME",
+              "Format of the image (default: by its extension, where the content agrees)");
+  verb.option("--layer", flags.layers, "NAME:KEY=VALUE",
+              "Put a layer on the disk, outermost first (can be repeated)");
+  verb.option("--sector-size", flags.sector_size, "BYTES", "Logical sector size (default: 512)");
+  verb.option("--physical-sector-size", flags.physical_sector_size, "BYTES",
+              "Physical sector size (default: the logical one)");
+  verb.option("--serial", flags.serial, "TEXT", "Serial number, at most 20 characters");
+  verb.flag("--read-only", flags.read_only, "Refuse every change");
+}
+
+Result<serve::Spec> spec_from(cli::Context& context, const SpecFlags& flags, const std::string& id) {
+  serve::Spec spec;
+  if (flags.source.any()) {
+    TRY(serve::set_source(spec, flags.source));
+  } else {
+    // A document may carry the source: `pv-disk create t.img | pv-disk attach v`. Where there is
+    // none, the message is about the flags.
+    const auto document = context.input();
+    if (!document && context.has_input()) return fail(document.error());
+    const json* disk = document ? find(**document, "disk") : nullptr;
+    const json* source = disk ? find(*disk, "source") : nullptr;
+    if (source) TRY(serve::set_source(spec, *source));
+    else TRY(serve::set_source(spec, flags.source));
+  }
+  if (!flags.sector_size.empty()) {
+    TRY_ASSIGN(spec.sector_size, parse_sector_size("--sector-size", flags.sector_size));
+  }
+  if (!flags.physical_sector_size.empty()) {
+    TRY_ASSIGN(spec.physical_sector_size,
+               parse_sector_size("--physical-sector-size", flags.physical_sector_size));
+  }
+  spec.serial = flags.serial;
+  spec.layers = flags.layers;
+  spec.read_only = flags.read_only;
+  TRY(serve::complete(spec, id));
+  return spec;
+}
+
+void add_range_flags(cli::Verb& verb, RangeFlags& flags) {
+  verb.option("--sector", flags.sector, "N", "First sector");
+  verb.option("--count", flags.count, "N", "Number of sectors");
+  verb.option("--offset", flags.offset, "SIZE", "First byte, instead of --sector");
+  verb.option("--length", flags.length, "SIZE", "Number of bytes, instead of --count");
+}
+
+Result<ByteRange> range_from(const RangeFlags& flags, uint64_t sector_size) {
+  ByteRange range;
+  if (!flags.sector.empty() && !flags.offset.empty())
+    return fail(Code::usage, "--sector and --offset exclude each other");
+  if (!flags.count.empty() && !flags.length.empty())
+    return fail(Code::usage, "--count and --length exclude each other");
+  const auto sectors = [&](std::string_view what, const std::string& text) -> Result<uint64_t> {
+    TRY_ASSIGN(const uint64_t n, parse_count(what, text));
+    uint64_t bytes = 0;
+    if (__builtin_mul_overflow(n, sector_size, &bytes))
+      return fail(Code::out_of_range, fmt::format("{} {} is past the end of any disk", what, n));
+    return bytes;
+  };
+  if (!flags.sector.empty()) {
+    TRY_ASSIGN(range.offset, sectors("--sector", flags.sector));
+  }
+  if (!flags.offset.empty()) {
+    TRY_ASSIGN(range.offset, parse_size(flags.offset));
+  }
+  if (!flags.count.empty()) {
+    TRY_ASSIGN(range.length, sectors("--count", flags.count));
+  }
+  if (!flags.length.empty()) {
+    TRY_ASSIGN(range.length, parse_size(flags.length));
+  }
+  return range;
+}
+
+}  // namespace pv::diskcmd

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT
+// pv-disk: disks that a test can watch, read, write and break.
+#include "verbs.hpp"
+
+int main(int argc, char** argv) {
+  using namespace pv::diskcmd;
+  const pv::cli::CommandSpec spec{
+      "pv-disk",
+      "disk",
+      "Disks for tests: serve an image, plug it into a VM, read and write it from outside",
+      {
+          {"create", "Make an image file", build_create},
+          {"attach", "Serve a disk and plug it into a VM", build_attach},
+          {"detach", "Take a disk out of its VM", build_detach},
+          {"serve", "Serve a disk over NBD without a VM", build_serve},
+          {"close", "End disk servers and forget the disks", build_close},
+          {"info", "Show a disk", build_info},
+          {"list", "List disks", build_list},
+          {"size", "Show the capacity of a disk and the size of its image", build_size},
+          {"stats", "Show what a disk has served so far", build_stats},
+          {"read", "Read from a disk through its server", build_read},
+          {"write", "Write to a disk through its server", build_write},
+          {"flush", "Put what was written on stable storage", build_flush},
+          {"discard", "Give a range back to the image", build_discard},
+          {"zero", "Write zeroes to a range", build_zero},
+      }};
+  return pv::cli::command_main(spec, argc, argv);
+}

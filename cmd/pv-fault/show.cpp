@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT
+// list, active, journal, kinds: the verbs that only look.
+#include <CLI/CLI.hpp>
+
+#include "base/text.hpp"
+#include "blk/fault/kinds.hpp"
+#include "verbs.hpp"
+
+namespace pv::faultcmd {
+namespace {
+
+struct JournalOptions {
+  std::string disk;
+  std::string since;
+};
+
+Result<int> list(cli::Context& context, const std::string& disk) {
+  TRY_ASSIGN(Session session, open_session(context, disk));
+  TRY_ASSIGN(const json reply, session.client.call({{"op", "fault.list"}}));
+  for (const json& rule : reply["rules"])
+    TRY(context.emit({{"v", cli::k_document_version},
+                      {"rule", rule},
+                      {"disk", disk_reference(session.at.disk)}}));
+  return 0;
+}
+
+Result<int> active(cli::Context& context, const std::string& disk) {
+  TRY_ASSIGN(Session session, open_session(context, disk));
+  TRY_ASSIGN(json document, target::live_disk_document(session.at.disk, session.deadline));
+  std::vector<std::string> names = document["faults"].get<std::vector<std::string>>();
+  std::sort(names.begin(), names.end());
+  document["faults"] = names;
+  context.document()["disk"] = document;
+  TRY(context.emit());
+  return 0;
+}
+
+Result<int> journal(cli::Context& context, const JournalOptions& options) {
+  TRY_ASSIGN(Session session, open_session(context, options.disk));
+  uint64_t since = 0, count = 0;
+  if (!options.since.empty()) {
+    if (options.since.size() > 18 ||
+        options.since.find_first_not_of("0123456789") != std::string::npos)
+      return fail(Code::usage, fmt::format("--since '{}' is not an event number", options.since));
+    since = std::stoull(options.since);
+  }
+  json reply;
+  do {
+    TRY_ASSIGN(reply, session.client.call({{"op", "fault.journal"}, {"since", since}}));
+    for (const json& event : reply["events"]) {
+      since = get_u64(event, "n");
+      ++count;
+      TRY(context.emit({{"v", cli::k_document_version}, {"event", event}}));
+    }
+  } while (!reply["events"].empty() && since < get_u64(reply, "last"));
+  if (context.text_output()) return 0;
+  TRY(context.emit({{"v", cli::k_document_version},
+                    {"summary", {{"events", count}, {"last", reply["last"]},
+                                 {"dropped", reply["dropped"]}}},
+                    {"disk", disk_reference(session.at.disk)}}));
+  return 0;
+}
+
+Result<int> kinds(cli::Context& context) {
+  for (const blk::KindRow& row : blk::fault_kinds())
+    TRY(context.emit({{"v", cli::k_document_version},
+                      {"kind", {{"name", row.name}, {"does", row.help}, {"keys", row.keys},
+                                {"host", row.host}, {"nbd", row.nbd}}}}));
+  for (const std::string& mode : blk::valid_modes())
+    if (auto rule = blk::shorthand_rule(mode))
+      TRY(context.emit({{"v", cli::k_document_version},
+                        {"kind", {{"name", mode}, {"does", "shorthand"},
+                                  {"keys", "-"}, {"rule", *rule}}}}));
+  return 0;
+}
+
+template <class Act>
+void build_look(cli::Verb& verb, Act act) {
+  auto disk = std::make_shared<std::string>();
+  add_disk_flag(verb, *disk);
+  verb.run([disk, act](cli::Context& context) { return act(context, *disk); });
+}
+
+}  // namespace
+
+void build_list(cli::Verb& verb) { build_look(verb, list); }
+void build_active(cli::Verb& verb) { build_look(verb, active); }
+
+void build_journal(cli::Verb& verb) {
+  auto options = std::make_shared<JournalOptions>();
+  add_disk_flag(verb, options->disk);
+  verb.option("--since", options->since, "N", "Only events after number N");
+  verb.run([options](cli::Context& context) { return journal(context, *options); });
+}
+
+void build_kinds(cli::Verb& verb) {
+  verb.run([](cli::Context& context) { return kinds(context); });
+}
+
+}  // namespace pv::faultcmd

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+// The verbs of pv-fault.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "cli/command.hpp"
+#include "serve/client.hpp"
+#include "target/disk_target.hpp"
+
+namespace pv::faultcmd {
+
+void build_add(cli::Verb& verb);
+void build_list(cli::Verb& verb);
+void build_clear(cli::Verb& verb);
+void build_active(cli::Verb& verb);
+void build_journal(cli::Verb& verb);
+void build_kinds(cli::Verb& verb);
+
+// --disk, which every verb but `kinds` has.
+void add_disk_flag(cli::Verb& verb, std::string& disk);
+
+struct Session {
+  target::DiskTarget at;
+  serve::DiskClient client;
+  Deadline deadline;
+};
+Result<Session> open_session(cli::Context& context, const std::string& disk);
+
+// {"id","scope","vm"}: what a later stage needs to find the disk again.
+json disk_reference(const Object& disk);
+
+}  // namespace pv::faultcmd

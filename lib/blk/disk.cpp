@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT
+#include "blk/disk.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include "base/text.hpp"
+
+namespace pv::blk {
+namespace {
+
+constexpr const char* k_ops[k_op_count] = {"read", "write", "flush", "discard",
+                                           "zero", "map",   "cache"};
+
+}  // namespace
+
+const char* op_name(Op op) { return k_ops[static_cast<int>(op)]; }
+
+bool op_from_name(std::string_view name, Op& op) {
+  for (int i = 0; i < k_op_count; ++i) {
+    if (name != k_ops[i]) continue;
+    op = static_cast<Op>(i);
+    return true;
+  }
+  return false;
+}
+
+const char* front_name(Front front) { return front == Front::nbd ? "nbd" : "host"; }
+
+const char* phase_name(Phase phase) {
+  constexpr const char* k_names[] = {"before", "after_delay", "after_io"};
+  return k_names[static_cast<int>(phase)];
+}
+
+Result<json> Disk::control(const json& request) {
+  return fail(Code::unsupported,
+              "no layer of this disk knows '" + get_string(request, "op") + "'");
+}
+
+}  // namespace pv::blk

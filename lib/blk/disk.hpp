@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT
+// The one interface of the data plane. A back end is a Disk; a layer is a Disk that wraps another;
+// a front end feeds requests into the outermost one. Everything about one stack happens on one
+// thread, the event loop's; no layer owns a thread.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.hpp"
+#include "base/json_fwd.hpp"
+#include "base/result.hpp"
+#include "base/timers.hpp"
+
+namespace pv {
+class Loop;
+}
+
+namespace pv::blk {
+
+enum class Op : uint8_t { read, write, flush, discard, zero, map, cache };
+constexpr int k_op_count = 7;
+
+// "read", "write", …; and back (false for a name that is none).
+const char* op_name(Op op);
+bool op_from_name(std::string_view name, Op& op);
+
+enum RequestFlag : uint32_t {
+  k_fua = 1,       // on stable storage before completion
+  k_no_unmap = 2,  // zero: the range must stay allocated
+  k_one = 4,       // map: the first extent is enough
+  k_internal = 8,  // our own read-modify-write: no fault applies, nothing is counted
+};
+
+// Where a request came from; decides what a status can become on its wire.
+enum class Front : uint8_t { host, nbd };
+const char* front_name(Front front);
+
+// What an injected fault tells the one who asked for it (host requests only).
+enum class Phase : uint8_t { before, after_delay, after_io };
+const char* phase_name(Phase phase);
+struct Injected {
+  std::string rule;
+  Phase phase = Phase::before;
+};
+
+enum ExtentFlag : uint32_t { k_hole = 1, k_zero = 2 };  // NBD's base:allocation bits
+struct Extent {
+  uint64_t length;
+  uint32_t flags;
+};
+
+// A request belongs to whoever submits it and stays untouched by layers until `done` has run,
+// which happens exactly once, possibly before submit() returns. A layer that must see the
+// completion submits a child request of its own.
+//
+// Errors are errno values. Two of them mean something exact here: ERANGE is a request that crosses
+// the end, EROFS a write to a read-only disk.
+struct Request {
+  Op op = Op::read;
+  uint32_t flags = 0;
+  uint64_t offset = 0;  // bytes
+  uint64_t length = 0;  // bytes; equals the sum of `data` for read and write
+  const iovec* data = nullptr;
+  int segments = 0;
+  std::vector<Extent>* extents = nullptr;  // map: appended to, in order, from `offset` on
+  Injected* injected = nullptr;
+  Front front = Front::host;
+  uint32_t connection = 0;
+  void* owner = nullptr;
+  void (*done)(Request& request, int error) = nullptr;
+};
+
+enum class DiscardBehaviour : uint8_t { zeroes, unspecified, ignored };
+
+// All but `size` is fixed for the life of a disk.
+struct Geometry {
+  uint64_t size = 0;                   // bytes, a multiple of sector_size
+  uint32_t sector_size = 512;          // power of two, at least 512
+  uint32_t physical_sector_size = 512; // power of two, at least sector_size
+  uint32_t discard_granularity = 512;  // bytes
+  DiscardBehaviour discard = DiscardBehaviour::zeroes;
+  bool fua = true;                     // honoured
+  bool read_only = false;
+};
+
+class Disk {
+ public:
+  virtual ~Disk() = default;
+  virtual const Geometry& geometry() const = 0;
+  virtual void submit(Request& request) = 0;
+  // A command for one kind of layer ({"op":"fault.add",…}). Code::unsupported from those that do
+  // not know it; a wrapping layer then asks the one below.
+  virtual Result<json> control(const json& request);
+  // Adds what this layer and those below want to show.
+  virtual void inspect(json& out) const { static_cast<void>(out); }
+};
+
+// Base of every layer: passes everything on.
+class Forward : public Disk {
+ public:
+  explicit Forward(std::unique_ptr<Disk> lower) : lower_(std::move(lower)) {}
+  const Geometry& geometry() const override { return lower_->geometry(); }
+  void submit(Request& request) override { lower_->submit(request); }
+  Result<json> control(const json& request) override { return lower_->control(request); }
+  void inspect(json& out) const override { lower_->inspect(out); }
+
+ protected:
+  Disk& lower() { return *lower_; }
+  const Disk& lower() const { return *lower_; }
+
+ private:
+  std::unique_ptr<Disk> lower_;
+};
+
+// What a factory hands to a layer: time and chance come from here and nowhere else.
+struct Env {
+  Clock& clock;
+  Timers& timers;
+  Loop* loop = nullptr;  // null in tests that drive a stack by hand
+  uint64_t seed = 0;
+};
+
+}  // namespace pv::blk

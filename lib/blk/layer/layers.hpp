@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MIT
+// What the registry needs to know of each layer: its keys and its factory.
+#pragma once
+
+#include "blk/registry.hpp"
+
+namespace pv::blk {
+
+std::span<const ParamSpec> delay_params();
+Result<std::unique_ptr<Disk>> make_delay(std::unique_ptr<Disk> lower, const LayerSpec& spec,
+                                         const Env& env);
+
+std::span<const ParamSpec> fault_params();
+Result<std::unique_ptr<Disk>> make_fault(std::unique_ptr<Disk> lower, const LayerSpec& spec,
+                                         const Env& env);
+
+}  // namespace pv::blk

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+#include "blk/params.hpp"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/text.hpp"
+#include "base/units.hpp"
+
+namespace pv::blk {
+
+Result<LayerSpec> parse_layer(std::string_view text) {
+  LayerSpec layer;
+  const size_t colon = text.find(':');
+  layer.name = text.substr(0, colon);
+  TRY(check_name("layer", layer.name));
+  if (colon == std::string_view::npos) return layer;
+  for (const std::string& pair : split(text.substr(colon + 1), ',')) {
+    const size_t equals = pair.find('=');
+    if (equals == std::string::npos || equals == 0)
+      return fail(Code::usage, fmt::format("layer '{}': '{}' is not key=value", text, pair));
+    if (!layer.params.emplace(pair.substr(0, equals), pair.substr(equals + 1)).second)
+      return fail(Code::usage,
+                  fmt::format("layer '{}': key '{}' twice", text, pair.substr(0, equals)));
+  }
+  return layer;
+}
+
+Result<> check_params(const LayerSpec& layer, std::span<const ParamSpec> known) {
+  std::vector<std::string> names;
+  for (const ParamSpec& spec : known) names.emplace_back(spec.key);
+  for (const auto& [key, value] : layer.params) {
+    if (std::find(names.begin(), names.end(), key) != names.end()) continue;
+    return fail(Error(Code::usage, fmt::format("layer '{}' has no key '{}' (keys: {})", layer.name,
+                                               key, names.empty() ? "none" : join(names, " ")))
+                    .with("valid", names));
+  }
+  return {};
+}
+
+}  // namespace pv::blk

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MIT
+// NAME:key=value,key=value, the form of --layer, with the keys that each layer declares.
+#pragma once
+
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/result.hpp"
+
+namespace pv::blk {
+
+struct ParamSpec {
+  const char* key;
+  const char* metavar;
+  const char* help;
+};
+
+struct LayerSpec {
+  std::string name;
+  std::map<std::string, std::string> params;
+};
+
+// Splits the text; Code::usage when it is malformed or names a key twice.
+Result<LayerSpec> parse_layer(std::string_view text);
+
+// Code::usage with the valid keys when `params` has another one.
+Result<> check_params(const LayerSpec& layer, std::span<const ParamSpec> known);
+
+}  // namespace pv::blk

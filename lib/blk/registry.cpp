@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+#include "blk/registry.hpp"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/text.hpp"
+#include "blk/checked.hpp"
+#include "blk/layer/layers.hpp"
+
+namespace pv::blk {
+namespace {
+
+const LayerRow k_layers[] = {
+    {"delay", "adds latency to every request", delay_params(), make_delay},
+    {"fault", "misbehaves by rule; idle without rules", fault_params(), make_fault},
+};
+
+const LayerRow* find_layer(std::string_view name) {
+  for (const LayerRow& row : k_layers)
+    if (row.name == name) return &row;
+  return nullptr;
+}
+
+}  // namespace
+
+std::span<const LayerRow> layers() { return k_layers; }
+
+Result<> check_layer(const LayerSpec& layer) {
+  if (const LayerRow* row = find_layer(layer.name)) return check_params(layer, row->params);
+  std::vector<std::string> known;
+  for (const LayerRow& row : k_layers) known.emplace_back(row.name);
+  return fail(Error(Code::usage,
+                    fmt::format("unknown layer '{}' (layers: {})", layer.name, join(known, " ")))
+                  .with("valid", known));
+}
+
+Result<std::unique_ptr<Disk>> build_stack(std::unique_ptr<Disk> bottom,
+                                          std::span<const LayerSpec> outermost_first,
+                                          const Env& env, bool audit) {
+  TRY(check_geometry(bottom->geometry()));
+  std::unique_ptr<Disk> top = audit ? make_audited(std::move(bottom)) : std::move(bottom);
+  for (size_t i = outermost_first.size(); i-- > 0;) {
+    const LayerSpec& spec = outermost_first[i];
+    TRY(check_layer(spec));
+    TRY_ASSIGN(top, find_layer(spec.name)->make(std::move(top), spec, env));
+    if (audit) top = make_audited(std::move(top));
+  }
+  return audit ? std::move(top) : make_checked(std::move(top));
+}
+
+}  // namespace pv::blk

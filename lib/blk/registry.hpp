@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT
+// The table of layers. A new layer is one file under layer/ and one line in registry.cpp.
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "blk/disk.hpp"
+#include "blk/params.hpp"
+
+namespace pv::blk {
+
+using MakeLayer = Result<std::unique_ptr<Disk>> (*)(std::unique_ptr<Disk> lower,
+                                                    const LayerSpec& spec, const Env& env);
+
+struct LayerRow {
+  const char* name;
+  const char* help;
+  std::span<const ParamSpec> params;
+  MakeLayer make;
+};
+
+std::span<const LayerRow> layers();
+
+// Wraps `bottom` in the named layers, the first one outermost, and in the checked wrapper. With
+// `audit` every layer gets the audited wrapper (tests). Code::usage for an unknown layer or key.
+Result<std::unique_ptr<Disk>> build_stack(std::unique_ptr<Disk> bottom,
+                                          std::span<const LayerSpec> outermost_first,
+                                          const Env& env, bool audit = false);
+
+// Code::usage when a layer or one of its keys is unknown; nothing is built.
+Result<> check_layer(const LayerSpec& layer);
+
+}  // namespace pv::blk

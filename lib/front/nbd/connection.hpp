@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT
+// One client: option phase, then requests in batches. Everything the socket holds is read, every
+// request is run, and the answers go out with one sendmsg. Lives on the loop's thread; it stays
+// alive until the last request in flight has come back, also after the client has gone.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/fd.hpp"
+#include "base/loop.hpp"
+#include "blk/child.hpp"
+#include "blk/counters.hpp"
+#include "blk/disk.hpp"
+#include "front/nbd/buffers.hpp"
+#include "front/nbd/handshake.hpp"
+
+namespace pv::nbd {
+
+// What all connections of one server share.
+struct Shared {
+  Loop& loop;
+  blk::Disk& disk;
+  blk::Counters& counters;
+  const Export& exported;
+  Buffers buffers;
+  bool stopping = false;  // requests are answered ESHUTDOWN
+};
+
+class Connection {
+ public:
+  // `on_end` runs once, when the socket is closed and nothing is in flight; it may delete this.
+  Connection(Shared& shared, Fd socket, uint32_t number, std::function<void(Connection*)> on_end);
+  ~Connection();
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  Result<> start();
+  // No further request is read; ends when those in flight are answered.
+  void close();
+  bool in_transmission() const { return handshake_.state() == Handshake::State::transmission; }
+
+ private:
+  struct Job {
+    blk::Request request;
+    Connection* connection = nullptr;
+    uint64_t cookie = 0;
+    char* buffer = nullptr;
+    size_t buffer_size = 0;
+    iovec segment{};
+    std::vector<blk::Extent> extents;
+  };
+  // One finished answer on its way out.
+  struct Reply {
+    char* data;
+    size_t size;
+    char* buffer;        // given back when sent, with buffer_size
+    size_t buffer_size;
+  };
+
+  void ready(uint32_t events);
+  bool receive();
+  void parse();
+  bool parse_request();
+  bool has_room() const;
+  bool more_input() const;
+  void receive_payload();
+  void begin(uint16_t command, uint16_t flags, uint64_t cookie, uint64_t offset, uint32_t length);
+  void submit(Job* job);
+  void finished(Job& job, int error);
+  void answer_read(Job& job, int error);
+  void answer_map(Job& job);
+  void answer_status(Job& job, int error);
+  char* small_reply(size_t size);
+  void queue(Reply reply);
+  void send();
+  void turn();
+  void turn_later();
+  void drop();
+  void update_interest();
+  void maybe_end();
+  void release(Job& job);
+
+  Shared& shared_;
+  Fd socket_;
+  uint32_t number_;
+  std::function<void(Connection*)> on_end_;
+  Handshake handshake_;
+  blk::Pool<Job> jobs_;
+
+  std::unique_ptr<char[]> input_;
+  size_t input_begin_ = 0;
+  size_t input_end_ = 0;
+  Job* payload_job_ = nullptr;  // a write whose data has not arrived in full
+  size_t payload_have_ = 0;
+  uint64_t skip_ = 0;           // data of a refused write, to be read and thrown away
+
+  std::vector<Reply> replies_;
+  size_t replies_sent_ = 0;
+  size_t reply_bytes_ = 0;
+  size_t flight_bytes_ = 0;
+  bool in_batch_ = false;
+  bool turn_posted_ = false;
+  bool closing_ = false;        // reads no more
+  bool blocked_ = false;        // the socket takes no more output for now
+  uint32_t interest_ = EPOLLIN;
+};
+
+}  // namespace pv::nbd

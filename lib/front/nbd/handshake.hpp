@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+// The option phase of one connection, as a pure function of bytes: what the client sent goes in,
+// what to answer comes out. No descriptor, no disk: easy to test, easy to fuzz.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "blk/disk.hpp"
+
+namespace pv::nbd {
+
+// What the server offers. `name` is the export's name; "" is always accepted as well.
+struct Export {
+  std::string name;
+  std::string description;
+  blk::Geometry geometry;
+};
+
+// Transmission flags that describe a geometry.
+uint16_t transmission_flags(const blk::Geometry& geometry);
+
+class Handshake {
+ public:
+  enum class State { negotiating, transmission, closed };
+
+  // Starts with the server's greeting in output().
+  explicit Handshake(const Export& exported);
+
+  // Takes as many of `bytes` as it can use and returns how many; what is left belongs to the
+  // transmission phase, or to an option that is not complete yet.
+  size_t feed(std::string_view bytes);
+
+  State state() const { return state_; }
+  std::string& output() { return output_; }
+  bool structured() const { return structured_; }
+  bool base_allocation() const { return base_allocation_; }
+
+ private:
+  size_t client_flags(std::string_view bytes);
+  size_t option(std::string_view bytes);
+  void handle(uint32_t option, std::string_view data);
+  void export_name(std::string_view data);
+  void info_or_go(uint32_t option, std::string_view data);
+  void meta_context(uint32_t option, std::string_view data);
+  void reply(uint32_t option, uint32_t type, std::string_view data = {});
+  void reply_info(uint32_t option, uint16_t type, std::string_view data);
+  bool known_name(std::string_view name) const { return name.empty() || name == export_.name; }
+
+  const Export& export_;
+  State state_ = State::negotiating;
+  bool flags_seen_ = false;
+  bool no_zeroes_ = false;
+  bool structured_ = false;
+  bool base_allocation_ = false;
+  std::string output_;
+};
+
+constexpr uint32_t k_base_allocation_id = 1;
+
+}  // namespace pv::nbd

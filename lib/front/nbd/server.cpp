@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+#include "front/nbd/server.hpp"
+
+#include <algorithm>
+
+#include "base/socket.hpp"
+
+namespace pv::nbd {
+
+Server::Server(Loop& loop, Fd listener, blk::Disk& disk, blk::Counters& counters, Export exported)
+    : export_(std::move(exported)),
+      listener_(std::move(listener)),
+      shared_{loop, disk, counters, export_, {}, false} {}
+
+Server::~Server() {
+  if (listener_) shared_.loop.unwatch(listener_.get());
+}
+
+Result<> Server::start() {
+  return shared_.loop.watch(listener_.get(), EPOLLIN, [this](uint32_t) { accept_all(); });
+}
+
+void Server::stop() {
+  shared_.stopping = true;
+  if (listener_) shared_.loop.unwatch(listener_.get());
+  listener_.reset();
+}
+
+void Server::accept_all() {
+  while (Fd socket = accept_unix(listener_.get())) {
+    if (connections_.size() >= k_max_connections) continue;  // closed at once: the bound is ours
+    const auto forget = [this](Connection* ended) {
+      const auto same = [&](const auto& owned) { return owned.get() == ended; };
+      const auto found = std::find_if(connections_.begin(), connections_.end(), same);
+      if (found == connections_.end()) return;
+      // Not from inside its own handler: the loop lets go of it first.
+      std::shared_ptr<Connection> last(found->release());
+      connections_.erase(found);
+      shared_.loop.post([last] {});
+    };
+    export_.geometry = shared_.disk.geometry();
+    connections_.push_back(
+        std::make_unique<Connection>(shared_, std::move(socket), ++last_number_, forget));
+    Connection& added = *connections_.back();
+    if (!added.start()) forget(&added);
+  }
+}
+
+}  // namespace pv::nbd

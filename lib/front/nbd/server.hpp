@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT
+// The NBD front end of one disk: a listening Unix socket and its connections, all on one loop.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/fd.hpp"
+#include "base/loop.hpp"
+#include "blk/counters.hpp"
+#include "blk/disk.hpp"
+#include "front/nbd/connection.hpp"
+
+namespace pv::nbd {
+
+class Server {
+ public:
+  // Serves `disk` on a socket that already listens. Everything passed in outlives the server.
+  Server(Loop& loop, Fd listener, blk::Disk& disk, blk::Counters& counters, Export exported);
+  ~Server();
+  Result<> start();
+
+  // From now on new requests are answered ESHUTDOWN and nobody is let in.
+  void stop();
+  size_t connections() const { return connections_.size(); }
+
+ private:
+  static constexpr size_t k_max_connections = 256;
+  void accept_all();
+
+  Export export_;
+  Fd listener_;
+  Shared shared_;
+  std::vector<std::unique_ptr<Connection>> connections_;
+  uint32_t last_number_ = 0;
+};
+
+}  // namespace pv::nbd

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+// The operations of a disk server's control socket, one JSON object each way:
+//   info | stats | read | write | flush | discard | zero | map | fault.* (passed to the layers)
+// Host reads and writes go through the whole stack, so they meet the same faults as the guest.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/json_fwd.hpp"
+#include "base/result.hpp"
+#include "blk/counters.hpp"
+#include "blk/disk.hpp"
+
+namespace pv::serve {
+
+constexpr uint64_t k_max_host_io = 16 << 20;  // bytes in one request
+
+using Reply = std::function<void(Result<json>)>;
+
+class ControlOps {
+ public:
+  // `info` makes the current `disk` document. All outlive this object.
+  ControlOps(blk::Disk& disk, blk::Counters& counters, std::function<json()> info)
+      : disk_(disk), counters_(counters), info_(std::move(info)) {}
+
+  void handle(const json& request, Reply reply);
+
+ private:
+  struct HostIo;
+  void start_io(blk::Op op, const json& request, Reply reply);
+  void submit(std::shared_ptr<HostIo> io);
+  void merge_edges(std::shared_ptr<HostIo> io);
+  static void done(blk::Request& request, int error);
+  void finish(HostIo& io, int error);
+
+  blk::Disk& disk_;
+  blk::Counters& counters_;
+  std::function<json()> info_;
+};
+
+// What a failed request is called outside: out_of_range, read_only, io with the errno and, when a
+// rule did it, its id and phase.
+Error io_error(blk::Op op, int error, const blk::Injected& injected);
+
+}  // namespace pv::serve

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+#include "serve/disk_object.hpp"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/text.hpp"
+#include "base/units.hpp"
+
+namespace pv::serve {
+namespace {
+
+constexpr uint64_t k_grace_ns = 5 * k_ns_per_s;
+
+Error no_such_disk(const RunDir& run, std::string_view name) {
+  std::vector<std::string> known;
+  for (const Object& disk : run.list("disk")) known.push_back(disk.display());
+  return Error(Code::no_such_disk, fmt::format("no disk '{}' (disks: {})", name,
+                                               known.empty() ? "none" : join(known, " ")))
+      .with("valid", known);
+}
+
+}  // namespace
+
+Result<Object> find_disk(const RunDir& run, std::string_view name) {
+  const size_t slash = name.find('/');
+  if (slash != std::string_view::npos) {
+    const std::string_view owner = name.substr(0, slash), id = name.substr(slash + 1);
+    TRY(check_name("vm", owner));
+    TRY(check_name("disk", id));
+    if (auto disk = run.find("disk", owner, id)) return *disk;
+    return fail(no_such_disk(run, name));
+  }
+  TRY(check_name("disk", name));
+  const std::vector<Object> found = run.find_any_owner("disk", name);
+  if (found.size() == 1) return found.front();
+  if (found.empty()) return fail(no_such_disk(run, name));
+  std::vector<std::string> choices;
+  for (const Object& disk : found) choices.push_back(disk.display());
+  return fail(Error(Code::usage, fmt::format("'{}' is not clear: there are {}", name,
+                                             join(choices, ", ")))
+                  .with("valid", choices));
+}
+
+std::vector<Object> disks_of_vm(const RunDir& run, const Object& vm) {
+  std::vector<Object> disks;
+  for (Object& disk : run.list("disk", /*all_scopes=*/true))
+    if (disk.owner == vm.name && disk.scope == vm.scope) disks.push_back(std::move(disk));
+  return disks;
+}
+
+Result<json> disk_document(const Object& disk) {
+  auto state = disk.load();
+  if (!state)
+    return fail(Code::no_such_disk, fmt::format("disk '{}' is gone", disk.display()));
+  const std::string said = get_string(*state, "state");
+  const bool serves = said == "attached" || said == "serving";
+  if (serves && !is_alive(process_from_json(*state))) (*state)["state"] = "dead";
+  state->erase("start_ticks");
+  state->erase("image_path");
+  return state;
+}
+
+Result<> close_disk(const RunDir& run, const Object& disk) {
+  if (auto state = disk.load()) {
+    const ProcessId server = process_from_json(*state);
+    if (server.pid != 0) TRY(terminate(server, k_grace_ns));
+  }
+  run.remove(disk);
+  return {};
+}
+
+}  // namespace pv::serve

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT
+#include "serve/server.hpp"
+
+#include <malloc.h>
+#include <sys/prctl.h>
+
+#include <csignal>
+#include <cstdio>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/loop.hpp"
+#include "base/rng.hpp"
+#include "base/socket.hpp"
+#include "base/text.hpp"
+#include "blk/registry.hpp"
+#include "front/nbd/server.hpp"
+#include "serve/control_ops.hpp"
+#include "serve/disk_object.hpp"
+#include "serve/source.hpp"
+#include "vm/control.hpp"
+
+namespace pv::serve {
+namespace {
+
+constexpr uint64_t k_drain_ns = 2 * k_ns_per_s;
+
+const char* behaviour_name(blk::DiscardBehaviour behaviour) {
+  constexpr const char* k_names[] = {"zeroes", "unspecified", "ignored"};
+  return k_names[static_cast<int>(behaviour)];
+}
+
+class DiskServer {
+ public:
+  DiskServer(const Object& object, Spec spec, Loop& loop)
+      : object_(object), spec_(std::move(spec)), loop_(loop) {}
+
+  Result<> open() {
+    TRY_ASSIGN(opened_, open_source(spec_, object_.dir, loop_));
+    std::vector<blk::LayerSpec> layers;
+    for (const std::string& text : spec_.layers) {
+      TRY_ASSIGN(blk::LayerSpec layer, blk::parse_layer(text));
+      layers.push_back(std::move(layer));
+    }
+    const blk::Env env{system_clock(), loop_, &loop_, fresh_seed()};
+    TRY_ASSIGN(stack_, blk::build_stack(std::move(opened_.disk), layers, env));
+    TRY_ASSIGN(Fd listener, listen_unix(object_.path("nbd.sock")));
+    front_ = std::make_unique<nbd::Server>(
+        loop_, std::move(listener), *stack_, counters_,
+        nbd::Export{object_.name, "provium disk " + object_.display(), stack_->geometry()});
+    TRY(front_->start());
+    ops_ = std::make_unique<ControlOps>(*stack_, counters_, [this] { return live_state(); });
+    control_ = std::make_unique<vm::ControlServer>(
+        loop_, [this](vm::ControlServer::ConnectionId, const json& request,
+                      vm::ControlServer::Reply reply) { ops_->handle(request, std::move(reply)); });
+    TRY(control_->listen(object_.path("ctl.sock")));
+    if (opened_.helper) {
+      TRY(loop_.watch(opened_.helper.pidfd(), EPOLLIN, [this](uint32_t) {
+        loop_.unwatch(opened_.helper.pidfd());  // the stack answers ESHUTDOWN from now on
+      }));
+    }
+    return loop_.on_signals({SIGTERM, SIGINT}, [this](int) { stop(); });
+  }
+
+  // What state.json says: the document and, for the next command, who we are.
+  json state() const {
+    const blk::Geometry& geometry = stack_->geometry();
+    const ProcessId self = identify(getpid()).value_or(ProcessId{getpid(), 0});
+    json state = {{"id", object_.name},
+                  {"scope", object_.scope},
+                  {"vm", object_.owner.empty() ? json(nullptr) : json(object_.owner)},
+                  {"state", object_.owner.empty() ? "serving" : "attached"},
+                  {"size_bytes", geometry.size},
+                  {"sector_size", geometry.sector_size},
+                  {"physical_sector_size", geometry.physical_sector_size},
+                  {"read_only", geometry.read_only},
+                  {"discard", behaviour_name(geometry.discard)},
+                  {"serial", spec_.serial},
+                  {"source", source_json(spec_)},
+                  {"transport", "nbd"},
+                  {"uri", "nbd+unix:///?socket=" + object_.path("nbd.sock")},
+                  {"control", object_.path("ctl.sock")},
+                  {"pid", self.pid},
+                  {"start_ticks", self.start_ticks},
+                  {"image_path", opened_.image_path},
+                  {"layers", spec_.layers}};
+    return state;
+  }
+
+ private:
+  json live_state() const {
+    json now = state();
+    json layers;
+    stack_->inspect(layers);
+    if (const json* faults = find(layers, "faults")) now["faults"] = *faults;
+    now["connections"] = front_->connections();
+    now["in_flight"] = counters_.in_flight();
+    return now;
+  }
+
+  // Nobody new is let in, what is in flight gets a while, then the process ends.
+  void stop() {
+    front_->stop();
+    if (counters_.in_flight() == 0 && !control_->has_unsent()) return loop_.stop();
+    if (stopping_) return;
+    stopping_ = true;
+    deadline_ns_ = system_clock().now_ns() + k_drain_ns;
+    wait_for_drain();
+  }
+
+  void wait_for_drain() {
+    if (counters_.in_flight() == 0 || system_clock().now_ns() >= deadline_ns_) return loop_.stop();
+    loop_.after(k_ns_per_ms, [this] { wait_for_drain(); });
+  }
+
+  const Object& object_;
+  Spec spec_;
+  Loop& loop_;
+  Opened opened_;
+  blk::Counters counters_;
+  std::unique_ptr<blk::Disk> stack_;
+  std::unique_ptr<nbd::Server> front_;
+  std::unique_ptr<ControlOps> ops_;
+  std::unique_ptr<vm::ControlServer> control_;
+  bool stopping_ = false;
+  uint64_t deadline_ns_ = 0;
+};
+
+}  // namespace
+
+Result<> run_server(const Object& disk, Spec spec,
+                    const std::function<void(const json&)>& ready) {
+  signal(SIGPIPE, SIG_IGN);
+  TRY_ASSIGN(const std::unique_ptr<Loop> loop, Loop::create());
+  auto server = std::make_unique<DiskServer>(disk, std::move(spec), *loop);
+  TRY(server->open());
+  const json state = server->state();
+  TRY(disk.save(state));
+  malloc_trim(0);  // what the command line needed, the server does not
+  ready(state);
+  return loop->run();
+}
+
+Result<json> start_server(const Object& disk, const Spec& spec, const Deadline& deadline) {
+  TRY_ASSIGN(const Daemon daemon, start_daemon(disk.path("log"), [&](Fd ready) {
+    prctl(PR_SET_NAME, "pv-disk-server");
+    const auto report = [&](const json& message) {
+      static_cast<void>(write_all(ready.get(), to_line(message)));
+      ready.reset();
+    };
+    auto result = run_server(disk, spec, [&](const json& state) { report({{"disk", state}}); });
+    if (result) return 0;
+    if (ready) report({{"error", error_to_json(result.error())}});
+    fmt::print(stderr, "{}\n", result.error().message);
+    return exit_class(result.error().code);
+  }));
+  auto message = read_ready(daemon, deadline);
+  if (!message) {
+    static_cast<void>(terminate(daemon.id, 0));
+    return fail(Code::timeout, "the disk server does not come up in time");
+  }
+  auto answer = parse_json(*message);
+  if (!answer)
+    return fail(Code::server_dead,
+                fmt::format("the disk server died while starting: {}",
+                            tail_of_file(disk.path("log"), 4096)));
+  if (const json* error = find(*answer, "error")) return fail(error_from_json(*error));
+  return (*answer)["disk"];
+}
+
+}  // namespace pv::serve

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: MIT
+// The process behind one disk: a loop, the stack, the NBD front end, the control socket. Started as
+// a daemon by start_server(), ended by SIGTERM or by close_disk().
+#pragma once
+
+#include <string>
+
+#include "base/clock.hpp"
+#include "base/json_fwd.hpp"
+#include "base/result.hpp"
+#include "base/run_dir.hpp"
+#include "serve/spec.hpp"
+
+namespace pv::serve {
+
+// Starts the server of a new disk object and waits until it accepts connections. Returns the
+// object's state (the `disk` document). On failure the object is as it was: still empty.
+Result<json> start_server(const Object& disk, const Spec& spec, const Deadline& deadline);
+
+// Runs a server in this process until it is told to end (--foreground); `ready` is called with the
+// state once it accepts connections.
+Result<> run_server(const Object& disk, Spec spec,
+                    const std::function<void(const json& state)>& ready);
+
+}  // namespace pv::serve

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+// What a disk server is to serve: one source, a geometry, the layers. Built from flags or from a
+// document, checked before any process is started, and handed to the server as it is.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json_fwd.hpp"
+#include "base/result.hpp"
+
+namespace pv::serve {
+
+struct Spec {
+  std::string type;    // "image", "scratch", "template", "memory"
+  std::string path;    // image, template: absolute
+  std::string format;  // image, template: "raw", "qcow2", …
+  uint64_t size = 0;   // scratch, memory: bytes
+  uint32_t sector_size = 512;
+  uint32_t physical_sector_size = 0;  // 0: as sector_size, at least
+  bool read_only = false;
+  std::string serial;               // at most 20 characters
+  std::vector<std::string> layers;  // as typed, outermost first
+};
+
+// How flags name a source: exactly one may be set.
+struct SourceFlags {
+  std::string image, scratch, template_path, memory, format;
+  bool any() const {
+    return !image.empty() || !scratch.empty() || !template_path.empty() || !memory.empty();
+  }
+};
+
+// Fills the source part of a spec. Code::usage with what was given when it is none or several.
+Result<> set_source(Spec& spec, const SourceFlags& flags);
+
+// The same from the `source` of a `disk` document.
+Result<> set_source(Spec& spec, const json& source);
+
+// Sector sizes, serial (a longer one than virtio-blk carries is refused), layer names and keys; the
+// fault layer is added outermost when nobody named it.
+Result<> complete(Spec& spec, const std::string& id);
+
+// The `source` object of a document.
+json source_json(const Spec& spec);
+
+}  // namespace pv::serve
