@@ -37,6 +37,7 @@ void add_spec_flags(cli::Verb& verb, SpecFlags& flags) {
   verb.option("--physical-sector-size", flags.physical_sector_size, "BYTES",
               "Physical sector size (default: the logical one)");
   verb.option("--serial", flags.serial, "TEXT", "Serial number, at most 20 characters");
+  verb.flag("--no-fault", flags.no_fault, "Serve without a fault layer: pv-fault refuses the disk");
   verb.flag("--read-only", flags.read_only, "Refuse every change");
 }
 
@@ -64,6 +65,7 @@ Result<serve::Spec> spec_from(cli::Context& context, const SpecFlags& flags, con
   spec.serial = flags.serial;
   spec.layers = flags.layers;
   spec.read_only = flags.read_only;
+  spec.no_fault = flags.no_fault;
   TRY(serve::complete(spec, id));
   return spec;
 }

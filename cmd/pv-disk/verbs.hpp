@@ -31,6 +31,7 @@ struct SpecFlags {
   std::string sector_size, physical_sector_size, serial;
   std::vector<std::string> layers;
   bool read_only = false;
+  bool no_fault = false;
 };
 void add_spec_flags(cli::Verb& verb, SpecFlags& flags);
 // The spec; with no source flag, the source of the input document's disk.

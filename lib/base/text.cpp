@@ -156,7 +156,10 @@ std::string get_string(const json& object, std::string_view key, std::string_vie
 
 uint64_t get_u64(const json& object, std::string_view key, uint64_t fallback) {
   const json* value = find(object, key);
-  return value && value->is_number_unsigned() ? value->get<uint64_t>() : fallback;
+  if (!value || !value->is_number_integer()) return fallback;
+  // A document that was made here, not parsed, holds small numbers as signed ones.
+  if (!value->is_number_unsigned() && value->get<int64_t>() < 0) return fallback;
+  return value->get<uint64_t>();
 }
 
 bool get_bool(const json& object, std::string_view key, bool fallback) {

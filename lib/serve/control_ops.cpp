@@ -58,7 +58,10 @@ void ControlOps::handle(const json& request, Reply reply) {
   }
   blk::Op kind;
   if (blk::op_from_name(op, kind)) return start_io(kind, request, std::move(reply));
-  reply(disk_.control(request));
+  auto answer = disk_.control(request);
+  if (!answer && answer.error().code == Code::unsupported && op.rfind("fault.", 0) == 0)
+    return reply(fail(Code::not_mediated, "the disk is served without a fault layer (--no-fault)"));
+  reply(std::move(answer));
 }
 
 void ControlOps::start_io(blk::Op op, const json& request, Reply reply) {

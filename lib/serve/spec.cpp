@@ -88,7 +88,9 @@ Result<> complete(Spec& spec, const std::string& id) {
     TRY(blk::check_layer(layer));
     has_fault = has_fault || layer.name == "fault";
   }
-  if (!has_fault) spec.layers.insert(spec.layers.begin(), "fault");
+  if (has_fault && spec.no_fault)
+    return fail(Code::usage, "--no-fault and --layer fault exclude each other");
+  if (!has_fault && !spec.no_fault) spec.layers.insert(spec.layers.begin(), "fault");
   return {};
 }
 

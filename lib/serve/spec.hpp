@@ -22,6 +22,7 @@ struct Spec {
   bool read_only = false;
   std::string serial;               // at most 20 characters
   std::vector<std::string> layers;  // as typed, outermost first
+  bool no_fault = false;            // without the fault layer, which is added otherwise
 };
 
 // How flags name a source: exactly one may be set.

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+// The verbs of pv-vm, one file each, and what they share.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "cli/command.hpp"
+#include "vm/config.hpp"
+
+namespace pv::vmcmd {
+
+void build_create(cli::Verb& verb);
+void build_boot(cli::Verb& verb);
+void build_run(cli::Verb& verb);
+void build_info(cli::Verb& verb);
+void build_list(cli::Verb& verb);
+void build_close(cli::Verb& verb);
+void build_console(cli::Verb& verb);
+void build_argv(cli::Verb& verb);
+void build_doctor(cli::Verb& verb);
+void build_guest(cli::Verb& verb);
+
+// The VM that a verb is about.
+struct Target {
+  RunDir run;
+  Object vm;
+};
+
+// Name and scope of a VM: from the command line, or from the input document.
+struct TargetName {
+  RunDir run;
+  std::string name;
+};
+Result<TargetName> target_name(cli::Context& context, const std::string& name);
+Result<Target> target(cli::Context& context, const std::string& name);
+
+// The flags that `create` and `boot` share.
+struct VmFlags {
+  vm::VmOptions options;
+  std::string cmdline;
+  bool has_cmdline = false;
+};
+void add_vm_flags(cli::Verb& verb, VmFlags& flags);
+// Adds --accel.
+void add_accel_flag(cli::Verb& verb, VmFlags& flags);
+vm::VmOptions options_of(const VmFlags& flags);
+
+}  // namespace pv::vmcmd

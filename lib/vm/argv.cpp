@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT
+#include "vm/argv.hpp"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/text.hpp"
+
+namespace pv::vm {
+namespace {
+
+constexpr uint64_t k_mib = 1 << 20;
+constexpr size_t k_first_port_device = 4;  // 1..3 are left for fixed devices
+constexpr size_t k_functions = 8;          // per PCI device
+
+// A comma in an option's value is written twice (QEMU's manual, "Standard options").
+std::string escaped(const std::string& value) {
+  std::string text;
+  for (const char c : value) text += c == ',' ? std::string(",,") : std::string(1, c);
+  return text;
+}
+
+class Argv {
+ public:
+  explicit Argv(const std::string& program) : words_{program} {}
+  void add(std::string option) { words_.push_back(std::move(option)); }
+  void add(std::string option, std::string value) {
+    words_.push_back(std::move(option));
+    words_.push_back(std::move(value));
+  }
+  std::vector<std::string> take() { return std::move(words_); }
+
+ private:
+  std::vector<std::string> words_;
+};
+
+void add_machine(Argv& argv, const Machine& m) {
+  const uint64_t mib = memory_bytes(m) / k_mib;
+  argv.add("-name", m.name);
+  argv.add("-nodefaults");
+  argv.add("-no-user-config");
+  argv.add("-display", "none");
+  argv.add("-machine", fmt::format("{},memory-backend=ram", m.profile.machine));
+  argv.add("-accel", m.accel == "kvm" ? "kvm" : "tcg,thread=multi");
+  argv.add("-cpu", m.accel == "kvm" ? "host" : "qemu64");
+  argv.add("-smp", std::to_string(cpus(m)));
+  argv.add("-m", fmt::format("{}M", mib));
+  argv.add("-object", fmt::format("memory-backend-memfd,id=ram,size={}M,share=on", mib));
+  if (m.qemu.qboot) argv.add("-bios", "qboot.rom");
+  argv.add("-kernel", m.profile.kernel);
+  argv.add("-initrd", m.profile.initrd);
+  argv.add("-append", kernel_cmdline(m));
+}
+
+void add_channels(Argv& argv, const Machine& m) {
+  const auto socket = [&](const char* id, const char* file) {
+    return fmt::format("socket,id={},path={},server=on,wait=off", id, escaped(m.dir + "/" + file));
+  };
+  // The log is written whether or not somebody is connected to the console.
+  argv.add("-chardev",
+           fmt::format("{},logfile={},logappend=on", socket("console", k_console_socket),
+                       escaped(m.dir + "/" + k_console_log)));
+  argv.add("-device", "isa-serial,chardev=console");
+  argv.add("-chardev", socket("qmp0", k_own_qmp));
+  argv.add("-mon", "chardev=qmp0,mode=control");
+  argv.add("-chardev", socket("qmp", k_user_qmp));
+  argv.add("-mon", "chardev=qmp,mode=control");
+  argv.add("-device", "virtio-rng-pci,bus=pcie.0,addr=0x2");
+  argv.add("-device", "virtio-serial-pci,id=vser,bus=pcie.0,addr=0x3");
+  argv.add("-chardev", socket("ga", k_agent_socket));
+  argv.add("-device",
+           "virtserialport,bus=vser.0,nr=1,chardev=ga,name=org.qemu.guest_agent.0,id=agent");
+}
+
+void add_disks(Argv& argv, const Machine& m) {
+  for (size_t i = 0; i < port_count(m.disks.size()); ++i) {
+    const size_t function = i % k_functions;
+    argv.add("-device", fmt::format("pcie-root-port,id=rp{},bus=pcie.0,chassis={},slot={},"
+                                    "addr=0x{:x}.{}{}",
+                                    i, i + 1, i + 1, k_first_port_device + i / k_functions,
+                                    function, function == 0 ? ",multifunction=on" : ""));
+  }
+  for (size_t slot = 0; slot < m.disks.size(); ++slot) {
+    argv.add("-blockdev", to_line(blockdev_arguments(m.disks[slot], slot)));
+    argv.add("-device", to_line(device_arguments(m.disks[slot], slot)));
+  }
+}
+
+}  // namespace
+
+size_t port_count(size_t cold_disks) {
+  // Whole PCI devices of eight functions.
+  return (cold_disks + k_spare_ports + k_functions - 1) / k_functions * k_functions;
+}
+
+Result<DiskSpec> disk_spec(const json& state, const std::string& nbd_socket) {
+  DiskSpec disk;
+  disk.id = get_string(state, "id");
+  disk.socket = nbd_socket;
+  disk.serial = get_string(state, "serial");
+  disk.sector_size = get_u64(state, "sector_size", 512);
+  disk.physical_sector_size = get_u64(state, "physical_sector_size", disk.sector_size);
+  disk.read_only = get_bool(state, "read_only");
+  if (disk.id.empty()) return fail(Code::bug, "a disk's state has no id");
+  if (disk.serial.empty()) disk.serial = disk.id.substr(0, k_max_serial);
+  if (disk.serial.size() > k_max_serial)
+    return fail(Code::invalid, fmt::format("disk '{}': serial '{}' is longer than the {} "
+                                           "characters that virtio-blk carries",
+                                           disk.id, printable(disk.serial), k_max_serial));
+  return disk;
+}
+
+std::string node_name(size_t slot) {
+  return fmt::format("disk{}", slot);
+}
+std::string device_name(size_t slot) {
+  return fmt::format("vd{}", slot);
+}
+
+json blockdev_arguments(const DiskSpec& disk, size_t slot) {
+  return {{"driver", "nbd"},
+          {"node-name", node_name(slot)},
+          {"server", {{"type", "unix"}, {"path", disk.socket}}},
+          {"export", ""},
+          {"reconnect-delay", k_reconnect_s},
+          {"read-only", disk.read_only},
+          {"discard", "unmap"}};
+}
+
+json device_arguments(const DiskSpec& disk, size_t slot) {
+  return {{"driver", "virtio-blk-pci"},
+          {"id", device_name(slot)},
+          {"bus", fmt::format("rp{}", slot)},
+          {"drive", node_name(slot)},
+          {"serial", disk.serial},
+          {"logical_block_size", disk.sector_size},
+          {"physical_block_size", std::max(disk.physical_sector_size, disk.sector_size)},
+          {"discard", true},
+          {"write-zeroes", true},
+          {"werror", "report"},
+          {"rerror", "report"}};
+}
+
+uint64_t memory_bytes(const Machine& machine) {
+  return machine.config.memory_bytes.value_or(machine.profile.memory_bytes);
+}
+
+uint64_t cpus(const Machine& machine) {
+  return machine.config.cpus.value_or(machine.profile.cpus);
+}
+
+std::string kernel_cmdline(const Machine& m) {
+  // A command line that a person gave is theirs to the letter.
+  std::string line =
+      m.config.cmdline.value_or(fmt::format("{} pv.name={}", m.profile.cmdline, m.name));
+  if (!m.config.cmdline_append.empty()) line += (line.empty() ? "" : " ") + m.config.cmdline_append;
+  return line;
+}
+
+std::vector<std::string> build_argv(const Machine& machine) {
+  Argv argv(machine.qemu.path);
+  add_machine(argv, machine);
+  add_channels(argv, machine);
+  add_disks(argv, machine);
+  if (machine.qemu.sandbox)
+    argv.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+  for (const std::string& arg : machine.profile.qemu_args) argv.add(arg);
+  for (const std::string& arg : machine.config.qemu_args) argv.add(arg);
+  return argv.take();
+}
+
+}  // namespace pv::vm

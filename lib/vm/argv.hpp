@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT
+// The QEMU command line, as a pure function of what a VM is. Devices sit at fixed addresses, so
+// that a guest sees the same machine each time and a snapshot finds each device again.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/json_fwd.hpp"
+#include "vm/config.hpp"
+#include "vm/machine.hpp"
+#include "vm/profile.hpp"
+
+namespace pv::vm {
+
+// Hot-plug works on root ports only, never on q35's root bus, so every disk gets one, and some are
+// kept free. Each costs the guest about 10 ms of its boot under TCG, hence no more than needed.
+constexpr size_t k_spare_ports = 4;
+constexpr size_t k_max_ports = 64;
+constexpr size_t k_max_cold_disks = k_max_ports - k_spare_ports;
+size_t port_count(size_t cold_disks);
+// How long QEMU holds requests of a disk whose server is gone before the guest sees errors.
+constexpr int k_reconnect_s = 1;
+// virtio-blk hands the guest this much of a serial and silently drops the rest.
+constexpr size_t k_max_serial = 20;
+
+// A disk as QEMU needs to know it, from the state of a disk object.
+struct DiskSpec {
+  std::string id;
+  std::string socket;
+  std::string serial;
+  uint64_t sector_size = 512;
+  uint64_t physical_sector_size = 512;
+  bool read_only = false;
+};
+Result<DiskSpec> disk_spec(const json& state, const std::string& nbd_socket);
+
+// Arguments of QMP's blockdev-add and device_add, and in the same form of -blockdev and -device.
+// Names come from the slot: QEMU allows node names of 31 characters, a disk's id may be longer.
+json blockdev_arguments(const DiskSpec& disk, size_t slot);
+json device_arguments(const DiskSpec& disk, size_t slot);
+std::string node_name(size_t slot);
+std::string device_name(size_t slot);
+
+struct Machine {
+  std::string name;   // of the VM
+  std::string dir;    // of the VM's object: sockets and console log
+  std::string accel;  // kvm, tcg
+  VmConfig config;
+  Profile profile;
+  Qemu qemu;
+  std::vector<DiskSpec> disks;  // slots 0, 1, …
+};
+
+uint64_t memory_bytes(const Machine& machine);
+uint64_t cpus(const Machine& machine);
+// The kernel's command line, without and with what was appended.
+std::string kernel_cmdline(const Machine& machine);
+
+std::vector<std::string> build_argv(const Machine& machine);
+
+// Files in the VM's directory that QEMU makes.
+constexpr const char* k_console_log = "console.log";
+constexpr const char* k_console_socket = "con.sock";
+constexpr const char* k_user_qmp = "qmp.sock";
+constexpr const char* k_own_qmp = "qmp0.sock";
+constexpr const char* k_agent_socket = "ga.sock";
+
+}  // namespace pv::vm

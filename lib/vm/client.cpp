@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT
+#include "vm/client.hpp"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/process.hpp"
+#include "base/socket.hpp"
+#include "base/text.hpp"
+#include "vm/guest_run.hpp"
+#include "vm/vm_object.hpp"
+
+namespace pv::vm {
+namespace {
+
+// The supervisor's own deadline comes first; ours only guards against a stuck supervisor.
+constexpr uint64_t k_slack_ns = 10 * k_ns_per_s;
+
+// The supervisor writes end.json before it lets go of its connections, so it can be read at once.
+Error gone(const Object& vm, std::string_view what) {
+  return guest_died_error(vm, what);
+}
+
+}  // namespace
+
+Result<json> call_supervisor(const Object& vm, json request, const Deadline& deadline,
+                             std::string_view what) {
+  request["timeout_ms"] = deadline.left_ns() / k_ns_per_ms;
+  const Deadline ours = Deadline::in_ns(
+      deadline.left_ns() > UINT64_MAX - k_slack_ns ? UINT64_MAX : deadline.left_ns() + k_slack_ns);
+  auto client = LineClient::connect(vm.path(k_control_socket), ours);
+  if (!client && client.error().code == Code::system) return fail(gone(vm, what));
+  if (!client) return fail(client.error());
+  auto reply = client->call(request, ours);
+  if (!reply && reply.error().code == Code::server_dead) return fail(gone(vm, what));
+  return reply;
+}
+
+Result<json> call_qmp(const Object& vm, std::string_view command, json arguments,
+                      const Deadline& deadline) {
+  TRY_ASSIGN(json reply,
+             call_supervisor(
+                 vm, {{"op", "qmp"}, {"execute", command}, {"arguments", std::move(arguments)}},
+                 deadline, command));
+  return reply["return"];
+}
+
+Result<json> call_agent(const Object& vm, std::string_view command, json arguments,
+                        const Deadline& deadline) {
+  TRY_ASSIGN(json reply,
+             call_supervisor(
+                 vm, {{"op", "agent"}, {"execute", command}, {"arguments", std::move(arguments)}},
+                 deadline, command));
+  return reply["return"];
+}
+
+Result<json> run_in_guest(const Object& vm, const GuestCommand& command) {
+  json request = {{"op", "run"}, {"argv", command.argv}};
+  if (!command.env.empty()) request["env"] = command.env;
+  if (command.has_input) request["stdin_b64"] = base64_encode(command.input);
+  // Bytes that are not UTF-8 would be replaced on the way: refused rather than changed.
+  for (const std::string& word : command.argv)
+    if (!is_utf8(word))
+      return fail(Code::unsupported, "an argument is not UTF-8; the guest agent cannot carry it");
+  TRY_ASSIGN(json reply,
+             call_supervisor(vm, std::move(request), Deadline::in_ns(command.timeout_ns), "run"));
+  return reply["run"];
+}
+
+}  // namespace pv::vm

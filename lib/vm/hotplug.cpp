@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT
+#include "vm/hotplug.hpp"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/text.hpp"
+#include "vm/argv.hpp"
+#include "vm/client.hpp"
+#include "vm/guest_run.hpp"
+#include "vm/vm_object.hpp"
+
+namespace pv::vm {
+namespace {
+
+// Looks for the serial inside the guest, so that waiting costs one guest-exec and not one per look.
+// Prints the device's name. $1 serial, $2 looks, 10 ms apart.
+constexpr const char* k_find_serial =
+    "n=0; while [ $n -lt $2 ]; do for f in /sys/block/*/serial; do s=; read -r s <$f; "
+    "if [ \"$s\" = \"$1\" ]; then d=${f%/serial}; d=/dev/${d##*/}; "
+    "[ -b $d ] && echo $d && exit 0; fi; done 2>/dev/null; "
+    "n=$((n+1)); usleep 10000 2>/dev/null || sleep 0.01; done; exit 1";
+constexpr uint64_t k_take_back_ns = 5 * k_ns_per_s;
+
+Result<> require_running(const Object& vm, const char* verb) {
+  TRY_ASSIGN(const json state, vm.load());
+  return require_state(vm, state, verb, {"booted"});
+}
+
+}  // namespace
+
+Result<json> plug_disk(const Object& vm, const json& disk_state, const std::string& nbd_socket,
+                       const Deadline& deadline) {
+  TRY(require_running(vm, "attach"));
+  TRY_ASSIGN(const DiskSpec disk, disk_spec(disk_state, nbd_socket));
+  TRY_ASSIGN(const json plugged,
+             call_supervisor(vm, {{"op", "plug"}, {"disk", disk_state}, {"socket", nbd_socket}},
+                             deadline, "attach"));
+  json result = {{"guest_path", nullptr}, {"slot", plugged["slot"]}};
+  GuestCommand look;
+  const uint64_t looks = std::max<uint64_t>(deadline.left_ns() / (10 * k_ns_per_ms), 1);
+  look.argv = {"/bin/sh", "-c", k_find_serial, "sh", disk.serial, std::to_string(looks)};
+  look.timeout_ns = std::max(deadline.left_ns(), k_ns_per_ms);
+  const auto found = run_in_guest(vm, look);
+  if (found && get_u64(*found, "exit_status", 1) == 0) {
+    std::string path = get_string(*found, "stdout");
+    while (!path.empty() && path.back() == '\n') path.pop_back();
+    result["guest_path"] = path;
+    return result;
+  }
+  if (!found && found.error().code == Code::no_agent) return result;
+  const bool late = found || found.error().code == Code::timeout;
+  static_cast<void>(unplug_disk(vm, disk.id, Deadline::in_ns(k_take_back_ns)));
+  if (late)
+    return fail(Code::timeout, fmt::format("VM '{}': the guest has not found disk '{}' in time",
+                                           vm.name, disk.id));
+  return fail(found.error());
+}
+
+Result<json> unplug_disk(const Object& vm, const std::string& disk_id, const Deadline& deadline) {
+  TRY(require_running(vm, "detach"));
+  TRY_ASSIGN(const json reply,
+             call_supervisor(vm, {{"op", "unplug"}, {"id", disk_id}}, deadline, "detach"));
+  json result = {{"guest_released", get_bool(reply, "released")}};
+  if (!get_bool(reply, "released")) result["why"] = get_string(reply, "why");
+  return result;
+}
+
+}  // namespace pv::vm

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+// Plugging disks into a running VM and taking them out. The caller holds the VM's lock; which slot
+// a disk sits in is the supervisor's knowledge, state.json is not touched here.
+#pragma once
+
+#include <string>
+
+#include "base/clock.hpp"
+#include "base/json_fwd.hpp"
+#include "base/result.hpp"
+#include "base/run_dir.hpp"
+
+namespace pv::vm {
+
+// Plugs a disk in and waits until the guest has it, found by its serial. `disk_state` holds id,
+// serial, sector sizes and read_only. {"guest_path":"/dev/vdb","slot":1}; guest_path is null when
+// no agent answers in the guest. On Code::timeout the disk has been taken out again.
+Result<json> plug_disk(const Object& vm, const json& disk_state, const std::string& nbd_socket,
+                       const Deadline& deadline);
+
+// Takes a disk out and waits until the guest has let go of it: {"guest_released":true}, or false
+// with "why" when it did not; the disk then stays plugged in, and a release that comes later is
+// still completed by the supervisor.
+Result<json> unplug_disk(const Object& vm, const std::string& disk_id, const Deadline& deadline);
+
+}  // namespace pv::vm

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT
+// The supervisor: one process per booted VM, single-threaded on one event loop. It owns QEMU (its
+// pidfd, its exit status, its stderr), a QMP monitor of its own, the guest agent's connection and
+// the event log, and serves the commands on its control socket. QEMU dies with it.
+//
+// Requests ({"op":…,"timeout_ms":…}) and replies:
+//   status                            {"runs","agent","disks":{id:slot},"qemu_pid"}
+//   run argv env stdin_b64            {"run":{…}}
+//   qmp execute arguments             {"return":…}
+//   agent execute arguments           {"return":…}
+//   plug disk socket                  {"slot"}          the guest may not have seen it yet
+//   unplug id                         {"released"}      true after DEVICE_DELETED
+//   quit                              {"forced","exit_status"|"signal"}
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/loop.hpp"
+#include "base/process.hpp"
+#include "base/run_dir.hpp"
+#include "vm/agent.hpp"
+#include "vm/argv.hpp"
+#include "vm/control.hpp"
+#include "vm/guest_run.hpp"
+#include "vm/qmp.hpp"
+
+namespace pv::vm {
+
+// Everything that the supervisor needs to know, fixed by `boot` before the fork.
+struct BootPlan {
+  Object vm;
+  json state;  // saved as it is, with the processes and times added, once the VM has booted
+  std::vector<std::string> argv;
+  std::vector<std::string> disks;  // ids, by slot
+  size_t ports = 0;
+  uint64_t started_ns = 0;
+  uint64_t timeout_ns = 0;  // until the agent has answered
+};
+
+class Supervisor {
+ public:
+  // Runs until QEMU has ended. `ready` gets one JSON message: {"boot_ms"} or {"error"}. Returns
+  // the exit code of the process.
+  static int run(BootPlan plan, Fd ready);
+
+ private:
+  using Reply = ControlServer::Reply;
+  enum class Phase { booting, running, ending };
+
+  Supervisor(BootPlan plan, Fd ready, std::unique_ptr<Loop> loop);
+  Result<> start();
+  Result<> watch_ready_pipe();
+  void connect_qmp();
+  void on_qmp_ready();
+  void on_event(const json& event);
+  void log_event(const json& event);
+  void on_agent_ready();
+  Result<> save_booted();
+  void boot_failed(Error error);
+  void report(const json& message);
+  void quit();  // asks QEMU to end, then makes it
+  void on_qemu_exit();
+  json end_record(const ExitStatus& status) const;
+  void flush_replies();
+  void remove_sockets();
+
+  // supervisor_ops.cpp
+  void on_request(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  void op_status(const Reply& reply);
+  void op_run(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  void op_qmp(const json& request, const Reply& reply);
+  void op_agent(const json& request, const Reply& reply);
+  void op_plug(const json& request, const Reply& reply);
+  void op_unplug(const json& request, const Reply& reply);
+  void add_device(const DiskSpec& disk, size_t slot, uint64_t timeout_ns, const Reply& reply);
+  void device_deleted(size_t slot);
+  void device_kept(size_t slot, const std::string& why);
+
+  struct Unplug {
+    TimerId timer;
+    std::string id;
+    std::vector<Reply> replies;
+  };
+
+  BootPlan plan_;
+  Fd ready_;
+  std::unique_ptr<Loop> loop_;
+  Fd events_log_;
+  uint64_t events_bytes_ = 0;
+  Child qemu_;
+  ProcessId qemu_id_;
+  std::unique_ptr<Qmp> qmp_;
+  bool qmp_up_ = false;
+  Agent agent_;
+  GuestRuns runs_;
+  ControlServer control_;
+  std::map<ControlServer::ConnectionId, GuestRuns::Id> run_of_;
+  std::map<size_t, std::string> slots_;  // slot -> disk id
+  std::map<size_t, Unplug> unplugs_;
+  std::vector<Reply> quit_replies_;
+  TimerId boot_timer_ = 0, quit_timer_ = 0;
+  Phase phase_ = Phase::booting;
+  bool quit_asked_ = false;
+  bool guest_powered_off_ = false;
+  bool forced_ = false;
+};
+
+}  // namespace pv::vm

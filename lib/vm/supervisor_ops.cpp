@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MIT
+// What the supervisor does for commands: one function per `op` (table in supervisor.hpp).
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/text.hpp"
+#include "vm/supervisor.hpp"
+
+namespace pv::vm {
+namespace {
+
+constexpr uint64_t k_default_ms = 30'000;
+constexpr uint64_t k_qmp_ns = 30 * k_ns_per_s;
+constexpr uint64_t k_max_timeout_ms = uint64_t{1000} * 24 * 3600 * 365;
+
+uint64_t timeout_of(const json& request) {
+  return std::min(get_u64(request, "timeout_ms", k_default_ms), k_max_timeout_ms) * k_ns_per_ms;
+}
+
+std::optional<std::vector<std::string>> strings(const json& request, const char* key) {
+  std::vector<std::string> out;
+  const json* list = find(request, key);
+  if (!list) return out;
+  if (!list->is_array()) return std::nullopt;
+  for (const json& item : *list) {
+    if (!item.is_string()) return std::nullopt;
+    out.push_back(item.get<std::string>());
+  }
+  return out;
+}
+
+// Wraps the value under a key, passes errors on.
+JsonReply under(const char* key, ControlServer::Reply reply) {
+  return [key, reply = std::move(reply)](Result<json> result) {
+    if (!result) return reply(fail(result.error()));
+    reply(json({{key, std::move(*result)}}));
+  };
+}
+
+}  // namespace
+
+void Supervisor::on_request(ControlServer::ConnectionId id, const json& request,
+                            const Reply& reply) {
+  const std::string op = get_string(request, "op");
+  if (op == "status") return op_status(reply);
+  if (op == "quit") {
+    quit_replies_.push_back(reply);
+    return quit();
+  }
+  if (phase_ == Phase::booting)
+    return reply(fail(Code::wrong_state, fmt::format("VM '{}' is still booting", plan_.vm.name)));
+  if (phase_ == Phase::ending)
+    return reply(fail(Code::guest_died, fmt::format("VM '{}' is being closed", plan_.vm.name)));
+  if (op == "run") return op_run(id, request, reply);
+  if (op == "qmp") return op_qmp(request, reply);
+  if (op == "agent") return op_agent(request, reply);
+  if (op == "plug") return op_plug(request, reply);
+  if (op == "unplug") return op_unplug(request, reply);
+  reply(fail(Code::invalid, fmt::format("unknown op '{}'", printable(op))));
+}
+
+void Supervisor::op_status(const Reply& reply) {
+  json disks = json::object();
+  for (const auto& [slot, id] : slots_) disks[id] = slot;
+  reply(json({{"runs", runs_.count()},
+              {"agent", agent_.is_ready() ? "ready" : "waiting"},
+              {"disks", disks},
+              {"qemu_pid", qemu_id_.pid}}));
+}
+
+void Supervisor::op_run(ControlServer::ConnectionId id, const json& request, const Reply& reply) {
+  GuestCommand command;
+  auto argv = strings(request, "argv");
+  auto env = strings(request, "env");
+  auto input = base64_decode(get_string(request, "stdin_b64"));
+  if (!argv || argv->empty() || !env || !input)
+    return reply(fail(Code::invalid, "run: argv, env or stdin_b64 is malformed"));
+  command.argv = std::move(*argv);
+  command.env = std::move(*env);
+  command.input = std::move(*input);
+  command.has_input = request.contains("stdin_b64");
+  command.timeout_ns = timeout_of(request);
+  const auto done = [this, id, reply](Result<json> result) {
+    run_of_.erase(id);
+    under("run", reply)(std::move(result));
+  };
+  // Registered first: a command that fails at once calls done() from inside start().
+  run_of_[id] = 0;
+  const GuestRuns::Id run = runs_.start(std::move(command), done);
+  if (const auto found = run_of_.find(id); found != run_of_.end()) found->second = run;
+}
+
+void Supervisor::op_qmp(const json& request, const Reply& reply) {
+  const json* arguments = find(request, "arguments");
+  qmp_->execute(get_string(request, "execute"), arguments ? *arguments : json(),
+                timeout_of(request), under("return", reply));
+}
+
+void Supervisor::op_agent(const json& request, const Reply& reply) {
+  const json* arguments = find(request, "arguments");
+  agent_.call(get_string(request, "execute"), arguments ? *arguments : json(), timeout_of(request),
+              under("return", reply));
+}
+
+void Supervisor::op_plug(const json& request, const Reply& reply) {
+  const json* state = find(request, "disk");
+  if (!state || !state->is_object()) return reply(fail(Code::invalid, "plug: no disk"));
+  auto disk = disk_spec(*state, get_string(request, "socket"));
+  if (!disk) return reply(fail(disk.error()));
+  size_t slot = 0;
+  while (slots_.count(slot) != 0) ++slot;
+  if (slot >= plan_.ports)
+    return reply(fail(Code::unsupported, fmt::format("VM '{}' has no free slot for a disk (all {} "
+                                                     "are taken)",
+                                                     plan_.vm.name, plan_.ports)));
+  slots_[slot] = disk->id;
+  const uint64_t timeout_ns = timeout_of(request);
+  qmp_->execute("blockdev-add", blockdev_arguments(*disk, slot), timeout_ns,
+                [this, disk = *disk, slot, timeout_ns, reply](Result<json> result) {
+                  if (result) return add_device(disk, slot, timeout_ns, reply);
+                  slots_.erase(slot);
+                  reply(fail(result.error()));
+                });
+}
+
+void Supervisor::add_device(const DiskSpec& disk, size_t slot, uint64_t timeout_ns,
+                            const Reply& reply) {
+  qmp_->execute("device_add", device_arguments(disk, slot), timeout_ns,
+                [this, slot, reply](Result<json> result) {
+                  if (result) return reply(json({{"slot", slot}}));
+                  const Error error = result.error();
+                  qmp_->execute("blockdev-del", {{"node-name", node_name(slot)}}, k_qmp_ns,
+                                [this, slot, reply, error](Result<json>) {
+                                  slots_.erase(slot);
+                                  reply(fail(error));
+                                });
+                });
+}
+
+void Supervisor::op_unplug(const json& request, const Reply& reply) {
+  const std::string id = get_string(request, "id");
+  for (const auto& [number, name] : slots_) {
+    if (name != id) continue;
+    const size_t slot = number;
+    if (const auto going = unplugs_.find(slot); going != unplugs_.end())
+      return going->second.replies.push_back(reply);
+    const TimerId timer = loop_->after(timeout_of(request), [this, slot] {
+      device_kept(slot, "the guest has not released it in time");
+    });
+    unplugs_[slot] = {timer, id, {reply}};
+    qmp_->execute(
+        "device_del", {{"id", device_name(slot)}}, k_qmp_ns, [this, slot](Result<json> result) {
+          // Asked once before: the guest may still let go of it.
+          const bool pending =
+              !result && result.error().message.find("already in the process") != std::string::npos;
+          if (!result && !pending) device_kept(slot, result.error().message);
+        });
+    return;
+  }
+  reply(fail(Code::no_such_disk,
+             fmt::format("VM '{}' has no disk '{}' plugged in", plan_.vm.name, printable(id))));
+}
+
+// The guest has let go, whether or not somebody still waits for it.
+void Supervisor::device_deleted(size_t slot) {
+  qmp_->execute("blockdev-del", {{"node-name", node_name(slot)}}, k_qmp_ns,
+                [this, slot](Result<json> result) {
+                  slots_.erase(slot);
+                  const auto found = unplugs_.find(slot);
+                  if (found == unplugs_.end()) return;
+                  const Unplug unplug = std::move(found->second);
+                  unplugs_.erase(found);
+                  loop_->cancel(unplug.timer);
+                  for (const Reply& reply : unplug.replies) {
+                    if (result)
+                      reply(json({{"released", true}}));
+                    else
+                      reply(fail(result.error()));
+                  }
+                });
+}
+
+void Supervisor::device_kept(size_t slot, const std::string& why) {
+  const auto found = unplugs_.find(slot);
+  if (found == unplugs_.end()) return;
+  const Unplug unplug = std::move(found->second);
+  unplugs_.erase(found);
+  loop_->cancel(unplug.timer);
+  for (const Reply& reply : unplug.replies) reply(json({{"released", false}, {"why", why}}));
+}
+
+}  // namespace pv::vm

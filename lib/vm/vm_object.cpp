@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT
+#include "vm/vm_object.hpp"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/file.hpp"
+#include "base/process.hpp"
+#include "base/text.hpp"
+#include "base/units.hpp"
+#include "vm/argv.hpp"
+
+namespace pv::vm {
+namespace {
+
+constexpr size_t k_max_end = 1 << 20;
+constexpr size_t k_max_names = 20;  // in a message
+
+bool runs(std::string_view state) {
+  return state == "booted" || state == "paused";
+}
+
+json read_end(const Object& vm) {
+  auto text = read_file(vm.path(k_end_file), k_max_end);
+  if (!text) return json::object();
+  auto end = parse_json(*text);
+  return end && end->is_object() ? *end : json::object();
+}
+
+bool process_alive(const json& state, const char* key) {
+  const json* process = find(state, key);
+  return process && process->is_object() && is_alive(process_from_json(*process));
+}
+
+json pid_of(const json& state, const char* key) {
+  const json* process = find(state, key);
+  return process && process->is_object() ? json(get_u64(*process, "pid")) : json();
+}
+
+}  // namespace
+
+Result<Object> find_vm(const RunDir& run, std::string_view name) {
+  TRY(check_name("vm", name));
+  if (auto vm = run.find("vm", "", name)) return *vm;
+  std::vector<std::string> names;
+  for (const Object& vm : run.list("vm"))
+    if (names.size() < k_max_names) names.push_back(vm.name);
+  const std::string known = names.empty() ? "there is none" : "there are: " + join(names, " ");
+  const Error error(Code::no_such_vm,
+                    fmt::format("no VM '{}' in scope '{}' ({})", name, run.scope(), known));
+  return fail(error.with("known", names));
+}
+
+Result<LockFile> lock_vm(const Object& vm, const Deadline& deadline) {
+  const auto gone = [&] {
+    return fail(Code::no_such_vm, fmt::format("no VM '{}': it has just been closed", vm.name));
+  };
+  auto lock = vm.lock(deadline);
+  if (!lock && lock.error().sys_errno == ENOENT) return gone();
+  if (lock && !vm.exists()) return gone();
+  return lock;
+}
+
+std::string actual_state(const Object& vm, const json& state) {
+  const std::string recorded = get_string(state, "state", "created");
+  if (!runs(recorded)) return recorded;
+  if (process_alive(state, "supervisor") && process_alive(state, "qemu")) return recorded;
+  return get_string(read_end(vm), "state", "dead");
+}
+
+Result<json> vm_document(const Object& vm) {
+  auto state = vm.load();
+  if (!state && state.error().sys_errno == ENOENT)
+    return fail(Code::no_such_vm, fmt::format("no VM '{}': it has just been closed", vm.name));
+  if (!state) return fail(state.error());
+  return vm_document(vm, *state);
+}
+
+json vm_document(const Object& vm, const json& state) {
+  const std::string now = actual_state(vm, state);
+  const auto copy = [&](const char* key) {
+    const json* value = find(state, key);
+    return value ? *value : json();
+  };
+  json document = {{"name", vm.name},
+                   {"scope", vm.scope},
+                   {"profile", get_string(state, "profile")},
+                   {"state", now},
+                   {"pid", runs(now) ? pid_of(state, "qemu") : json()},
+                   {"cid", nullptr},
+                   {"accel", copy("accel")},
+                   {"disks", find(state, "disks") ? state["disks"] : json::array()},
+                   {"quiescent", true},
+                   {"open_files", 0},
+                   {"open_streams", 0},
+                   {"qmp", nullptr},
+                   {"console", vm.path(k_console_log)},
+                   {"memory_bytes", copy("memory_bytes")},
+                   {"cpus", copy("cpus")}};
+  if (runs(now)) {
+    document["qmp"] = vm.path(k_user_qmp);
+    document["supervisor_pid"] = pid_of(state, "supervisor");
+    const uint64_t booted_ns = get_u64(state, "booted_ns");
+    document["uptime_ms"] = (system_clock().now_ns() - booted_ns) / k_ns_per_ms;
+  }
+  if (const json* config = find(state, "config"))
+    for (const char* key : {"cmdline", "cmdline_append", "qemu_args"})
+      if (const json* value = find(*config, key)) document[key] = *value;
+  if (const json* boot_ms = find(state, "boot_ms")) document["boot_ms"] = *boot_ms;
+  if (find(state, "kernel_version")) document["kernel_version"] = state["kernel_version"];
+  const std::string recorded = get_string(state, "state");
+  if (runs(recorded) && !runs(now)) {
+    json end = read_end(vm);
+    if (end.empty()) end["reason"] = "its supervisor was killed";
+    for (const char* key : {"reason", "exit_status", "signal", "stderr", "console_tail"})
+      if (const json* value = find(end, key)) document[key] = *value;
+  }
+  return document;
+}
+
+Result<> require_state(const Object& vm, const json& state, std::string_view verb,
+                       const std::vector<std::string>& allowed) {
+  const std::string now = actual_state(vm, state);
+  if (std::find(allowed.begin(), allowed.end(), now) != allowed.end()) return {};
+  const std::string reason = get_string(vm_document(vm, state), "reason");
+  const std::string message =
+      fmt::format("VM '{}' is {}{}; {} needs it {}", vm.name, now,
+                  reason.empty() ? "" : fmt::format(" ({})", reason), verb, join(allowed, " or "));
+  return fail(Error(Code::wrong_state, message).with("state", now).with("allowed", allowed));
+}
+
+Error guest_died_error(const Object& vm, std::string_view during) {
+  auto state = vm.load();
+  if (!state)
+    return Error(Code::guest_died, fmt::format("VM '{}' was closed during {}", vm.name, during));
+  const json end = read_end(vm);
+  const std::string reason = get_string(end, "reason", "its supervisor was killed");
+  const std::string text = fmt::format("VM '{}' ended during {}: {}", vm.name, during, reason);
+  return Error(Code::guest_died, text)
+      .with("console", tail_of_file(vm.path(k_console_log), k_console_tail_bytes));
+}
+
+}  // namespace pv::vm
