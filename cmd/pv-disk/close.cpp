@@ -22,9 +22,13 @@ Result<> check_unused(const RunDir& run, const Object& disk) {
   auto vm = run.find("vm", "", disk.owner);
   if (!vm || get_string(state, "state") == "detached") return {};
   TRY_ASSIGN(const json vm_state, vm->load());
-  return vm::require_state(*vm, vm_state,
-                           fmt::format("close disk '{}' of", disk.display()),
-                           {"created", "shutdown", "dead"});
+  const std::string now = vm::actual_state(*vm, vm_state);
+  if (now != "booted" && now != "paused") return {};
+  return fail(Error(Code::wrong_state,
+                    fmt::format("disk '{}' is plugged into a VM that is {}; detach it first",
+                                disk.display(), now))
+                  .with("state", now)
+                  .with("allowed", {"created", "shutdown", "dead"}));
 }
 
 Result<> close_one(cli::Context& context, const RunDir& run, const Object& disk, bool force) {
