@@ -35,8 +35,8 @@ Result<> create_raw(const std::string& path, uint64_t size) {
 Result<> create_formatted(const std::string& path, uint64_t size, const std::string& format,
                           const Deadline& deadline) {
   TRY(create_raw(path, 0));
-  auto made = run_program({"qemu-img", "create", "-q", "-f", format, path, std::to_string(size)},
-                          deadline);
+  auto made =
+      run_program({"qemu-img", "create", "-q", "-f", format, path, std::to_string(size)}, deadline);
   if (made && made->status.code == 0 && made->status.signal == 0) return {};
   unlink(path.c_str());
   if (!made) return fail(made.error());
@@ -53,15 +53,18 @@ Result<int> act(cli::Context& context, const Options& options) {
   if (format.empty()) format = blk::format_of_extension(path);
   const std::vector<std::string> known = blk::known_formats();
   if (std::find(known.begin(), known.end(), format) == known.end())
-    return fail(Error(Code::usage, fmt::format("unknown format '{}' (formats: {})", format,
-                                               join(known, " ")))
+    return fail(Error(Code::usage,
+                      fmt::format("unknown format '{}' (formats: {})", format, join(known, " ")))
                     .with("valid", known));
   TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
-  if (format == "raw") TRY(create_raw(path, size));
-  else TRY(create_formatted(path, size, format, deadline));
-  context.document()["disk"] = {{"state", "created"},
-                                {"size_bytes", size},
-                                {"source", {{"type", "image"}, {"path", path}, {"format", format}}}};
+  if (format == "raw")
+    TRY(create_raw(path, size));
+  else
+    TRY(create_formatted(path, size, format, deadline));
+  context.document()["disk"] = {
+      {"state", "created"},
+      {"size_bytes", size},
+      {"source", {{"type", "image"}, {"path", path}, {"format", format}}}};
   TRY(context.emit());
   return 0;
 }

@@ -9,8 +9,7 @@ namespace pv::diskcmd {
 namespace {
 
 Result<uint64_t> parse_count(std::string_view what, const std::string& text) {
-  if (text.empty() || text.size() > 18 ||
-      text.find_first_not_of("0123456789") != std::string::npos)
+  if (text.empty() || text.size() > 18 || text.find_first_not_of("0123456789") != std::string::npos)
     return fail(Code::usage, fmt::format("{} '{}' is not a whole number", what, text));
   return std::stoull(text);
 }
@@ -41,7 +40,8 @@ void add_spec_flags(cli::Verb& verb, SpecFlags& flags) {
   verb.flag("--read-only", flags.read_only, "Refuse every change");
 }
 
-Result<serve::Spec> spec_from(cli::Context& context, const SpecFlags& flags, const std::string& id) {
+Result<serve::Spec> spec_from(cli::Context& context, const SpecFlags& flags,
+                              const std::string& id) {
   serve::Spec spec;
   if (flags.source.any()) {
     TRY(serve::set_source(spec, flags.source));
@@ -52,8 +52,10 @@ Result<serve::Spec> spec_from(cli::Context& context, const SpecFlags& flags, con
     if (!document && context.has_input()) return fail(document.error());
     const json* disk = document ? find(**document, "disk") : nullptr;
     const json* source = disk ? find(*disk, "source") : nullptr;
-    if (source) TRY(serve::set_source(spec, *source));
-    else TRY(serve::set_source(spec, flags.source));
+    if (source)
+      TRY(serve::set_source(spec, *source));
+    else
+      TRY(serve::set_source(spec, flags.source));
   }
   if (!flags.sector_size.empty()) {
     TRY_ASSIGN(spec.sector_size, parse_sector_size("--sector-size", flags.sector_size));

@@ -25,8 +25,8 @@ Result<json> size_of(const Object& disk, const Deadline& deadline) {
     return fail(Code::detached, fmt::format("disk '{}' is detached", disk.display()));
   TRY_ASSIGN(const json document, target::live_disk_document(disk, deadline));
   json size;
-  for (const char* key : {"id", "scope", "vm", "state", "size_bytes", "sector_size", "image_bytes",
-                          "image_differs"})
+  for (const char* key :
+       {"id", "scope", "vm", "state", "size_bytes", "sector_size", "image_bytes", "image_differs"})
     if (const json* value = find(document, key)) size[key] = *value;
   return size;
 }
@@ -58,9 +58,15 @@ void build_show(cli::Verb& verb, Make make) {
 
 }  // namespace
 
-void build_info(cli::Verb& verb) { build_show(verb, target::live_disk_document); }
-void build_size(cli::Verb& verb) { build_show(verb, size_of); }
-void build_stats(cli::Verb& verb) { build_show(verb, stats_of); }
+void build_info(cli::Verb& verb) {
+  build_show(verb, target::live_disk_document);
+}
+void build_size(cli::Verb& verb) {
+  build_show(verb, size_of);
+}
+void build_stats(cli::Verb& verb) {
+  build_show(verb, stats_of);
+}
 
 void build_list(cli::Verb& verb) {
   auto all = std::make_shared<bool>(false);

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 // read, write, flush, discard, zero: host I/O through the disk's own server.
 #define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <fcntl.h>
+#include <xxhash.h>
 
 #include <CLI/CLI.hpp>
 
@@ -48,9 +47,8 @@ Result<Opened> open_disk(cli::Context& context, const std::string& name) {
 // A request that is sent in several pieces fails whole too: checked before the first one.
 Result<> check_range(const Opened& disk, uint64_t offset, uint64_t length) {
   if (offset <= disk.size && length <= disk.size - offset) return {};
-  return fail(Code::out_of_range,
-              fmt::format("{}: {} bytes at {} reach past the end ({} bytes)",
-                          disk.at.disk.display(), length, offset, disk.size));
+  return fail(Code::out_of_range, fmt::format("{}: {} bytes at {} reach past the end ({} bytes)",
+                                              disk.at.disk.display(), length, offset, disk.size));
 }
 
 json data_json(uint64_t offset, std::string_view bytes) {
@@ -67,15 +65,17 @@ Result<int> read(cli::Context& context, const Options& options) {
   const uint64_t length = range.length.value_or(disk.sector_size);
   TRY(check_range(disk, range.offset, length));
   if (!options.raw && length > k_max_document_data)
-    return fail(Code::usage, fmt::format("more than {} bytes in a document; use --raw",
-                                         k_max_document_data));
+    return fail(Code::usage,
+                fmt::format("more than {} bytes in a document; use --raw", k_max_document_data));
   std::string bytes;
   for (uint64_t at = 0; at < length;) {
     const uint64_t n = std::min<uint64_t>(serve::k_max_host_io, length - at);
     TRY_ASSIGN(const std::string piece, disk.client.read(range.offset + at, n));
     at += n;
-    if (options.raw) TRY(context.emit_raw(piece));
-    else bytes += piece;
+    if (options.raw)
+      TRY(context.emit_raw(piece));
+    else
+      bytes += piece;
   }
   if (options.raw) return 0;
   context.document()["data"] = data_json(range.offset, bytes);
@@ -86,7 +86,8 @@ Result<int> read(cli::Context& context, const Options& options) {
 // What is to be written: --from, else stdin when the disk was named, else the document's data.
 Result<std::string> payload(cli::Context& context, const Options& options, ByteRange& range) {
   if (!options.from.empty() && options.from != "-") return read_file(options.from, k_max_input);
-  if (!context.has_input()) return read_all(STDIN_FILENO, k_max_input, "stdin");
+  if (!context.has_input() || (options.from == "-" && context.input_from_file()))
+    return read_all(STDIN_FILENO, k_max_input, "stdin");
   const json* data = find(context.document(), "data");
   if (!data || !find(*data, "b64"))
     return fail(Code::bad_document,
@@ -103,9 +104,8 @@ Result<int> write(cli::Context& context, const Options& options) {
   TRY(check_range(disk, range.offset, bytes.size()));
   const uint64_t tail = (range.offset + bytes.size()) % disk.sector_size;
   if (options.strict && (tail != 0 || range.offset % disk.sector_size != 0))
-    return fail(Code::invalid,
-                fmt::format("{} bytes at {} are not whole sectors of {} (--strict)", bytes.size(),
-                            range.offset, disk.sector_size));
+    return fail(Code::invalid, fmt::format("{} bytes at {} are not whole sectors of {} (--strict)",
+                                           bytes.size(), range.offset, disk.sector_size));
   for (uint64_t at = 0; at < bytes.size();) {
     const uint64_t n = std::min<uint64_t>(serve::k_max_host_io, bytes.size() - at);
     TRY(disk.client.write(range.offset + at, std::string_view(bytes).substr(at, n), options.fua));
@@ -127,9 +127,10 @@ Result<int> change(cli::Context& context, const Options& options, const char* op
   if (options.all) range = {0, disk.size};
   if (!range.length)
     return fail(Code::usage, fmt::format("{}: say how much (--count, --length or --all)", op));
-  TRY(disk.client.call(
-      {{"op", op}, {"offset_bytes", range.offset}, {"length_bytes", *range.length},
-       {"fua", options.fua}}));
+  TRY(disk.client.call({{"op", op},
+                        {"offset_bytes", range.offset},
+                        {"length_bytes", *range.length},
+                        {"fua", options.fua}}));
   context.document()["data"] = {{"offset_bytes", range.offset}, {"length_bytes", *range.length}};
   TRY(context.emit());
   return 0;
@@ -182,7 +183,11 @@ void build_flush(cli::Verb& verb) {
   verb.run([options](cli::Context& context) { return flush(context, *options); });
 }
 
-void build_discard(cli::Verb& verb) { build_change(verb, "discard"); }
-void build_zero(cli::Verb& verb) { build_change(verb, "zero"); }
+void build_discard(cli::Verb& verb) {
+  build_change(verb, "discard");
+}
+void build_zero(cli::Verb& verb) {
+  build_change(verb, "zero");
+}
 
 }  // namespace pv::diskcmd

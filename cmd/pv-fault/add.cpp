@@ -24,8 +24,7 @@ struct Options {
 };
 
 Result<uint64_t> number(std::string_view flag, const std::string& text) {
-  if (text.empty() || text.size() > 18 ||
-      text.find_first_not_of("0123456789") != std::string::npos)
+  if (text.empty() || text.size() > 18 || text.find_first_not_of("0123456789") != std::string::npos)
     return fail(Code::usage, fmt::format("{} '{}' is not a whole number", flag, text));
   return std::stoull(text);
 }

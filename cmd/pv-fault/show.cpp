@@ -54,23 +54,27 @@ Result<int> journal(cli::Context& context, const JournalOptions& options) {
     }
   } while (!reply["events"].empty() && since < get_u64(reply, "last"));
   if (context.text_output()) return 0;
-  TRY(context.emit({{"v", cli::k_document_version},
-                    {"summary", {{"events", count}, {"last", reply["last"]},
-                                 {"dropped", reply["dropped"]}}},
-                    {"disk", disk_reference(session.at.disk)}}));
+  TRY(context.emit(
+      {{"v", cli::k_document_version},
+       {"summary", {{"events", count}, {"last", reply["last"]}, {"dropped", reply["dropped"]}}},
+       {"disk", disk_reference(session.at.disk)}}));
   return 0;
 }
 
 Result<int> kinds(cli::Context& context) {
   for (const blk::KindRow& row : blk::fault_kinds())
     TRY(context.emit({{"v", cli::k_document_version},
-                      {"kind", {{"name", row.name}, {"does", row.help}, {"keys", row.keys},
-                                {"host", row.host}, {"nbd", row.nbd}}}}));
+                      {"kind",
+                       {{"name", row.name},
+                        {"does", row.help},
+                        {"keys", row.keys},
+                        {"host", row.host},
+                        {"nbd", row.nbd}}}}));
   for (const std::string& mode : blk::valid_modes())
     if (auto rule = blk::shorthand_rule(mode))
-      TRY(context.emit({{"v", cli::k_document_version},
-                        {"kind", {{"name", mode}, {"does", "shorthand"},
-                                  {"keys", "-"}, {"rule", *rule}}}}));
+      TRY(context.emit(
+          {{"v", cli::k_document_version},
+           {"kind", {{"name", mode}, {"does", "shorthand"}, {"keys", "-"}, {"rule", *rule}}}}));
   return 0;
 }
 
@@ -83,8 +87,12 @@ void build_look(cli::Verb& verb, Act act) {
 
 }  // namespace
 
-void build_list(cli::Verb& verb) { build_look(verb, list); }
-void build_active(cli::Verb& verb) { build_look(verb, active); }
+void build_list(cli::Verb& verb) {
+  build_look(verb, list);
+}
+void build_active(cli::Verb& verb) {
+  build_look(verb, active);
+}
 
 void build_journal(cli::Verb& verb) {
   auto options = std::make_shared<JournalOptions>();

@@ -2,8 +2,9 @@
 #include "base/clock.hpp"
 
 #include <cerrno>
-#include <climits>
 #include <ctime>
+
+#include <climits>
 
 namespace pv {
 namespace {

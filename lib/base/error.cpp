@@ -53,6 +53,11 @@ constexpr CodeRow k_codes[] = {
     {Code::bug, "bug", 70},
 };
 
+// Second names of one number, of which glibc knows only the other.
+constexpr std::pair<std::string_view, int> k_aliases[] = {
+    {"ENOTSUP", ENOTSUP}, {"EOPNOTSUPP", EOPNOTSUPP}, {"EWOULDBLOCK", EWOULDBLOCK},
+    {"EDEADLOCK", EDEADLOCK}};
+
 const CodeRow& row_of(Code code) {
   for (const CodeRow& row : k_codes)
     if (row.code == code) return row;
@@ -61,7 +66,9 @@ const CodeRow& row_of(Code code) {
 
 }  // namespace
 
-std::string_view code_name(Code code) { return row_of(code).name; }
+std::string_view code_name(Code code) {
+  return row_of(code).name;
+}
 
 Code code_from_name(std::string_view name) {
   for (const CodeRow& row : k_codes)
@@ -69,14 +76,19 @@ Code code_from_name(std::string_view name) {
   return Code::bug;
 }
 
-int exit_class(Code code) { return row_of(code).exit; }
+int exit_class(Code code) {
+  return row_of(code).exit;
+}
 
 std::string errno_name(int err) {
+  if (err == ENOTSUP) return "ENOTSUP";  // NBD's name for it; glibc says EOPNOTSUPP
   const char* name = strerrorname_np(err);
   return name ? name : fmt::format("E{}", err);
 }
 
 int errno_from_name(std::string_view name) {
+  for (const auto& [alias, number] : k_aliases)
+    if (name == alias) return number;
   constexpr int k_max_errno = 4095;  // MAX_ERRNO, include/linux/err.h
   for (int err = 1; err <= k_max_errno; ++err) {
     const char* known = strerrorname_np(err);

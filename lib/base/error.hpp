@@ -12,14 +12,39 @@
 namespace pv {
 
 enum class Code {
-  usage, bad_mode, bad_rule,
+  usage,
+  bad_mode,
+  bad_rule,
   bad_document,
-  wrong_state, no_such_vm, no_such_disk, no_such_rule, duplicate_name, detached, no_image, in_use,
-  out_of_range, io, medium, read_only, reservation_conflict, unsupported, unsupported_eject,
-  aborted, invalid, not_mediated, no_agent, agent, qmp, guest_died, streams_open,
-  snapshot_corrupt, incompatible, server_dead,
+  wrong_state,
+  no_such_vm,
+  no_such_disk,
+  no_such_rule,
+  duplicate_name,
+  detached,
+  no_image,
+  in_use,
+  out_of_range,
+  io,
+  medium,
+  read_only,
+  reservation_conflict,
+  unsupported,
+  unsupported_eject,
+  aborted,
+  invalid,
+  not_mediated,
+  no_agent,
+  agent,
+  qmp,
+  guest_died,
+  streams_open,
+  snapshot_corrupt,
+  incompatible,
+  server_dead,
   system,
-  timeout, boot_timeout,
+  timeout,
+  boot_timeout,
   unavailable,
   bug,
 };
@@ -33,7 +58,8 @@ struct Error {
   std::shared_ptr<const json> extra;
 
   Error() = default;
-  Error(Code c, std::string text, int err = 0) : code(c), message(std::move(text)), sys_errno(err) {}
+  Error(Code c, std::string text, int err = 0)
+      : code(c), message(std::move(text)), sys_errno(err) {}
 
   // The same error with one more key in its document.
   [[nodiscard]] Error with(std::string_view key, json value) const;

@@ -2,13 +2,12 @@
 #include "base/file.hpp"
 
 #include <fcntl.h>
+#include <filesystem>
 #include <linux/fs.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <filesystem>
 
 #include <fmt/format.h>
 
@@ -40,7 +39,8 @@ std::string tail_of_file(const std::string& path, size_t max_bytes) {
   Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return {};
   const off_t size = lseek(fd.get(), 0, SEEK_END);
-  const off_t from = size > static_cast<off_t>(max_bytes) ? size - static_cast<off_t>(max_bytes) : 0;
+  const off_t from =
+      size > static_cast<off_t>(max_bytes) ? size - static_cast<off_t>(max_bytes) : 0;
   std::string data(static_cast<size_t>(size - from), '\0');
   const ssize_t n = pread(fd.get(), data.data(), data.size(), from);
   data.resize(n > 0 ? static_cast<size_t>(n) : 0);
@@ -79,7 +79,8 @@ Result<> make_dir(const std::string& path, int mode) {
 }
 
 Result<> make_dirs(const std::string& path, int mode) {
-  for (size_t slash = path.find('/', 1); slash != std::string::npos; slash = path.find('/', slash + 1))
+  for (size_t slash = path.find('/', 1); slash != std::string::npos;
+       slash = path.find('/', slash + 1))
     TRY(make_dir(path.substr(0, slash), mode));
   return make_dir(path, mode);
 }
@@ -105,7 +106,7 @@ Result<> copy_sparse(int from, int to) {
     off_t data = lseek(from, at, SEEK_DATA);
     if (data < 0 && errno == ENXIO) break;  // only a hole is left
     off_t hole = data < 0 ? st.st_size : lseek(from, data, SEEK_HOLE);
-    if (data < 0) data = at;                // a file system without SEEK_DATA: all is data
+    if (data < 0) data = at;  // a file system without SEEK_DATA: all is data
     if (hole < 0) hole = st.st_size;
     loff_t in = data, out = data;
     while (in < hole) {

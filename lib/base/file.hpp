@@ -26,8 +26,8 @@ Result<> write_file_atomic(const std::string& path, std::string_view data, int m
 
 Result<> make_dir(const std::string& path, int mode = 0700);  // an existing directory is fine
 Result<> make_dirs(const std::string& path, int mode = 0700);
-void remove_tree(const std::string& path);                    // never follows symlinks
-std::string absolute_path(const std::string& path);           // lexical, no symlinks resolved
+void remove_tree(const std::string& path);           // never follows symlinks
+std::string absolute_path(const std::string& path);  // lexical, no symlinks resolved
 
 // Copies the data of a file, holes stay holes, by reflink where the file system can.
 Result<> copy_sparse(int from, int to);

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "base/loop.hpp"
 
+#include <csignal>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
-
-#include <csignal>
 
 namespace pv {
 namespace {
@@ -39,8 +38,7 @@ Result<> Loop::watch(int fd, uint32_t events, Handler handler) {
   epoll_event event{};
   event.events = events;
   event.data.u64 = pack(fd, generation_);
-  if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) < 0)
-    return fail_errno("epoll_ctl", errno);
+  if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) < 0) return fail_errno("epoll_ctl", errno);
   watches_[fd] = {generation_, std::make_shared<Handler>(std::move(handler))};
   return {};
 }

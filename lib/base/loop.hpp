@@ -3,10 +3,9 @@
 // One thread owns a Loop and everything registered with it.
 #pragma once
 
-#include <sys/epoll.h>
-
 #include <functional>
 #include <memory>
+#include <sys/epoll.h>
 #include <unordered_map>
 #include <vector>
 

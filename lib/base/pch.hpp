@@ -4,17 +4,12 @@
 #ifndef PV_BASE_PCH_HPP
 #define PV_BASE_PCH_HPP
 
-#include <fcntl.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/uio.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
+#include <fcntl.h>
 #include <functional>
 #include <map>
 #include <memory>
@@ -23,6 +18,10 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
 #include <utility>
 #include <vector>
 

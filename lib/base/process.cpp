@@ -5,11 +5,10 @@
 extern "C" {  // glibc 2.36 forgets it in this header
 #include <sys/pidfd.h>
 }
-#include <sys/prctl.h>
-#include <sys/wait.h>
-
 #include <csignal>
 #include <cstdio>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 
 #include <fmt/format.h>
 
@@ -29,7 +28,7 @@ bool wait_readable(int fd, int timeout_ms) {
 [[noreturn]] void exec_child(const SpawnOptions& options, char* const* argv, int report,
                              pid_t parent) {
   if (options.die_with_parent) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    prctl(PR_SET_PDEATHSIG, options.death_signal);
     if (getppid() != parent) _exit(127);
   }
   sigset_t none;
@@ -44,7 +43,8 @@ bool wait_readable(int fd, int timeout_ms) {
   int staged[3 + 16];
   size_t count = 0;
   for (int fd : std_fds) staged[count++] = fcntl(fd < 0 ? null : fd, F_DUPFD_CLOEXEC, k_high);
-  for (const auto& [ours, theirs] : options.fds) staged[count++] = fcntl(ours, F_DUPFD_CLOEXEC, k_high);
+  for (const auto& [ours, theirs] : options.fds)
+    staged[count++] = fcntl(ours, F_DUPFD_CLOEXEC, k_high);
   for (int i = 0; i < 3; ++i) dup2(staged[i], i);
   int highest = 2;
   for (size_t i = 0; i < options.fds.size(); ++i) {
@@ -56,8 +56,8 @@ bool wait_readable(int fd, int timeout_ms) {
     for (const auto& entry : options.fds) wanted = wanted || entry.second == fd;
     if (!wanted) close(fd);
   }
-  if (safe_report > highest + 1) close_range(static_cast<unsigned>(highest + 1),
-                                             static_cast<unsigned>(safe_report - 1), 0);
+  if (safe_report > highest + 1)
+    close_range(static_cast<unsigned>(highest + 1), static_cast<unsigned>(safe_report - 1), 0);
   close_range(static_cast<unsigned>(safe_report + 1), ~0U, 0);
   execvp(argv[0], argv);
   const int err = errno;
@@ -193,8 +193,10 @@ Result<Output> run_program(const std::vector<std::string>& argv, const Deadline&
       if (polls[i].revents == 0) continue;
       char buffer[16384];
       const ssize_t n = read(polls[i].fd, buffer, sizeof buffer);
-      if (n <= 0) polls[i].fd = -1;
-      else if (sinks[i]->size() < k_max_output) sinks[i]->append(buffer, static_cast<size_t>(n));
+      if (n <= 0)
+        polls[i].fd = -1;
+      else if (sinks[i]->size() < k_max_output)
+        sinks[i]->append(buffer, static_cast<size_t>(n));
     }
   }
   TRY_ASSIGN(output.status, child.wait(deadline));

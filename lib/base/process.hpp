@@ -3,11 +3,11 @@
 // named by pid *and* start time, so that a reused pid is never mistaken for the one we started.
 #pragma once
 
-#include <sys/types.h>
-
+#include <csignal>
 #include <functional>
 #include <optional>
 #include <string>
+#include <sys/types.h>
 #include <vector>
 
 #include "base/clock.hpp"
@@ -30,19 +30,20 @@ bool is_alive(const ProcessId& id);
 Result<bool> terminate(const ProcessId& id, uint64_t grace_ns);
 
 struct ExitStatus {
-  int code = 0;    // exit code when it exited
-  int signal = 0;  // signal number when it was killed
+  int code = 0;                  // exit code when it exited
+  int signal = 0;                // signal number when it was killed
   std::string describe() const;  // "exit status 1", "killed by signal 9 (Killed)"
 };
 
 // What a new process gets. Descriptors not named here are closed in the child.
 struct SpawnOptions {
-  std::vector<std::string> argv;       // argv[0] is looked up in PATH; never given to a shell
-  int stdin_fd = -1;                   // -1: /dev/null
+  std::vector<std::string> argv;  // argv[0] is looked up in PATH; never given to a shell
+  int stdin_fd = -1;              // -1: /dev/null
   int stdout_fd = -1;
   int stderr_fd = -1;
   std::vector<std::pair<int, int>> fds;  // (ours, number in the child), child numbers >= 3
-  bool die_with_parent = true;         // PR_SET_PDEATHSIG
+  bool die_with_parent = true;           // PR_SET_PDEATHSIG
+  int death_signal = SIGKILL;            // what it then gets
 };
 
 // A child of this process. Destroying it kills and reaps it: no child outlives its owner by

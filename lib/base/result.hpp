@@ -27,15 +27,15 @@ inline tl::unexpected<Error> fail_errno(std::string_view what, int err) {
 #define PV_CONCAT2(a, b) a##b
 #define PV_CONCAT(a, b) PV_CONCAT2(a, b)
 
-#define TRY(expression)                                                            \
-  do {                                                                             \
-    if (auto try_result = (expression); !try_result)                               \
-      return tl::unexpected<pv::Error>(std::move(try_result).error());             \
+#define TRY(expression)                                                \
+  do {                                                                 \
+    if (auto try_result = (expression); !try_result)                   \
+      return tl::unexpected<pv::Error>(std::move(try_result).error()); \
   } while (false)
 
-#define TRY_ASSIGN_IMPL(temporary, declaration, expression)                        \
-  auto temporary = (expression);                                                   \
-  if (!temporary) return tl::unexpected<pv::Error>(std::move(temporary).error());  \
+#define TRY_ASSIGN_IMPL(temporary, declaration, expression)                       \
+  auto temporary = (expression);                                                  \
+  if (!temporary) return tl::unexpected<pv::Error>(std::move(temporary).error()); \
   declaration = std::move(*temporary)
 
 #define TRY_ASSIGN(declaration, expression) \

@@ -15,7 +15,9 @@ constexpr uint64_t mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-constexpr uint64_t mix(uint64_t a, uint64_t b) { return mix(mix(a) ^ b); }
+constexpr uint64_t mix(uint64_t a, uint64_t b) {
+  return mix(mix(a) ^ b);
+}
 
 class Rng {
  public:

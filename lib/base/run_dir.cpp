@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "base/run_dir.hpp"
 
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -35,9 +34,12 @@ Result<> check_private_dir(const std::string& path) {
   struct stat st {};
   if (lstat(path.c_str(), &st) < 0) return fail_errno("run directory " + path, errno);
   const char* problem = nullptr;
-  if (!S_ISDIR(st.st_mode)) problem = "is not a directory";
-  else if (st.st_uid != geteuid()) problem = "belongs to another user";
-  else if ((st.st_mode & 077) != 0) problem = "is open to other users (its mode must be 0700)";
+  if (!S_ISDIR(st.st_mode))
+    problem = "is not a directory";
+  else if (st.st_uid != geteuid())
+    problem = "belongs to another user";
+  else if ((st.st_mode & 077) != 0)
+    problem = "is open to other users (its mode must be 0700)";
   if (problem) return fail(Code::system, fmt::format("run directory {} {}", path, problem));
   return {};
 }
@@ -72,7 +74,9 @@ Result<LockFile> Object::lock(const Deadline& deadline) const {
   return LockFile::acquire(path("lock"), deadline, kind + " '" + display() + "'");
 }
 
-bool Object::exists() const { return access(path("state.json").c_str(), F_OK) == 0; }
+bool Object::exists() const {
+  return access(path("state.json").c_str(), F_OK) == 0;
+}
 
 Result<RunDir> RunDir::open(std::string_view scope) {
   for (const std::string& part : split(scope, '/')) TRY(check_name("scope", part));
@@ -114,15 +118,19 @@ Result<Object> RunDir::create(std::string_view kind, std::string_view owner,
   while (object.dir.empty()) {
     id = fmt::format("{:08x}", static_cast<uint32_t>(fresh_seed()));
     const std::string dir = fmt::format("{}/obj/{}", path_, id);
-    if (mkdir(dir.c_str(), 0700) == 0) object.dir = dir;
-    else if (errno != EEXIST) return fail_errno("cannot create " + dir, errno);
+    if (mkdir(dir.c_str(), 0700) == 0)
+      object.dir = dir;
+    else if (errno != EEXIST)
+      return fail_errno("cannot create " + dir, errno);
   }
   const std::string index = index_dir(scope_, kind, owner);
   int err = ENOENT;  // also when a remove() takes the directory away between the two calls
   for (int round = 0; round < 100 && err == ENOENT; ++round) {
     err = 0;
-    if (auto made = make_dirs(index); !made) err = made.error().sys_errno;
-    else if (symlink(id.c_str(), fmt::format("{}/{}", index, name).c_str()) < 0) err = errno;
+    if (auto made = make_dirs(index); !made)
+      err = made.error().sys_errno;
+    else if (symlink(id.c_str(), fmt::format("{}/{}", index, name).c_str()) < 0)
+      err = errno;
   }
   if (err == 0) return object;
   rmdir(object.dir.c_str());

@@ -28,7 +28,7 @@ struct Object {
   std::string scope;  // "default", "ci/job7"
   std::string owner;
   std::string name;
-  std::string dir;    // absolute
+  std::string dir;  // absolute
 
   std::string path(std::string_view file) const { return dir + "/" + std::string(file); }
   // "v/vda", or "vda" without an owner.

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "base/socket.hpp"
 
+#include <cstring>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-
-#include <cstring>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -61,7 +60,8 @@ Result<Fd> connect_unix(const std::string& path, const Deadline& deadline) {
   if (!fd) return fail_errno("socket", errno);
   // A full backlog makes a blocking connect() wait; SO_SNDTIMEO bounds that wait (unix(7)).
   const uint64_t us = deadline.left_ns() / 1000 + 1;
-  const timeval limit{static_cast<time_t>(us / 1'000'000), static_cast<suseconds_t>(us % 1'000'000)};
+  const timeval limit{static_cast<time_t>(us / 1'000'000),
+                      static_cast<suseconds_t>(us % 1'000'000)};
   setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
   if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) < 0) {
     if (errno == EAGAIN) return fail(Code::timeout, path + " does not accept connections in time");

@@ -56,11 +56,14 @@ Result<json> parse_json(std::string_view text) {
   int depth = 0;
   bool in_string = false;
   for (size_t i = 0; i < text.size(); ++i) {
-    if (in_string && text[i] == '\\') ++i;
-    else if (text[i] == '"') in_string = !in_string;
+    if (in_string && text[i] == '\\')
+      ++i;
+    else if (text[i] == '"')
+      in_string = !in_string;
     else if (!in_string && (text[i] == '{' || text[i] == '[') && ++depth > k_max_depth)
       return fail(Code::bad_document, "JSON is nested too deeply");
-    else if (!in_string && (text[i] == '}' || text[i] == ']')) --depth;
+    else if (!in_string && (text[i] == '}' || text[i] == ']'))
+      --depth;
   }
   json value = json::parse(text, watch, /*allow_exceptions=*/false);
   if (value.is_discarded()) return fail(Code::bad_document, "not valid JSON");
@@ -80,8 +83,7 @@ std::string base64_encode(std::string_view bytes) {
     uint32_t group = 0;
     for (size_t j = 0; j < 3; ++j)
       group = group << 8 | (j < n ? static_cast<unsigned char>(bytes[i + j]) : 0U);
-    for (size_t j = 0; j < 4; ++j)
-      text += j <= n ? k_base64[group >> (18 - 6 * j) & 63] : '=';
+    for (size_t j = 0; j < 4; ++j) text += j <= n ? k_base64[group >> (18 - 6 * j) & 63] : '=';
   }
   return text;
 }
@@ -123,8 +125,10 @@ std::string printable(std::string_view text) {
   std::string out;
   for (char c : text) {
     const auto byte = static_cast<unsigned char>(c);
-    if ((byte < 0x20 && c != '\n' && c != '\t') || byte == 0x7f) out += fmt::format("\\x{:02x}", byte);
-    else out += c;
+    if ((byte < 0x20 && c != '\n' && c != '\t') || byte == 0x7f)
+      out += fmt::format("\\x{:02x}", byte);
+    else
+      out += c;
   }
   return out;
 }

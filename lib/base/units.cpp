@@ -15,11 +15,15 @@ struct Unit {
   double factor;
 };
 
-constexpr Unit k_sizes[] = {{"", 1.0},           {"b", 1.0},           {"k", 1024.0},
-                            {"m", 1048576.0},    {"g", 1073741824.0},  {"t", 1099511627776.0},
+constexpr Unit k_sizes[] = {{"", 1.0},
+                            {"b", 1.0},
+                            {"k", 1024.0},
+                            {"m", 1048576.0},
+                            {"g", 1073741824.0},
+                            {"t", 1099511627776.0},
                             {"p", 1125899906842624.0}};
-constexpr Unit k_durations[] = {{"", 1e9},   {"ns", 1.0}, {"us", 1e3},  {"ms", 1e6},
-                                {"s", 1e9},  {"m", 60e9}, {"min", 60e9}, {"h", 3600e9}};
+constexpr Unit k_durations[] = {{"", 1e9},  {"ns", 1.0}, {"us", 1e3},   {"ms", 1e6},
+                                {"s", 1e9}, {"m", 60e9}, {"min", 60e9}, {"h", 3600e9}};
 
 // Splits "1.5GiB" into 1.5 and "gib"; false unless the text is a plain decimal number and letters.
 bool split_number(std::string_view text, std::string& number, std::string& suffix) {

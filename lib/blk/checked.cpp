@@ -12,7 +12,9 @@
 namespace pv::blk {
 namespace {
 
-bool changes_data(Op op) { return op == Op::write || op == Op::discard || op == Op::zero; }
+bool changes_data(Op op) {
+  return op == Op::write || op == Op::discard || op == Op::zero;
+}
 
 class Checked : public Forward {
  public:
@@ -93,7 +95,9 @@ class Audited final : public Checked {
   }
 };
 
-bool power_of_two(uint64_t n) { return n != 0 && (n & (n - 1)) == 0; }
+bool power_of_two(uint64_t n) {
+  return n != 0 && (n & (n - 1)) == 0;
+}
 
 }  // namespace
 
@@ -125,8 +129,8 @@ std::unique_ptr<Disk> make_audited(std::unique_ptr<Disk> lower) {
 Result<> check_geometry(const Geometry& geometry) {
   const auto bad = [](std::string text) { return fail(Code::invalid, std::move(text)); };
   if (!power_of_two(geometry.sector_size) || geometry.sector_size < 512)
-    return bad(fmt::format("sector size {} is not a power of two of at least 512",
-                           geometry.sector_size));
+    return bad(
+        fmt::format("sector size {} is not a power of two of at least 512", geometry.sector_size));
   if (!power_of_two(geometry.physical_sector_size) ||
       geometry.physical_sector_size < geometry.sector_size)
     return bad(fmt::format("physical sector size {} is not a power of two of at least {}",

@@ -13,7 +13,9 @@ constexpr const char* k_ops[k_op_count] = {"read", "write", "flush", "discard",
 
 }  // namespace
 
-const char* op_name(Op op) { return k_ops[static_cast<int>(op)]; }
+const char* op_name(Op op) {
+  return k_ops[static_cast<int>(op)];
+}
 
 bool op_from_name(std::string_view name, Op& op) {
   for (int i = 0; i < k_op_count; ++i) {
@@ -24,7 +26,9 @@ bool op_from_name(std::string_view name, Op& op) {
   return false;
 }
 
-const char* front_name(Front front) { return front == Front::nbd ? "nbd" : "host"; }
+const char* front_name(Front front) {
+  return front == Front::nbd ? "nbd" : "host";
+}
 
 const char* phase_name(Phase phase) {
   constexpr const char* k_names[] = {"before", "after_delay", "after_io"};
@@ -32,8 +36,7 @@ const char* phase_name(Phase phase) {
 }
 
 Result<json> Disk::control(const json& request) {
-  return fail(Code::unsupported,
-              "no layer of this disk knows '" + get_string(request, "op") + "'");
+  return fail(Code::unsupported, "no layer of this disk knows '" + get_string(request, "op") + "'");
 }
 
 }  // namespace pv::blk

@@ -4,11 +4,10 @@
 // thread, the event loop's; no layer owns a thread.
 #pragma once
 
-#include <sys/uio.h>
-
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <sys/uio.h>
 #include <vector>
 
 #include "base/clock.hpp"
@@ -79,12 +78,12 @@ enum class DiscardBehaviour : uint8_t { zeroes, unspecified, ignored };
 
 // All but `size` is fixed for the life of a disk.
 struct Geometry {
-  uint64_t size = 0;                   // bytes, a multiple of sector_size
-  uint32_t sector_size = 512;          // power of two, at least 512
-  uint32_t physical_sector_size = 512; // power of two, at least sector_size
-  uint32_t discard_granularity = 512;  // bytes
+  uint64_t size = 0;                    // bytes, a multiple of sector_size
+  uint32_t sector_size = 512;           // power of two, at least 512
+  uint32_t physical_sector_size = 512;  // power of two, at least sector_size
+  uint32_t discard_granularity = 512;   // bytes
   DiscardBehaviour discard = DiscardBehaviour::zeroes;
-  bool fua = true;                     // honoured
+  bool fua = true;  // honoured
   bool read_only = false;
 };
 

@@ -17,14 +17,14 @@ using namespace std::string_view_literals;
 struct Magic {
   const char* format;  // the driver's name in QEMU
   std::string_view extension;
-  off_t offset;        // from the start, or from the end when negative
+  off_t offset;  // from the start, or from the end when negative
   std::string_view bytes;
 };
 
 constexpr Magic k_magics[] = {
-    {"qcow2", ".qcow2", 0, "QFI\xfb"sv},      {"vmdk", ".vmdk", 0, "KDMV"sv},
-    {"vmdk", ".vmdk", 0, "# Disk Desc"sv},    {"vhdx", ".vhdx", 0, "vhdxfile"sv},
-    {"vpc", ".vhd", 0, "conectix"sv},         {"vpc", ".vpc", -512, "conectix"sv},
+    {"qcow2", ".qcow2", 0, "QFI\xfb"sv},       {"vmdk", ".vmdk", 0, "KDMV"sv},
+    {"vmdk", ".vmdk", 0, "# Disk Desc"sv},     {"vhdx", ".vhdx", 0, "vhdxfile"sv},
+    {"vpc", ".vhd", 0, "conectix"sv},          {"vpc", ".vpc", -512, "conectix"sv},
     {"vdi", ".vdi", 64, "\x7f\x10\xda\xbe"sv}, {"luks", ".luks", 0, "LUKS\xba\xbe"sv},
 };
 
@@ -81,10 +81,12 @@ Result<std::string> choose_format(const std::string& path, int fd, std::string_v
   if (expected == found) return found.empty() ? "raw" : found;
   if (!expected.empty())
     return fail(Code::invalid, fmt::format("{} is named like {} but does not hold it; say which "
-                                           "with --format", path, expected));
+                                           "with --format",
+                                           path, expected));
   return fail(Code::invalid,
               fmt::format("{} looks like {}; say --format {}, or --format raw if that is the "
-                          "guest's own data", path, found, found));
+                          "guest's own data",
+                          path, found, found));
 }
 
 }  // namespace pv::blk

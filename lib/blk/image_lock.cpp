@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "blk/image_lock.hpp"
 
-#include <fcntl.h>
-
 #include <cerrno>
+#include <fcntl.h>
 #include <initializer_list>
 
 #include <fmt/format.h>

@@ -24,7 +24,9 @@ const LayerRow* find_layer(std::string_view name) {
 
 }  // namespace
 
-std::span<const LayerRow> layers() { return k_layers; }
+std::span<const LayerRow> layers() {
+  return k_layers;
+}
 
 Result<> check_layer(const LayerSpec& layer) {
   if (const LayerRow* row = find_layer(layer.name)) return check_params(layer, row->params);

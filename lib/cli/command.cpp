@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "cli/command.hpp"
 
-#include <unistd.h>
-
 #include <cstdio>
 #include <exception>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
-#include <unistd.h>
-
 #include <cstdio>
 #include <cstdlib>
+#include <unistd.h>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -48,8 +47,7 @@ Result<json*> Context::input() {
     if (!file) return fail_errno("cannot open " + options_.in_file, errno);
     TRY_ASSIGN(document_, read_document(file.get(), options_.in_file));
   } else {
-    if (isatty(STDIN_FILENO))
-      return fail(Code::usage, "nothing named and no document on stdin");
+    if (isatty(STDIN_FILENO)) return fail(Code::usage, "nothing named and no document on stdin");
     TRY_ASSIGN(document_, read_document(STDIN_FILENO, "stdin"));
   }
   input_read_ = true;

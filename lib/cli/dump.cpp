@@ -15,8 +15,10 @@ json dump_option(const CLI::Option& option) {
   for (const std::string& name : option.get_snames()) names.push_back("-" + name);
   for (const std::string& name : option.get_lnames()) names.push_back("--" + name);
   json row;
-  if (option.get_positional()) row["positional"] = option.get_name(true);
-  else row["names"] = names;
+  if (option.get_positional())
+    row["positional"] = option.get_name(true);
+  else
+    row["names"] = names;
   row["takes_value"] = option.get_items_expected_max() > 0;
   if (!option.get_type_name().empty()) row["metavar"] = option.get_type_name();
   row["required"] = option.get_required();

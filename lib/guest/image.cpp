@@ -80,12 +80,13 @@ Result<> set_name(const Cache& cache, const std::string& name, const std::string
 Result<Image> find(const std::string& name) {
   TRY(check_name("guest image", name));
   TRY_ASSIGN(const Cache cache, locate_cache());
-  if (const auto key = key_of(cache, name))
+  const auto key = key_of(cache, name);
+  if (key)
     if (auto image = whole_image(cache, *key)) return std::move(*image);
   const std::string option = name == k_default_name ? "" : " --name " + name;
   const std::string hint = "pv-vm guest build" + option;
-  Error error(Code::unavailable,
-              fmt::format("guest image '{}' has not been built; run '{}'", name, hint));
+  Error error(Code::unavailable, fmt::format("guest image '{}' {}; run '{}'", name,
+                                             key ? "is damaged" : "has not been built", hint));
   return fail(error.with("hint", hint));
 }
 

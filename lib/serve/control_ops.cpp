@@ -29,15 +29,16 @@ struct ControlOps::HostIo {
 
 Error io_error(blk::Op op, int error, const blk::Injected& injected) {
   if (error == ERANGE && injected.rule.empty())
-    return Error(Code::out_of_range, fmt::format("{} reaches past the end of the disk",
-                                                 blk::op_name(op)));
+    return Error(Code::out_of_range,
+                 fmt::format("{} reaches past the end of the disk", blk::op_name(op)));
   if (error == EROFS && injected.rule.empty())
     return Error(Code::read_only, "the disk is read-only", EROFS);
   if (error == EINVAL && injected.rule.empty())
     return Error(Code::invalid, fmt::format("{} is not aligned to sectors", blk::op_name(op)),
                  EINVAL);
-  Error result(Code::io, fmt::format("{}: {} ({})", blk::op_name(op), errno_name(error),
-                                     strerrordesc_np(error) ? strerrordesc_np(error) : "?"),
+  Error result(Code::io,
+               fmt::format("{}: {} ({})", blk::op_name(op), errno_name(error),
+                           strerrordesc_np(error) ? strerrordesc_np(error) : "?"),
                error);
   if (injected.rule.empty()) return result.with("injected", false);
   result.message += fmt::format(", injected by rule '{}'", injected.rule);

@@ -37,9 +37,9 @@ Result<Object> find_disk(const RunDir& run, std::string_view name) {
   if (found.empty()) return fail(no_such_disk(run, name));
   std::vector<std::string> choices;
   for (const Object& disk : found) choices.push_back(disk.display());
-  return fail(Error(Code::usage, fmt::format("'{}' is not clear: there are {}", name,
-                                             join(choices, ", ")))
-                  .with("valid", choices));
+  return fail(
+      Error(Code::usage, fmt::format("'{}' is not clear: there are {}", name, join(choices, ", ")))
+          .with("valid", choices));
 }
 
 std::vector<Object> disks_of_vm(const RunDir& run, const Object& vm) {
@@ -51,8 +51,7 @@ std::vector<Object> disks_of_vm(const RunDir& run, const Object& vm) {
 
 Result<json> disk_document(const Object& disk) {
   auto state = disk.load();
-  if (!state)
-    return fail(Code::no_such_disk, fmt::format("disk '{}' is gone", disk.display()));
+  if (!state) return fail(Code::no_such_disk, fmt::format("disk '{}' is gone", disk.display()));
   const std::string said = get_string(*state, "state");
   const bool serves = said == "attached" || said == "serving";
   if (serves && !is_alive(process_from_json(*state))) (*state)["state"] = "dead";

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "serve/server.hpp"
 
-#include <malloc.h>
-#include <sys/prctl.h>
-
 #include <csignal>
 #include <cstdio>
+#include <malloc.h>
+#include <sys/prctl.h>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "base/control.hpp"
 #include "base/loop.hpp"
 #include "base/rng.hpp"
 #include "base/socket.hpp"
@@ -19,12 +19,12 @@
 #include "serve/control_ops.hpp"
 #include "serve/disk_object.hpp"
 #include "serve/source.hpp"
-#include "vm/control.hpp"
 
 namespace pv::serve {
 namespace {
 
 constexpr uint64_t k_drain_ns = 2 * k_ns_per_s;
+constexpr uint64_t k_helper_ms = 2000;  // with the drain less than the grace of close_disk()
 
 const char* behaviour_name(blk::DiscardBehaviour behaviour) {
   constexpr const char* k_names[] = {"zeroes", "unspecified", "ignored"};
@@ -35,6 +35,17 @@ class DiskServer {
  public:
   DiskServer(const Object& object, Spec spec, Loop& loop)
       : object_(object), spec_(std::move(spec)), loop_(loop) {}
+  ~DiskServer() {
+    control_.reset();
+    ops_.reset();
+    front_.reset();
+    stack_.reset();  // hangs up on the helper
+    if (!opened_.helper) return;
+    // Formats such as qcow2 keep metadata in memory until they are closed: a killed daemon would
+    // lose what was written.
+    opened_.helper.kill(SIGTERM);
+    static_cast<void>(opened_.helper.wait(Deadline::in_ms(k_helper_ms)));
+  }
 
   Result<> open() {
     TRY_ASSIGN(opened_, open_source(spec_, object_.dir, loop_));
@@ -51,9 +62,9 @@ class DiskServer {
         nbd::Export{object_.name, "provium disk " + object_.display(), stack_->geometry()});
     TRY(front_->start());
     ops_ = std::make_unique<ControlOps>(*stack_, counters_, [this] { return live_state(); });
-    control_ = std::make_unique<vm::ControlServer>(
-        loop_, [this](vm::ControlServer::ConnectionId, const json& request,
-                      vm::ControlServer::Reply reply) { ops_->handle(request, std::move(reply)); });
+    control_ = std::make_unique<ControlServer>(
+        loop_, [this](ControlServer::ConnectionId, const json& request,
+                      ControlServer::Reply reply) { ops_->handle(request, std::move(reply)); });
     TRY(control_->listen(object_.path("ctl.sock")));
     if (opened_.helper) {
       TRY(loop_.watch(opened_.helper.pidfd(), EPOLLIN, [this](uint32_t) {
@@ -122,15 +133,14 @@ class DiskServer {
   std::unique_ptr<blk::Disk> stack_;
   std::unique_ptr<nbd::Server> front_;
   std::unique_ptr<ControlOps> ops_;
-  std::unique_ptr<vm::ControlServer> control_;
+  std::unique_ptr<ControlServer> control_;
   bool stopping_ = false;
   uint64_t deadline_ns_ = 0;
 };
 
 }  // namespace
 
-Result<> run_server(const Object& disk, Spec spec,
-                    const std::function<void(const json&)>& ready) {
+Result<> run_server(const Object& disk, Spec spec, const std::function<void(const json&)>& ready) {
   signal(SIGPIPE, SIG_IGN);
   TRY_ASSIGN(const std::unique_ptr<Loop> loop, Loop::create());
   auto server = std::make_unique<DiskServer>(disk, std::move(spec), *loop);
@@ -143,18 +153,19 @@ Result<> run_server(const Object& disk, Spec spec,
 }
 
 Result<json> start_server(const Object& disk, const Spec& spec, const Deadline& deadline) {
-  TRY_ASSIGN(const Daemon daemon, start_daemon(disk.path("log"), [&](Fd ready) {
-    prctl(PR_SET_NAME, "pv-disk-server");
-    const auto report = [&](const json& message) {
-      static_cast<void>(write_all(ready.get(), to_line(message)));
-      ready.reset();
-    };
-    auto result = run_server(disk, spec, [&](const json& state) { report({{"disk", state}}); });
-    if (result) return 0;
-    if (ready) report({{"error", error_to_json(result.error())}});
-    fmt::print(stderr, "{}\n", result.error().message);
-    return exit_class(result.error().code);
-  }));
+  TRY_ASSIGN(
+      const Daemon daemon, start_daemon(disk.path("log"), [&](Fd ready) {
+        prctl(PR_SET_NAME, "pv-disk-server");
+        const auto report = [&](const json& message) {
+          static_cast<void>(write_all(ready.get(), to_line(message)));
+          ready.reset();
+        };
+        auto result = run_server(disk, spec, [&](const json& state) { report({{"disk", state}}); });
+        if (result) return 0;
+        if (ready) report({{"error", error_to_json(result.error())}});
+        fmt::print(stderr, "{}\n", result.error().message);
+        return exit_class(result.error().code);
+      }));
   auto message = read_ready(daemon, deadline);
   if (!message) {
     static_cast<void>(terminate(daemon.id, 0));
@@ -162,9 +173,8 @@ Result<json> start_server(const Object& disk, const Spec& spec, const Deadline& 
   }
   auto answer = parse_json(*message);
   if (!answer)
-    return fail(Code::server_dead,
-                fmt::format("the disk server died while starting: {}",
-                            tail_of_file(disk.path("log"), 4096)));
+    return fail(Code::server_dead, fmt::format("the disk server died while starting: {}",
+                                               tail_of_file(disk.path("log"), 4096)));
   if (const json* error = find(*answer, "error")) return fail(error_from_json(*error));
   return (*answer)["disk"];
 }

@@ -17,9 +17,9 @@ namespace pv::serve {
 struct Opened {
   std::unique_ptr<blk::Disk> disk;
   std::unique_ptr<blk::AsyncIo> io;
-  Child helper;             // qemu-storage-daemon, for formats other than raw
-  std::string format;       // as chosen
-  std::string image_path;   // the file that holds the data; "" for memory
+  Child helper;            // qemu-storage-daemon, for formats other than raw
+  std::string format;      // as chosen
+  std::string image_path;  // the file that holds the data; "" for memory
 };
 
 // `dir` is the object's directory: scratch files and copies of templates are made there. Fills in

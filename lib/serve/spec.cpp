@@ -43,8 +43,7 @@ Result<> set_source(Spec& spec, const SourceFlags& flags) {
     spec.format = flags.format;
     return {};
   }
-  if (!flags.format.empty())
-    return fail(Code::usage, "--format belongs to --image or --template");
+  if (!flags.format.empty()) return fail(Code::usage, "--format belongs to --image or --template");
   spec.type = flags.scratch.empty() ? "memory" : "scratch";
   TRY_ASSIGN(spec.size, parse_size(flags.scratch.empty() ? flags.memory : flags.scratch));
   return {};

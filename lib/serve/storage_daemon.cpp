@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "serve/storage_daemon.hpp"
 
-#include <fcntl.h>
-
 #include <cstdlib>
+#include <fcntl.h>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -17,7 +16,9 @@ namespace {
 
 constexpr int k_listen_fd = 3;
 
-std::string log_path(const std::string& dir) { return dir + "/storage-daemon.log"; }
+std::string log_path(const std::string& dir) {
+  return dir + "/storage-daemon.log";
+}
 
 }  // namespace
 
@@ -28,19 +29,27 @@ Result<StorageDaemon> start_storage_daemon(const std::string& image, const std::
   TRY_ASSIGN(Fd listener, listen_unix(daemon.socket));
   Fd log(open(log_path(dir).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (!log) return fail_errno("cannot create " + log_path(dir), errno);
-  const json file = {{"driver", "file"},      {"node-name", "file"}, {"filename", image},
-                     {"read-only", read_only}, {"discard", "unmap"}};
+  const json file = {{"driver", "file"},
+                     {"node-name", "file"},
+                     {"filename", image},
+                     {"read-only", read_only},
+                     {"discard", "unmap"}};
   const json node = {{"driver", format},       {"node-name", "disk"}, {"file", "file"},
                      {"read-only", read_only}, {"discard", "unmap"},  {"detect-zeroes", "off"}};
   const char* program = getenv("PV_QSD");
   SpawnOptions options;
-  options.argv = {program && *program ? program : "qemu-storage-daemon",
-                  "--blockdev", to_line(file),
-                  "--blockdev", to_line(node),
-                  "--nbd-server", fmt::format("addr.type=fd,addr.str={}", k_listen_fd),
-                  "--export", fmt::format("type=nbd,id=export,node-name=disk,name=,writable={}",
-                                          read_only ? "off" : "on")};
+  options.argv = {
+      program && *program ? program : "qemu-storage-daemon",
+      "--blockdev",
+      to_line(file),
+      "--blockdev",
+      to_line(node),
+      "--nbd-server",
+      fmt::format("addr.type=fd,addr.str={}", k_listen_fd),
+      "--export",
+      fmt::format("type=nbd,id=export,node-name=disk,name=,writable={}", read_only ? "off" : "on")};
   options.stderr_fd = log.get();
+  options.death_signal = SIGTERM;  // even when we are killed it closes the image in order
   options.fds = {{listener.get(), k_listen_fd}};
   TRY_ASSIGN(daemon.process, spawn(options));
   return daemon;

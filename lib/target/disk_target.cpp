@@ -65,7 +65,8 @@ Result<json> live_disk_document(const Object& disk, const Deadline& deadline) {
   document["image_bytes"] = static_cast<uint64_t>(st.st_size);
   const json* source = find(document, "source");
   if (source && get_string(*source, "format") == "raw")
-    document["image_differs"] = static_cast<uint64_t>(st.st_size) != get_u64(document, "size_bytes");
+    document["image_differs"] =
+        static_cast<uint64_t>(st.st_size) != get_u64(document, "size_bytes");
   return document;
 }
 

@@ -14,7 +14,7 @@
 
 #include "base/json_fwd.hpp"
 #include "base/result.hpp"
-#include "vm/line_channel.hpp"
+#include "base/line_channel.hpp"
 #include "vm/qmp.hpp"
 
 namespace pv::vm {

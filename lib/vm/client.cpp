@@ -14,7 +14,7 @@ namespace pv::vm {
 namespace {
 
 // The supervisor's own deadline comes first; ours only guards against a stuck supervisor.
-constexpr uint64_t k_slack_ns = 10 * k_ns_per_s;
+constexpr uint64_t k_slack_ns = 3 * k_ns_per_s;
 
 // The supervisor writes end.json before it lets go of its connections, so it can be read at once.
 Error gone(const Object& vm, std::string_view what) {
@@ -62,9 +62,15 @@ Result<json> run_in_guest(const Object& vm, const GuestCommand& command) {
   for (const std::string& word : command.argv)
     if (!is_utf8(word))
       return fail(Code::unsupported, "an argument is not UTF-8; the guest agent cannot carry it");
-  TRY_ASSIGN(json reply,
-             call_supervisor(vm, std::move(request), Deadline::in_ns(command.timeout_ns), "run"));
-  return reply["run"];
+  const auto reply =
+      call_supervisor(vm, std::move(request), Deadline::in_ns(command.timeout_ns), "run");
+  if (reply) return run_document(command.argv, reply->value("status", json::object()));
+  const Error& error = reply.error();
+  if (error.code == Code::agent)
+    if (auto failure = start_failure(command.argv, error.message)) return std::move(*failure);
+  const json* status = error.extra ? find(*error.extra, "status") : nullptr;
+  if (!status) return fail(error);
+  return fail(Error(error.code, error.message).with("run", run_document(command.argv, *status)));
 }
 
 }  // namespace pv::vm

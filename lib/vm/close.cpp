@@ -11,8 +11,8 @@
 namespace pv::vm {
 namespace {
 
-constexpr uint64_t k_quit_ns = 10 * k_ns_per_s;
-constexpr uint64_t k_grace_ns = 3 * k_ns_per_s;
+constexpr uint64_t k_quit_ns = 3 * k_ns_per_s;  // the supervisor gives QEMU 2 s
+constexpr uint64_t k_grace_ns = k_ns_per_s;
 
 // Ends the supervisor and QEMU, in whatever state they are. True when force was needed.
 Result<bool> end_processes(const Object& vm, const json& state) {

@@ -38,7 +38,7 @@ std::vector<std::string> full_environment(std::vector<std::string> env) {
 
 }  // namespace
 
-json run_document(const std::vector<std::string>& argv, const json& status, double duration_ms) {
+json run_document(const std::vector<std::string>& argv, const json& status) {
   json run = {{"argv", argv}};
   if (const json* signal = find(status, "signal"); signal && signal->is_number_integer()) {
     run["exit_status"] = 128 + signal->get<int64_t>();  // as a shell puts it
@@ -55,7 +55,8 @@ json run_document(const std::vector<std::string>& argv, const json& status, doub
   output("err-data", "stderr");
   if (get_bool(status, "out-truncated")) run["stdout_truncated"] = true;
   if (get_bool(status, "err-truncated")) run["stderr_truncated"] = true;
-  run["duration_ms"] = duration_ms;
+  const json* duration = find(status, "duration_ms");
+  run["duration_ms"] = duration && duration->is_number() ? *duration : json(0.0);
   return run;
 }
 
@@ -119,11 +120,7 @@ void GuestRuns::started(Id id, Result<json> result) {
   const auto found = runs_.find(id);
   if (found == runs_.end()) return;
   Run& run = found->second;
-  if (!result) {
-    if (auto failure = start_failure(run.command.argv, result.error().message))
-      return finish(id, std::move(*failure));
-    return finish(id, fail(result.error()));
-  }
+  if (!result) return finish(id, fail(result.error()));
   const json* pid = find(*result, "pid");
   if (!pid || !pid->is_number_integer())
     return finish(id, fail(Code::agent, "guest agent: guest-exec gave no pid"));
@@ -143,16 +140,19 @@ void GuestRuns::answered(Id id, Result<json> result) {
   const auto found = runs_.find(id);
   if (found == runs_.end()) return;
   Run& run = found->second;
-  if (!result) return finish(id, fail(result.error()));
+  if (!result) {
+    const bool forgotten = result.error().message.find("'pid'") != std::string::npos;
+    if (!forgotten) return finish(id, fail(result.error()));
+    return finish(id, fail(Code::agent, "the guest agent was restarted and has lost the command"));
+  }
   const uint64_t age_ns = system_clock().now_ns() - run.started_ns;
   if (get_bool(*result, "exited")) {
-    json document =
-        run_document(run.command.argv, *result, static_cast<double>(age_ns / 1000) / 1000);
-    if (!run.timed_out) return finish(id, std::move(document));
+    (*result)["duration_ms"] = static_cast<double>(age_ns / 1000) / 1000;
+    if (!run.timed_out) return finish(id, std::move(result));
     const Error error(
         Code::timeout,
         fmt::format("'{}' has not ended in time and was killed in the guest", run.command.argv[0]));
-    return finish(id, fail(error.with("run", std::move(document))));
+    return finish(id, fail(error.with("status", std::move(*result))));
   }
   const uint64_t pause_ns = std::clamp(age_ns / 8, k_first_poll_ns, k_max_poll_ns);
   run.poll = loop_.after(pause_ns, [this, id] { ask(id); });

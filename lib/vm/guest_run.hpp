@@ -29,9 +29,11 @@ class GuestRuns {
   GuestRuns(Loop& loop, Agent& agent) : loop_(loop), agent_(agent) {}
   ~GuestRuns();
 
-  // `done` is called exactly once with the `run` object of a document. A command that the guest
-  // cannot start is a result too (127 not found, 126 not executable). Code::timeout after the
-  // deadline, when the guest process and its children have been killed.
+  // `done` is called exactly once: with the agent's last answer to guest-exec-status and the key
+  // "duration_ms"; with Code::agent when the guest cannot start it (see start_failure()); or with
+  // Code::timeout after the deadline, when the guest process and its children have been killed, and
+  // then with that answer under "status" if there is one. Output stays base64 up to the command
+  // that asked, where it is turned into a document by run_document().
   Id start(GuestCommand command, JsonReply done);
   // Kills the guest process and forgets the command; done() is not called.
   void abandon(Id id);
@@ -64,7 +66,7 @@ class GuestRuns {
 };
 
 // The `run` object of a document from an answer to guest-exec-status.
-json run_document(const std::vector<std::string>& argv, const json& status, double duration_ms);
+json run_document(const std::vector<std::string>& argv, const json& status);
 // What a shell would report for a command that did not start: 127, 126; nullopt when the agent's
 // words mean something else.
 std::optional<json> start_failure(const std::vector<std::string>& argv, std::string_view message);

@@ -40,7 +40,8 @@ Result<json> plug_disk(const Object& vm, const json& disk_state, const std::stri
   GuestCommand look;
   const uint64_t looks = std::max<uint64_t>(deadline.left_ns() / (10 * k_ns_per_ms), 1);
   look.argv = {"/bin/sh", "-c", k_find_serial, "sh", disk.serial, std::to_string(looks)};
-  look.timeout_ns = std::max(deadline.left_ns(), k_ns_per_ms);
+  // A little is kept for the caller: a guest without an agent is no failure.
+  look.timeout_ns = std::max(deadline.left_ns() / 8 * 7, k_ns_per_ms);
   const auto found = run_in_guest(vm, look);
   if (found && get_u64(*found, "exit_status", 1) == 0) {
     std::string path = get_string(*found, "stdout");

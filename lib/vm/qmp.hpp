@@ -9,7 +9,7 @@
 
 #include "base/json_fwd.hpp"
 #include "base/result.hpp"
-#include "vm/line_channel.hpp"
+#include "base/line_channel.hpp"
 
 namespace pv::vm {
 

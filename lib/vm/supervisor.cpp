@@ -3,6 +3,7 @@
 
 #include <csignal>
 #include <fcntl.h>
+#include <malloc.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -22,6 +23,7 @@ constexpr uint64_t k_qmp_ns = 30 * k_ns_per_s;
 constexpr uint64_t k_quit_grace_ns = 2 * k_ns_per_s;
 constexpr uint64_t k_max_events_bytes = 64 << 20;
 constexpr size_t k_stderr_tail = 4096;
+constexpr int k_large_block = 128 << 10;
 
 // The end of what QEMU has written to stderr.
 std::string last_words(const std::string& log) {
@@ -44,6 +46,9 @@ Supervisor::Supervisor(BootPlan plan, Fd ready, std::unique_ptr<Loop> loop)
 
 int Supervisor::run(BootPlan plan, Fd ready) {
   prctl(PR_SET_NAME, "pv-vm-sup");
+  // A command's output can be 16 MiB. Set by hand, this limit does not grow with the first large
+  // block, and the memory goes back to the system.
+  mallopt(M_MMAP_THRESHOLD, k_large_block);
   auto loop = Loop::create();
   const auto refuse = [](const Fd& pipe, const Error& error) {
     static_cast<void>(write_all(pipe.get(), to_line({{"error", error_to_json(error)}})));

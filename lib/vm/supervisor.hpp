@@ -5,7 +5,7 @@
 //
 // Requests ({"op":…,"timeout_ms":…}) and replies:
 //   status                            {"runs","agent","disks":{id:slot},"qemu_pid"}
-//   run argv env stdin_b64            {"run":{…}}
+//   run argv env stdin_b64            {"status":{…}}      as guest-exec-status has it
 //   qmp execute arguments             {"return":…}
 //   agent execute arguments           {"return":…}
 //   plug disk socket                  {"slot"}          the guest may not have seen it yet
@@ -23,7 +23,7 @@
 #include "base/run_dir.hpp"
 #include "vm/agent.hpp"
 #include "vm/argv.hpp"
-#include "vm/control.hpp"
+#include "base/control.hpp"
 #include "vm/guest_run.hpp"
 #include "vm/qmp.hpp"
 

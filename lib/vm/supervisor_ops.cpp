@@ -82,7 +82,7 @@ void Supervisor::op_run(ControlServer::ConnectionId id, const json& request, con
   command.timeout_ns = timeout_of(request);
   const auto done = [this, id, reply](Result<json> result) {
     run_of_.erase(id);
-    under("run", reply)(std::move(result));
+    under("status", reply)(std::move(result));
   };
   // Registered first: a command that fails at once calls done() from inside start().
   run_of_[id] = 0;

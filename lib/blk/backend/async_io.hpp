@@ -4,10 +4,9 @@
 // loop's thread either way.
 #pragma once
 
-#include <sys/uio.h>
-
 #include <cstdint>
 #include <memory>
+#include <sys/uio.h>
 
 #include "base/loop.hpp"
 #include "base/result.hpp"

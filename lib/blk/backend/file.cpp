@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "blk/backend/file.hpp"
 
+#include <array>
+#include <cstring>
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <array>
-#include <cstring>
 
 #include <nlohmann/json.hpp>
 
@@ -30,9 +29,12 @@ class FileDisk final : public Disk {
 
   void submit(Request& request) override {
     switch (request.op) {
-      case Op::read: return read(request);
-      case Op::write: return write(request);
-      case Op::flush: return start(request, AsyncCall::fdatasync, 0);
+      case Op::read:
+        return read(request);
+      case Op::write:
+        return write(request);
+      case Op::flush:
+        return start(request, AsyncCall::fdatasync, 0);
       case Op::discard:
         return start(request, AsyncCall::fallocate, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE);
       case Op::zero:
@@ -40,7 +42,8 @@ class FileDisk final : public Disk {
                      (request.flags & k_no_unmap) != 0
                          ? FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE
                          : FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE);
-      case Op::map: return map(request);
+      case Op::map:
+        return map(request);
       case Op::cache:
         posix_fadvise(fd_.get(), at(request), static_cast<off_t>(request.length),
                       POSIX_FADV_WILLNEED);
@@ -62,17 +65,17 @@ class FileDisk final : public Disk {
     AsyncCall call;
     Request* request = nullptr;
     FileDisk* disk = nullptr;
-    uint64_t finished = 0;            // bytes of a read that are already there
-    std::vector<iovec> rest;          // what is still to be read
-    uint64_t zero_offset = 0;         // zeroing by writing, where fallocate cannot
+    uint64_t finished = 0;     // bytes of a read that are already there
+    std::vector<iovec> rest;   // what is still to be read
+    uint64_t zero_offset = 0;  // zeroing by writing, where fallocate cannot
   };
 
   static off_t at(const Request& request) { return static_cast<off_t>(request.offset); }
 
   void read(Request& request) {
-    const ssize_t n = nowait_ ? preadv2(fd_.get(), request.data, request.segments, at(request),
-                                        RWF_NOWAIT)
-                              : preadv(fd_.get(), request.data, request.segments, at(request));
+    const ssize_t n =
+        nowait_ ? preadv2(fd_.get(), request.data, request.segments, at(request), RWF_NOWAIT)
+                : preadv(fd_.get(), request.data, request.segments, at(request));
     if (n == static_cast<ssize_t>(request.length)) {
       bytes_backing_ += request.length;
       return request.done(request, 0);

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "blk/backend/memory.hpp"
 
-#include <sys/mman.h>
-
 #include <cstring>
+#include <sys/mman.h>
 
 #include <nlohmann/json.hpp>
 
@@ -28,21 +27,30 @@ class MemoryDisk final : public Disk {
     switch (request.op) {
       case Op::read:
         each(request, [&](uint64_t at, char* data, size_t n) {
-          if (const char* page = table_[at / k_page]) std::memcpy(data, page + at % k_page, n);
-          else std::memset(data, 0, n);
+          if (const char* page = table_[at / k_page])
+            std::memcpy(data, page + at % k_page, n);
+          else
+            std::memset(data, 0, n);
         });
         break;
       case Op::write:
         each(request, [&](uint64_t at, char* data, size_t n) {
-          if (char* page = page_for(at / k_page)) std::memcpy(page + at % k_page, data, n);
-          else error = ENOSPC;
+          if (char* page = page_for(at / k_page))
+            std::memcpy(page + at % k_page, data, n);
+          else
+            error = ENOSPC;
         });
         break;
       case Op::discard:
-      case Op::zero: clear(request); break;
-      case Op::map: map(request); break;
+      case Op::zero:
+        clear(request);
+        break;
+      case Op::map:
+        map(request);
+        break;
       case Op::flush:
-      case Op::cache: break;
+      case Op::cache:
+        break;
     }
     request.done(request, error);
   }
@@ -89,8 +97,10 @@ class MemoryDisk final : public Disk {
     const uint64_t end = request.offset + request.length;
     while (at < end) {
       const uint64_t n = std::min(end - at, k_page - at % k_page);
-      if (n == k_page && (request.flags & k_no_unmap) == 0) drop(at / k_page);
-      else if (char* page = table_[at / k_page]) std::memset(page + at % k_page, 0, n);
+      if (n == k_page && (request.flags & k_no_unmap) == 0)
+        drop(at / k_page);
+      else if (char* page = table_[at / k_page])
+        std::memset(page + at % k_page, 0, n);
       at += n;
     }
   }

@@ -35,8 +35,10 @@ class NbdDisk final : public Disk {
     geometry_.size = static_cast<uint64_t>(nbd_.nbd_get_size(handle_));
     geometry_.read_only = geometry_.read_only || nbd_.nbd_is_read_only(handle_) == 1;
     server_fua_ = nbd_.nbd_can_fua(handle_) == 1;
-    if (nbd_.nbd_can_trim(handle_) != 1) geometry_.discard = DiscardBehaviour::ignored;
-    else geometry_.discard = DiscardBehaviour::unspecified;  // NBD promises no more
+    if (nbd_.nbd_can_trim(handle_) != 1)
+      geometry_.discard = DiscardBehaviour::ignored;
+    else
+      geometry_.discard = DiscardBehaviour::unspecified;  // NBD promises no more
     can_map_ = nbd_.nbd_can_meta_context(handle_, k_context) == 1;
     can_zero_ = nbd_.nbd_can_zero(handle_) == 1;
     TRY(check_geometry(geometry_));
@@ -47,8 +49,8 @@ class NbdDisk final : public Disk {
   const Geometry& geometry() const override { return geometry_; }
 
   void submit(Request& request) override {
-    if (request.op == Op::cache || (request.op == Op::discard &&
-                                    geometry_.discard == DiscardBehaviour::ignored))
+    if (request.op == Op::cache ||
+        (request.op == Op::discard && geometry_.discard == DiscardBehaviour::ignored))
       return request.done(request, 0);
     if (request.op == Op::map && !can_map_) {
       request.extents->push_back({request.length, 0});
@@ -100,8 +102,10 @@ class NbdDisk final : public Disk {
     size_t at = 0;
     for (int i = 0; i < job.request->segments; ++i) {
       const iovec& segment = job.request->data[i];
-      if (gather) std::memcpy(job.bounce.data() + at, segment.iov_base, segment.iov_len);
-      else std::memcpy(segment.iov_base, job.bounce.data() + at, segment.iov_len);
+      if (gather)
+        std::memcpy(job.bounce.data() + at, segment.iov_base, segment.iov_len);
+      else
+        std::memcpy(segment.iov_base, job.bounce.data() + at, segment.iov_len);
       at += segment.iov_len;
     }
   }
@@ -123,22 +127,24 @@ class NbdDisk final : public Disk {
       case Op::zero:
         if (!can_zero_) {
           job.zeroes.assign(r.length, 0);
-          return nbd_.nbd_aio_pwrite(handle_, job.zeroes.data(), r.length, r.offset, done, flags) >= 0;
+          return nbd_.nbd_aio_pwrite(handle_, job.zeroes.data(), r.length, r.offset, done, flags) >=
+                 0;
         }
-        return nbd_.nbd_aio_zero(handle_, r.length, r.offset, done,
-                                 flags | ((r.flags & k_no_unmap) != 0 ? LIBNBD_CMD_FLAG_NO_HOLE : 0)) >= 0;
+        return nbd_.nbd_aio_zero(
+                   handle_, r.length, r.offset, done,
+                   flags | ((r.flags & k_no_unmap) != 0 ? LIBNBD_CMD_FLAG_NO_HOLE : 0)) >= 0;
       case Op::map: {
         const nbd_extent_callback extent = {got_extents, &job, nullptr};
         return nbd_.nbd_aio_block_status(handle_, r.length, r.offset, extent, done,
                                          (r.flags & k_one) != 0 ? LIBNBD_CMD_FLAG_REQ_ONE : 0) >= 0;
       }
-      case Op::cache: break;
+      case Op::cache:
+        break;
     }
     return false;
   }
 
-  static int got_extents(void* user, const char*, uint64_t, uint32_t* entries, size_t count,
-                         int*) {
+  static int got_extents(void* user, const char*, uint64_t, uint32_t* entries, size_t count, int*) {
     const Job& job = *static_cast<Job*>(user);
     uint64_t covered = 0;
     for (size_t i = 0; i + 1 < count && covered < job.request->length; i += 2) {

@@ -13,8 +13,8 @@
 namespace pv::blk {
 
 struct NbdOptions {
-  std::string socket;   // Unix socket, already listening
-  Geometry geometry;    // what we present; size is taken from the server
+  std::string socket;  // Unix socket, already listening
+  Geometry geometry;   // what we present; size is taken from the server
 };
 
 // Connects (blocking, 20 s at most). Code::unavailable without libnbd, Code::io when the server

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: MIT
-#include <fcntl.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <condition_variable>
 #include <csignal>
 #include <deque>
+#include <fcntl.h>
 #include <mutex>
+#include <sys/eventfd.h>
 #include <thread>
+#include <unistd.h>
 #include <vector>
 
 #include "blk/backend/async_io.hpp"
@@ -21,7 +20,8 @@ int64_t run(const AsyncCall& call) {
   int64_t result = -1;
   switch (call.kind) {
     case AsyncCall::readv:
-      result = preadv2(call.fd, call.data, call.segments, static_cast<off_t>(call.offset), call.mode);
+      result =
+          preadv2(call.fd, call.data, call.segments, static_cast<off_t>(call.offset), call.mode);
       break;
     case AsyncCall::writev:
       result =

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
-#include <liburing.h>
-#include <sys/eventfd.h>
-
 #include <cstdlib>
 #include <deque>
+#include <liburing.h>
+#include <sys/eventfd.h>
 
 #include "blk/backend/async_io.hpp"
 

@@ -30,11 +30,11 @@ Result<std::unique_ptr<Action>> make_error_action(const json& object) {
   const std::string name = value ? value->get<std::string>() : "EIO";
   const int error = errno_from_name(name);
   if (error == 0) {
-    const std::vector<std::string> usual = {"EIO",       "ENOSPC",    "EPERM",  "EROFS",  "EINVAL",
-                                            "ENOMEM",    "EOVERFLOW", "ENOTSUP", "ESHUTDOWN",
-                                            "ETIMEDOUT", "ENODEV",    "EBUSY"};
-    return fail(Error(Code::bad_rule, fmt::format("unknown errno '{}' (usual ones: {})", name,
-                                                  join(usual, " ")))
+    const std::vector<std::string> usual = {"EIO",       "ENOSPC",    "EPERM",     "EROFS",
+                                            "EINVAL",    "ENOMEM",    "EOVERFLOW", "ENOTSUP",
+                                            "ESHUTDOWN", "ETIMEDOUT", "ENODEV",    "EBUSY"};
+    return fail(Error(Code::bad_rule,
+                      fmt::format("unknown errno '{}' (usual ones: {})", name, join(usual, " ")))
                     .with("valid", usual));
   }
   return std::make_unique<ErrorAction>(error);

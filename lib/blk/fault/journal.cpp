@@ -6,7 +6,9 @@
 namespace pv::blk {
 namespace {
 
-std::string status_name(int error) { return error == 0 ? "OK" : errno_name(error); }
+std::string status_name(int error) {
+  return error == 0 ? "OK" : errno_name(error);
+}
 
 json to_json(const JournalEntry& entry) {
   json row = {{"n", entry.number},

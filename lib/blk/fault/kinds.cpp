@@ -10,15 +10,15 @@ namespace pv::blk {
 namespace {
 
 const KindRow k_kinds[] = {
-    {"error", "the request fails with an errno", "errno (a name, default EIO)",
-     "the errno itself", "one of eight codes, else EIO", make_error_action},
-    {"delay", "the request waits before it is looked at again", "delay_ms (number)",
-     "full", "full", make_delay_action},
+    {"error", "the request fails with an errno", "errno (a name, default EIO)", "the errno itself",
+     "one of eight codes, else EIO", make_error_action},
+    {"delay", "the request waits before it is looked at again", "delay_ms (number)", "full", "full",
+     make_delay_action},
 };
 
 struct Shorthand {
   const char* mode;
-  const char* op;    // nullptr: reads and writes
+  const char* op;  // nullptr: reads and writes
   const char* kind;
 };
 
@@ -31,15 +31,19 @@ constexpr int k_slow_ms = 50;
 
 }  // namespace
 
-std::span<const KindRow> fault_kinds() { return k_kinds; }
+std::span<const KindRow> fault_kinds() {
+  return k_kinds;
+}
 
 std::optional<json> shorthand_rule(std::string_view mode) {
   for (const Shorthand& row : k_shorthands) {
     if (mode != row.mode) continue;
     json ops = row.op ? json::array({row.op}) : json::array({"read", "write"});
     json action = {{"kind", row.kind}};
-    if (row.op) action["errno"] = "EIO";
-    else action["delay_ms"] = k_slow_ms;
+    if (row.op)
+      action["errno"] = "EIO";
+    else
+      action["delay_ms"] = k_slow_ms;
     return json{{"id", row.mode}, {"match", {{"op", ops}}}, {"do", action}};
   }
   return std::nullopt;

@@ -41,9 +41,10 @@ Result<uint32_t> parse_ops(const json& list) {
   for (const json& name : list) {
     Op op;
     if (!name.is_string() || !op_from_name(name.get<std::string>(), op))
-      return bad(fmt::format("match.op: unknown operation {} (read write flush discard zero map "
-                             "cache)",
-                             to_line(name)));
+      return bad(
+          fmt::format("match.op: unknown operation {} (read write flush discard zero map "
+                      "cache)",
+                      to_line(name)));
     ops |= 1U << static_cast<int>(op);
   }
   return ops == 0 ? ~0U : ops;
@@ -69,8 +70,8 @@ Result<std::vector<Range>> parse_ranges(const json& list, uint64_t disk_size) {
   std::vector<Range> merged;
   for (const Range& range : ranges) {
     if (!merged.empty() && range.offset <= merged.back().offset + merged.back().length)
-      merged.back().length = std::max(merged.back().length,
-                                      range.offset + range.length - merged.back().offset);
+      merged.back().length =
+          std::max(merged.back().length, range.offset + range.length - merged.back().offset);
     else
       merged.push_back(range);
   }
@@ -136,9 +137,9 @@ bool Match::covers(const Request& request) const {
   if ((ops & 1U << static_cast<int>(request.op)) == 0) return false;
   if (ranges.empty()) return true;
   if (request.op == Op::flush || request.length == 0) return false;
-  const auto after = std::upper_bound(
-      ranges.begin(), ranges.end(), request.offset + request.length - 1,
-      [](uint64_t at, const Range& range) { return at < range.offset; });
+  const auto after =
+      std::upper_bound(ranges.begin(), ranges.end(), request.offset + request.length - 1,
+                       [](uint64_t at, const Range& range) { return at < range.offset; });
   if (after == ranges.begin()) return false;
   const Range& last = *std::prev(after);
   return last.offset + last.length > request.offset;
@@ -180,13 +181,18 @@ bool Rule::take(const Request& request) {
 json Rule::definition() const {
   json ops = json::array();
   for (int i = 0; i < k_op_count; ++i)
-    if (match_.ops != ~0U && (match_.ops & 1U << i) != 0) ops.push_back(op_name(static_cast<Op>(i)));
+    if (match_.ops != ~0U && (match_.ops & 1U << i) != 0)
+      ops.push_back(op_name(static_cast<Op>(i)));
   json ranges = json::array();
   for (const Range& range : match_.ranges) ranges.push_back({range.offset, range.length});
-  json when = {{"after", when_.after}, {"every", when_.every}, {"times", nullptr},
-               {"probability", when_.probability}, {"seed", std::to_string(when_.seed)}};
+  json when = {{"after", when_.after},
+               {"every", when_.every},
+               {"times", nullptr},
+               {"probability", when_.probability},
+               {"seed", std::to_string(when_.seed)}};
   if (when_.times) when["times"] = *when_.times;
-  return {{"match", {{"op", ops}, {"ranges", ranges}}}, {"when", when}, {"do", action_->describe()}};
+  return {
+      {"match", {{"op", ops}, {"ranges", ranges}}}, {"when", when}, {"do", action_->describe()}};
 }
 
 json Rule::to_json() const {

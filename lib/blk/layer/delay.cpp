@@ -42,7 +42,9 @@ class Delay final : public Forward {
 
 }  // namespace
 
-std::span<const ParamSpec> delay_params() { return k_params; }
+std::span<const ParamSpec> delay_params() {
+  return k_params;
+}
 
 Result<std::unique_ptr<Disk>> make_delay(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                          const Env& env) {

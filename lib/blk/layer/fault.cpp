@@ -100,16 +100,16 @@ class FaultLayer final : public Forward {
 
   void after_io(Flight& flight, int error) {
     flight.error = error;
-    if (error == 0 && last_serial_ > flight.decided)
-      apply(flight, Stage::outcome, flight.decided);
+    if (error == 0 && last_serial_ > flight.decided) apply(flight, Stage::outcome, flight.decided);
     finish(flight);
   }
 
   // Asks every rule of one stage that is newer than `newer_than`; the first outcome decides.
   void apply(Flight& flight, Stage stage, uint64_t newer_than) {
     for (Rule& rule : rules_) {
-      if (rule.stage() != stage || rule.serial <= newer_than || !rule.take(*flight.parent)) continue;
-      flight.phase = newer_than != 0                  ? Phase::after_io
+      if (rule.stage() != stage || rule.serial <= newer_than || !rule.take(*flight.parent))
+        continue;
+      flight.phase = newer_than != 0                 ? Phase::after_io
                      : rule.serial <= flight.arrived ? Phase::before
                                                      : Phase::after_delay;
       flight.acting = &rule;
@@ -168,16 +168,17 @@ class FaultLayer final : public Forward {
     json cleared = json::array();
     std::vector<Rule> kept;
     for (Rule& rule : rules_) {
-      if (id.empty() || rule.id == id) cleared.push_back(rule.to_json());
-      else kept.push_back(std::move(rule));
+      if (id.empty() || rule.id == id)
+        cleared.push_back(rule.to_json());
+      else
+        kept.push_back(std::move(rule));
     }
     rules_ = std::move(kept);
     if (!id.empty() && cleared.empty()) {
       std::vector<std::string> known;
       for (const Rule& rule : rules_) known.push_back(rule.id);
-      return fail(Error(Code::no_such_rule,
-                        fmt::format("no rule '{}' on this disk (rules: {})", id,
-                                    known.empty() ? "none" : join(known, " ")))
+      return fail(Error(Code::no_such_rule, fmt::format("no rule '{}' on this disk (rules: {})", id,
+                                                        known.empty() ? "none" : join(known, " ")))
                       .with("valid", known));
     }
     return json{{"cleared", cleared}};
@@ -190,8 +191,8 @@ class FaultLayer final : public Forward {
   }
 
   Result<json> read_journal(const json& request) const {
-    const uint64_t max = std::min<uint64_t>(get_u64(request, "max", k_max_journal_reply),
-                                            k_max_journal_reply);
+    const uint64_t max =
+        std::min<uint64_t>(get_u64(request, "max", k_max_journal_reply), k_max_journal_reply);
     return json{{"events", journal_.read(get_u64(request, "since"), max)},
                 {"last", journal_.last()},
                 {"dropped", journal_.dropped()}};
@@ -216,7 +217,9 @@ class FaultLayer final : public Forward {
 
 }  // namespace
 
-std::span<const ParamSpec> fault_params() { return {}; }
+std::span<const ParamSpec> fault_params() {
+  return {};
+}
 
 Result<std::unique_ptr<Disk>> make_fault(std::unique_ptr<Disk> lower, const LayerSpec&,
                                          const Env& env) {

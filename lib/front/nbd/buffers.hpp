@@ -22,8 +22,8 @@ class Buffers {
   void give(char* buffer, size_t size);
 
  private:
-  static constexpr size_t k_classes = 15;              // 4 KiB … 64 MiB
-  static constexpr size_t k_keep_bytes = 8 << 20;      // of each class at most so much is kept
+  static constexpr size_t k_classes = 15;          // 4 KiB … 64 MiB
+  static constexpr size_t k_keep_bytes = 8 << 20;  // of each class at most so much is kept
   static size_t class_of(size_t size);
   static size_t bytes_of(size_t index) { return size_t{4096} << index; }
   std::vector<char*> free_[k_classes];

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "front/nbd/connection.hpp"
 
-#include <sys/socket.h>
-
 #include <limits>
+#include <sys/socket.h>
 
 #include "blk/checked.hpp"
 #include "blk/wire.hpp"
@@ -13,9 +12,9 @@ namespace pv::nbd {
 namespace {
 
 constexpr size_t k_input_size = 256 << 10;
-constexpr size_t k_small = 64;                   // room of a reply without data
-constexpr size_t k_send_at = 1 << 20;            // a batch is sent early when it is this large
-constexpr size_t k_max_backlog = 64 << 20;       // answers plus requests in flight, per connection
+constexpr size_t k_small = 64;              // room of a reply without data
+constexpr size_t k_send_at = 1 << 20;       // a batch is sent early when it is this large
+constexpr size_t k_max_backlog = 64 << 20;  // answers plus requests in flight, per connection
 constexpr size_t k_max_jobs = 4096;
 constexpr int k_max_iov = 256;
 constexpr size_t k_read_header = k_chunk_header_size + 8;
@@ -23,38 +22,66 @@ constexpr size_t k_max_status_extents = 2048;
 
 bool command_op(uint16_t command, blk::Op& op) {
   switch (command) {
-    case k_cmd_read: op = blk::Op::read; return true;
-    case k_cmd_write: op = blk::Op::write; return true;
-    case k_cmd_flush: op = blk::Op::flush; return true;
-    case k_cmd_trim: op = blk::Op::discard; return true;
-    case k_cmd_cache: op = blk::Op::cache; return true;
-    case k_cmd_write_zeroes: op = blk::Op::zero; return true;
-    case k_cmd_block_status: op = blk::Op::map; return true;
-    default: return false;
+    case k_cmd_read:
+      op = blk::Op::read;
+      return true;
+    case k_cmd_write:
+      op = blk::Op::write;
+      return true;
+    case k_cmd_flush:
+      op = blk::Op::flush;
+      return true;
+    case k_cmd_trim:
+      op = blk::Op::discard;
+      return true;
+    case k_cmd_cache:
+      op = blk::Op::cache;
+      return true;
+    case k_cmd_write_zeroes:
+      op = blk::Op::zero;
+      return true;
+    case k_cmd_block_status:
+      op = blk::Op::map;
+      return true;
+    default:
+      return false;
   }
 }
 
 uint16_t allowed_flags(blk::Op op) {
   switch (op) {
-    case blk::Op::read: return k_cmd_flag_df | k_cmd_flag_fua;
-    case blk::Op::zero: return k_cmd_flag_fua | k_cmd_flag_no_hole;
-    case blk::Op::map: return k_cmd_flag_req_one | k_cmd_flag_fua;
-    default: return k_cmd_flag_fua;
+    case blk::Op::read:
+      return k_cmd_flag_df | k_cmd_flag_fua;
+    case blk::Op::zero:
+      return k_cmd_flag_fua | k_cmd_flag_no_hole;
+    case blk::Op::map:
+      return k_cmd_flag_req_one | k_cmd_flag_fua;
+    default:
+      return k_cmd_flag_fua;
   }
 }
 
 // The number on the wire for an errno of ours; the same table that the journal records.
 uint32_t wire_error(blk::Op op, int error) {
   switch (blk::delivered(blk::Front::nbd, op, error)) {
-    case 0: return 0;
-    case EPERM: return k_eperm;
-    case ENOMEM: return k_enomem;
-    case EINVAL: return k_einval;
-    case ENOSPC: return k_enospc;
-    case EOVERFLOW: return k_eoverflow;
-    case ENOTSUP: return k_enotsup;
-    case ESHUTDOWN: return k_eshutdown;
-    default: return k_eio;
+    case 0:
+      return 0;
+    case EPERM:
+      return k_eperm;
+    case ENOMEM:
+      return k_enomem;
+    case EINVAL:
+      return k_einval;
+    case ENOSPC:
+      return k_enospc;
+    case EOVERFLOW:
+      return k_eoverflow;
+    case ENOTSUP:
+      return k_enotsup;
+    case ESHUTDOWN:
+      return k_eshutdown;
+    default:
+      return k_eio;
   }
 }
 
@@ -266,15 +293,20 @@ void Connection::begin(uint16_t command, uint16_t flags, uint64_t cookie, uint64
   payload_job_ = job;
 }
 
-void Connection::submit(Job* job) { shared_.disk.submit(job->request); }
+void Connection::submit(Job* job) {
+  shared_.disk.submit(job->request);
+}
 
 void Connection::finished(Job& job, int error) {
   const blk::Op op = job.request.op;
   shared_.counters.completed(op, job.request.length, error);
   if (socket_) {
-    if (op == blk::Op::read) answer_read(job, error);
-    else if (op == blk::Op::map && error == 0) answer_map(job);
-    else answer_status(job, error);
+    if (op == blk::Op::read)
+      answer_read(job, error);
+    else if (op == blk::Op::map && error == 0)
+      answer_map(job);
+    else
+      answer_status(job, error);
   }
   release(job);
   if (!in_batch_) turn_later();
@@ -318,7 +350,8 @@ void Connection::answer_status(Job& job, int error) {
   if (start == nullptr) return;
   const uint32_t code = wire_error(job.request.op, error);
   size_t size = k_simple_reply_size;
-  if (handshake_.structured() && (job.request.op == blk::Op::read || job.request.op == blk::Op::map)) {
+  if (handshake_.structured() &&
+      (job.request.op == blk::Op::read || job.request.op == blk::Op::map)) {
     char* p = chunk_header(start, k_reply_done, k_reply_error, job.cookie, 6);
     put16(put32(p, code), 0);
     size = k_chunk_header_size + 6;

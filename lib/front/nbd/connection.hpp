@@ -56,7 +56,7 @@ class Connection {
   struct Reply {
     char* data;
     size_t size;
-    char* buffer;        // given back when sent, with buffer_size
+    char* buffer;  // given back when sent, with buffer_size
     size_t buffer_size;
   };
 
@@ -95,7 +95,7 @@ class Connection {
   size_t input_end_ = 0;
   Job* payload_job_ = nullptr;  // a write whose data has not arrived in full
   size_t payload_have_ = 0;
-  uint64_t skip_ = 0;           // data of a refused write, to be read and thrown away
+  uint64_t skip_ = 0;  // data of a refused write, to be read and thrown away
 
   std::vector<Reply> replies_;
   size_t replies_sent_ = 0;
@@ -103,8 +103,8 @@ class Connection {
   size_t flight_bytes_ = 0;
   bool in_batch_ = false;
   bool turn_posted_ = false;
-  bool closing_ = false;        // reads no more
-  bool blocked_ = false;        // the socket takes no more output for now
+  bool closing_ = false;  // reads no more
+  bool blocked_ = false;  // the socket takes no more output for now
   uint32_t interest_ = EPOLLIN;
 };
 

@@ -173,12 +173,13 @@ void Handshake::meta_context(uint32_t option, std::string_view data) {
   for (uint32_t i = 0; i < count; ++i) {
     std::string_view query;
     if (!reader.string(query)) return reply(option, k_rep_err_invalid, "malformed query");
-    wanted = wanted || query == k_context ||
-             (option == k_opt_list_meta_context && query == "base:");
+    wanted =
+        wanted || query == k_context || (option == k_opt_list_meta_context && query == "base:");
   }
   if (reader.left() != 0) return reply(option, k_rep_err_invalid, "trailing data");
   if (option == k_opt_set_meta_context) base_allocation_ = wanted;
-  if (wanted) reply(option, k_rep_meta_context, be32(k_base_allocation_id) + std::string(k_context));
+  if (wanted)
+    reply(option, k_rep_meta_context, be32(k_base_allocation_id) + std::string(k_context));
   reply(option, k_rep_ack);
 }
 

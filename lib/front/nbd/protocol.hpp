@@ -2,15 +2,14 @@
 // Numbers of the NBD protocol (NetworkBlockDevice/nbd, doc/proto.md) and big-endian access.
 #pragma once
 
-#include <endian.h>
-
 #include <cstdint>
 #include <cstring>
+#include <endian.h>
 
 namespace pv::nbd {
 
-constexpr uint64_t k_magic = 0x4e42444d41474943;           // "NBDMAGIC"
-constexpr uint64_t k_option_magic = 0x49484156454f5054;    // "IHAVEOPT"
+constexpr uint64_t k_magic = 0x4e42444d41474943;         // "NBDMAGIC"
+constexpr uint64_t k_option_magic = 0x49484156454f5054;  // "IHAVEOPT"
 constexpr uint64_t k_option_reply_magic = 0x0003e889045565a9;
 constexpr uint32_t k_request_magic = 0x25609513;
 constexpr uint32_t k_simple_reply_magic = 0x67446698;
@@ -40,7 +39,12 @@ enum OptionReply : uint32_t {
   k_rep_err_too_big = 0x80000009,
 };
 
-enum Info : uint16_t { k_info_export = 0, k_info_name = 1, k_info_description = 2, k_info_block_size = 3 };
+enum Info : uint16_t {
+  k_info_export = 0,
+  k_info_name = 1,
+  k_info_description = 2,
+  k_info_block_size = 3
+};
 
 enum TransmissionFlag : uint16_t {
   k_has_flags = 1 << 0,

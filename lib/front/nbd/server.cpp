@@ -8,9 +8,8 @@
 namespace pv::nbd {
 
 Server::Server(Loop& loop, Fd listener, blk::Disk& disk, blk::Counters& counters, Export exported)
-    : export_(std::move(exported)),
-      listener_(std::move(listener)),
-      shared_{loop, disk, counters, export_, {}, false} {}
+    : export_(std::move(exported)), listener_(std::move(listener)), shared_{loop,    disk, counters,
+                                                                            export_, {},   false} {}
 
 Server::~Server() {
   if (listener_) shared_.loop.unwatch(listener_.get());

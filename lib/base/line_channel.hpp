@@ -13,7 +13,7 @@
 #include "base/fd.hpp"
 #include "base/loop.hpp"
 
-namespace pv::vm {
+namespace pv {
 
 // Longest line that a peer may send: qemu-ga caps the output of a command at 16 MiB per stream,
 // which is 21.4 MiB of base64 each.
@@ -78,4 +78,4 @@ class LineChannel {
 // Connects without waiting: an empty Fd when nobody listens (yet).
 Fd try_connect(const std::string& path);
 
-}  // namespace pv::vm
+}  // namespace pv

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "vm/line_channel.hpp"
+#include "base/line_channel.hpp"
 
 #include <cerrno>
 #include <cstring>
@@ -8,7 +8,7 @@
 
 #include "base/socket.hpp"
 
-namespace pv::vm {
+namespace pv {
 
 bool LineBuffer::feed(std::string_view bytes) {
   data_.append(bytes);
@@ -124,4 +124,4 @@ Fd try_connect(const std::string& path) {
   return fd;
 }
 
-}  // namespace pv::vm
+}  // namespace pv

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "vm/control.hpp"
+#include "base/control.hpp"
 
 #include <sys/socket.h>
 #include <unistd.h>
@@ -9,7 +9,7 @@
 #include "base/socket.hpp"
 #include "base/text.hpp"
 
-namespace pv::vm {
+namespace pv {
 namespace {
 
 constexpr size_t k_max_connections = 512;
@@ -90,4 +90,4 @@ void ControlServer::reply(ConnectionId id, uint64_t request, Result<json> result
   });
 }
 
-}  // namespace pv::vm
+}  // namespace pv

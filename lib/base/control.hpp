@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// The supervisor's control socket: one JSON request per line, one JSON reply per line, in order.
-// A connection may have one request at work; what it sends meanwhile waits in its socket buffer
-// bound. Only processes of our own user are heard. Runs on the supervisor's loop.
+// A control socket, as VM supervisors and disk servers have one: one JSON request per line, one
+// JSON reply per line, in order. A connection may have one request at work; what it sends meanwhile
+// waits in its socket buffer bound. Only processes of our own user are heard. Runs on one Loop's
+// thread.
 #pragma once
 
 #include <deque>
@@ -11,10 +12,10 @@
 #include <string>
 
 #include "base/json_fwd.hpp"
+#include "base/line_channel.hpp"
 #include "base/result.hpp"
-#include "vm/line_channel.hpp"
 
-namespace pv::vm {
+namespace pv {
 
 class ControlServer {
  public:
@@ -56,4 +57,4 @@ class ControlServer {
   uint64_t last_request_ = 0;
 };
 
-}  // namespace pv::vm
+}  // namespace pv

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+# What the BATS files share: a run directory and a working directory of its own for each test, and
+# a teardown that closes everything and fails the test when anything of it is left.
+#
+#   load helper
+#   setup() { pv_setup; }
+#   teardown() { pv_teardown; }
+
+bats_require_minimum_version 1.5.0
+bats_load_library bats-support
+bats_load_library bats-assert
+
+pv_setup() {
+  # Short, because socket paths below it must stay under 108 bytes.
+  PV_T=$(mktemp -d "${PV_TMP:-/tmp}/t.XXXXXX")
+  export PV_T PV_RUN_DIR="$PV_T/run"
+  unset PV_SCOPE XDG_RUNTIME_DIR PV_NO_IO_URING PV_QSD
+  mkdir "$PV_T/w"
+  cd "$PV_T/w" || return 1
+}
+
+# Processes that were started with this test's run directory in their environment.
+pv_processes() {
+  local environ pid
+  for environ in $(env -u PV_RUN_DIR grep -lsaF "PV_RUN_DIR=$PV_T/run" /proc/[0-9]*/environ); do
+    pid=${environ#/proc/}
+    pid=${pid%/environ}
+    case $(ps -o stat= -p "$pid" 2>/dev/null) in '' | Z*) ;; *) echo "$pid" ;; esac
+  done
+}
+
+pv_close_all() {
+  command -v pv-vm >/dev/null && [ -e "$PV_RUN_DIR/idx" ] &&
+    pv-vm list --all </dev/null 2>/dev/null | jq -r '.vm | "\(.scope) \(.name)"' |
+    while read -r scope name; do
+      pv-vm close --scope "$scope" "$name" </dev/null >/dev/null 2>&1
+    done
+  [ -e "$PV_RUN_DIR/idx" ] &&
+    pv-disk list --all </dev/null 2>/dev/null |
+    jq -r '.disk | "\(.scope) \(if .vm then .vm + "/" else "" end)\(.id)"' |
+    while read -r scope name; do
+      pv-disk close --force --scope "$scope" "$name" </dev/null >/dev/null 2>&1
+    done
+  return 0
+}
+
+pv_teardown() {
+  local left='' pid status=0 round
+  cd / || return 1
+  export PV_RUN_DIR="$PV_T/run"
+  pv_close_all
+  # What was told to end may take a moment to be gone.
+  for round in {1..60}; do
+    left=$(pv_processes)
+    [ -z "$left" ] && break
+    sleep 0.05
+  done
+  for pid in $left; do
+    echo "left running: $pid $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null)"
+    kill -KILL "$pid" 2>/dev/null
+    status=1
+  done
+  if [ -n "$(ls -A "$PV_RUN_DIR/obj" 2>/dev/null)" ]; then
+    echo "left behind: $(find "$PV_RUN_DIR/obj" "$PV_RUN_DIR/idx" -mindepth 1)"
+    status=1
+  fi
+  rm -rf "$PV_T"
+  return "$status"
+}
+
+# ok COMMAND…: it succeeds and says nothing on stderr; stdout is in $output.
+ok() {
+  run --separate-stderr "$@"
+  [ "$status" -eq 0 ] && [ -z "$stderr" ] && return 0
+  batslib_print_kv_single 8 command "$*" status "$status" stdout "$output" stderr "$stderr" |
+    batslib_decorate 'expected success without a word on stderr' | fail
+}
+
+# expect_error CODE CLASS COMMAND…: one clear line on stderr, an error document with that code on
+# stdout, that exit class. Stdin is empty unless the command makes its own.
+expect_error() {
+  local code=$1 class=$2
+  shift 2
+  run --separate-stderr "$@" </dev/null
+  if [ "$status" -eq "$class" ] && [ "${#stderr_lines[@]}" -eq 1 ] &&
+    jq -se --arg code "$code" \
+      'last | .v == 1 and .error.code == $code and (.error.message | length > 0)' \
+      <<<"$output" >/dev/null; then
+    return 0
+  fi
+  batslib_print_kv_single 8 command "$*" wanted "$code, exit $class, one line" status "$status" \
+    stdout "$output" stderr "$stderr" | batslib_decorate 'not that error' | fail
+}
+
+# has JQ_FILTER [DOCUMENT]: the filter is true of $output's last document (or of the one given).
+has() {
+  jq -se "last | $1" <<<"${2-$output}" >/dev/null && return 0
+  batslib_print_kv_single 8 filter "$1" document "${2-$output}" |
+    batslib_decorate 'not true of the document' | fail
+}
+
+# serve ID FLAGS…: a disk without a VM.
+serve() {
+  pv-disk serve "$@" </dev/null >/dev/null
+}
+
+uri() { printf 'nbd+unix:///?socket=%s' "$(sock "$1")"; }
+sock() { pv-disk info "$1" -o control </dev/null | sed 's/ctl\.sock$/nbd.sock/'; }
+
+# qio ID COMMAND…: qemu-io on our server, write-back caching so that only asked-for flushes happen.
+qio() {
+  local id=$1 args=() command
+  shift
+  for command in "$@"; do args+=(-c "$command"); done
+  qemu-io -f raw -t writeback "${args[@]}" "$(uri "$id")"
+}
+
+# random_file NAME BYTES
+random_file() { head -c "$2" /dev/urandom >"$1"; }
+
+# since_ms START_NS: whole milliseconds since `date +%s%N` printed START_NS.
+since_ms() { echo $((($(date +%s%N) - $1) / 1000000)); }
+
+# need_guest: for tests that boot a VM. `make check` builds the guest beforehand.
+need_guest() {
+  pv-vm guest info </dev/null >/dev/null 2>&1 || skip "no guest image; run: pv-vm guest build"
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT
+// If this fails, VMs start with the wrong devices: disks out of order, paths cut at a comma, a
+// guest command line that is not the one that was asked for.
+#include <algorithm>
+
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+#include "base/text.hpp"
+#include "vm/argv.hpp"
+
+using namespace pv;
+using namespace pv::vm;
+
+namespace {
+
+Machine machine() {
+  Machine m;
+  m.name = "v";
+  m.dir = "/run/obj/1";
+  m.accel = "tcg";
+  m.profile.name = "tiny";
+  m.profile.kernel = "/k";
+  m.profile.initrd = "/i";
+  m.profile.cmdline = "console=ttyS0";
+  m.qemu = {"/usr/bin/qemu", "7.2", true, true};
+  return m;
+}
+
+// The words that follow each occurrence of `option`.
+std::vector<std::string> values(const std::vector<std::string>& argv, const std::string& option) {
+  std::vector<std::string> out;
+  for (size_t i = 0; i + 1 < argv.size(); ++i)
+    if (argv[i] == option) out.push_back(argv[i + 1]);
+  return out;
+}
+
+size_t count_with(const std::vector<std::string>& words, const std::string& part) {
+  return static_cast<size_t>(std::count_if(words.begin(), words.end(), [&](const auto& word) {
+    return word.find(part) != std::string::npos;
+  }));
+}
+
+}  // namespace
+
+TEST_CASE("argv: the essentials") {
+  const auto argv = build_argv(machine());
+  CHECK(argv[0] == "/usr/bin/qemu");
+  CHECK(values(argv, "-kernel") == std::vector<std::string>{"/k"});
+  CHECK(values(argv, "-initrd") == std::vector<std::string>{"/i"});
+  CHECK(values(argv, "-m") == std::vector<std::string>{"256M"});
+  CHECK(values(argv, "-append") == std::vector<std::string>{"console=ttyS0 pv.name=v"});
+  CHECK(values(argv, "-accel") == std::vector<std::string>{"tcg,thread=multi"});
+  CHECK(values(argv, "-mon").size() == 2);
+  CHECK(values(argv, "-sandbox").size() == 1);
+  CHECK(values(argv, "-blockdev").empty());
+  CHECK(std::find(argv.begin(), argv.end(), "-no-reboot") == argv.end());
+}
+
+TEST_CASE("argv: what QEMU or the host cannot do is left out") {
+  Machine m = machine();
+  m.qemu.sandbox = false;
+  m.qemu.qboot = false;
+  m.accel = "kvm";
+  const auto argv = build_argv(m);
+  CHECK(values(argv, "-sandbox").empty());
+  CHECK(values(argv, "-bios").empty());
+  CHECK(values(argv, "-cpu") == std::vector<std::string>{"host"});
+}
+
+TEST_CASE("argv: a command line that was given is used to the letter") {
+  Machine m = machine();
+  m.config.cmdline = "a=1";
+  CHECK(kernel_cmdline(m) == "a=1");
+  m.config.cmdline_append = "b=2";
+  CHECK(kernel_cmdline(m) == "a=1 b=2");
+  m.config.cmdline = "";
+  CHECK(kernel_cmdline(m) == "b=2");
+  m.config.cmdline.reset();
+  CHECK(kernel_cmdline(m) == "console=ttyS0 pv.name=v b=2");
+}
+
+TEST_CASE("argv: commas in paths are doubled") {
+  Machine m = machine();
+  m.dir = "/a,b";
+  CHECK(count_with(values(build_argv(m), "-chardev"), "path=/a,,b/") == 4);
+}
+
+TEST_CASE("argv: options win over the profile, extra arguments come last") {
+  Machine m = machine();
+  m.profile.qemu_args = {"-first"};
+  m.config.qemu_args = {"-second", "x y"};
+  m.config.memory_bytes = uint64_t{512} << 20;
+  m.config.cpus = 4;
+  const auto argv = build_argv(m);
+  CHECK(values(argv, "-m") == std::vector<std::string>{"512M"});
+  CHECK(values(argv, "-smp") == std::vector<std::string>{"4"});
+  const std::vector<std::string> last(argv.end() - 3, argv.end());
+  CHECK(last == std::vector<std::string>{"-first", "-second", "x y"});
+}
+
+TEST_CASE("argv: disks keep their order, each on a port of its own") {
+  Machine m = machine();
+  for (const char* id : {"vda", "vdb", "third"}) {
+    DiskSpec disk;
+    disk.id = disk.serial = id;
+    disk.socket = std::string("/s/") + id + ",\"odd\".sock";
+    m.disks.push_back(disk);
+  }
+  m.disks[1].read_only = true;
+  m.disks[2].sector_size = 4096;
+  const auto argv = build_argv(m);
+  const auto nodes = values(argv, "-blockdev");
+  REQUIRE(nodes.size() == 3);
+  for (size_t slot = 0; slot < 3; ++slot) {
+    const json node = json::parse(nodes[slot]);
+    CHECK(node["node-name"] == node_name(slot));
+    CHECK(node["server"]["path"] == m.disks[slot].socket);
+    CHECK(node["read-only"] == (slot == 1));
+    const json device = device_arguments(m.disks[slot], slot);
+    CHECK(device["bus"] == fmt::format("rp{}", slot));
+    CHECK(device["werror"] == "report");
+    CHECK(device["rerror"] == "report");
+    CHECK(count_with(values(argv, "-device"), to_line(device)) == 1);
+  }
+  // A physical sector is never smaller than a logical one: QEMU refuses that.
+  CHECK(device_arguments(m.disks[2], 2)["physical_block_size"] == 4096);
+  CHECK(count_with(values(argv, "-device"), "pcie-root-port") == port_count(3));
+}
+
+TEST_CASE("argv: there are always spare ports, and no address is used twice") {
+  for (size_t disks = 0; disks <= k_max_cold_disks; ++disks) {
+    CHECK(port_count(disks) >= disks + k_spare_ports);
+    CHECK(port_count(disks) <= k_max_ports);
+  }
+  Machine m = machine();
+  m.disks.resize(k_max_cold_disks);
+  std::vector<std::string> addresses;
+  for (const std::string& device : values(build_argv(m), "-device"))
+    if (device.rfind("pcie-root-port", 0) == 0)
+      addresses.push_back(device.substr(device.find("addr=")));
+  std::sort(addresses.begin(), addresses.end());
+  CHECK(std::adjacent_find(addresses.begin(), addresses.end()) == addresses.end());
+}
+
+TEST_CASE("argv: a disk's state becomes a spec, bad serials are refused") {
+  const auto spec = disk_spec({{"id", "vda"}, {"sector_size", 4096}}, "/s");
+  REQUIRE(spec);
+  CHECK(spec->serial == "vda");
+  CHECK(spec->physical_sector_size == 4096);
+  const auto cut = disk_spec({{"id", std::string(64, 'x')}}, "/s");
+  REQUIRE(cut);
+  CHECK(cut->serial.size() == k_max_serial);
+  const auto bad = disk_spec({{"id", "vda"}, {"serial", std::string(21, 's')}}, "/s");
+  REQUIRE_FALSE(bad);
+  CHECK(bad.error().code == Code::invalid);
+  CHECK_FALSE(disk_spec(json::object(), "/s"));
+}
