@@ -60,7 +60,8 @@ Result<int> act(cli::Context& context, const Options& options) {
   TRY_ASSIGN(const VmTarget at, find_target(context, options.vm));
   const std::string id = options.id.empty() ? "attached-" + at.vm.name : options.id;
   TRY(check_name("disk", id));
-  TRY_ASSIGN(const serve::Spec spec, spec_from(context, options.spec, id));
+  TRY_ASSIGN(serve::Spec spec, spec_from(context, options.spec));
+  TRY(serve::complete(spec, id));
   TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
   TRY_ASSIGN(const LockFile lock, vm::lock_vm(at.vm, deadline));
   TRY_ASSIGN(json vm_state, at.vm.load());

@@ -47,6 +47,7 @@ Result<> close_one(cli::Context& context, const RunDir& run, const Object& disk,
   TRY(serve::close_disk(run, disk));
   if (!document) document = json{{"id", disk.name}};
   (*document)["state"] = "closed";
+  (*document)["closed"] = true;
   context.document()["disk"] = *document;
   return context.emit();
 }

@@ -40,8 +40,7 @@ void add_spec_flags(cli::Verb& verb, SpecFlags& flags) {
   verb.flag("--read-only", flags.read_only, "Refuse every change");
 }
 
-Result<serve::Spec> spec_from(cli::Context& context, const SpecFlags& flags,
-                              const std::string& id) {
+Result<serve::Spec> spec_from(cli::Context& context, const SpecFlags& flags) {
   serve::Spec spec;
   if (flags.source.any()) {
     TRY(serve::set_source(spec, flags.source));
@@ -68,7 +67,6 @@ Result<serve::Spec> spec_from(cli::Context& context, const SpecFlags& flags,
   spec.layers = flags.layers;
   spec.read_only = flags.read_only;
   spec.no_fault = flags.no_fault;
-  TRY(serve::complete(spec, id));
   return spec;
 }
 

@@ -101,6 +101,9 @@ Result<int> write(cli::Context& context, const Options& options) {
   TRY_ASSIGN(Opened disk, open_disk(context, options.disk));
   TRY_ASSIGN(ByteRange range, range_from(options.range, disk.sector_size));
   TRY_ASSIGN(const std::string bytes, payload(context, options, range));
+  if (range.length && *range.length != bytes.size())
+    return fail(Code::usage,
+                fmt::format("there are {} bytes to write, not {}", bytes.size(), *range.length));
   TRY(check_range(disk, range.offset, bytes.size()));
   const uint64_t tail = (range.offset + bytes.size()) % disk.sector_size;
   if (options.strict && (tail != 0 || range.offset % disk.sector_size != 0))

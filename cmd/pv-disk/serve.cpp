@@ -17,9 +17,8 @@ struct Options {
 };
 
 // "t" for /tmp/t.img; "disk" where nothing better can be made of it.
-std::string id_of(const serve::SourceFlags& source) {
-  const std::string& path = source.image.empty() ? source.template_path : source.image;
-  std::string stem = path.substr(path.find_last_of('/') + 1);
+std::string id_of(const serve::Spec& spec) {
+  std::string stem = spec.path.substr(spec.path.find_last_of('/') + 1);
   stem = stem.substr(0, stem.find('.'));
   return check_name("disk", stem) ? stem : "disk";
 }
@@ -37,9 +36,10 @@ Result<> serve_here(cli::Context& context, const Object& disk, const serve::Spec
 }
 
 Result<int> act(cli::Context& context, const Options& options) {
-  const std::string id = options.id.empty() ? id_of(options.spec.source) : options.id;
+  TRY_ASSIGN(serve::Spec spec, spec_from(context, options.spec));
+  const std::string id = options.id.empty() ? id_of(spec) : options.id;
   TRY(check_name("disk", id));
-  TRY_ASSIGN(const serve::Spec spec, spec_from(context, options.spec, id));
+  TRY(serve::complete(spec, id));
   TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
   TRY_ASSIGN(const RunDir run, context.run_dir());
   TRY_ASSIGN(const Object disk, run.create("disk", "", id));

@@ -34,8 +34,9 @@ struct SpecFlags {
   bool no_fault = false;
 };
 void add_spec_flags(cli::Verb& verb, SpecFlags& flags);
-// The spec; with no source flag, the source of the input document's disk.
-Result<serve::Spec> spec_from(cli::Context& context, const SpecFlags& flags, const std::string& id);
+// The spec, still without what depends on the disk's id (serve::complete); with no source flag, the
+// source of the input document's disk.
+Result<serve::Spec> spec_from(cli::Context& context, const SpecFlags& flags);
 
 // A range of bytes, given in sectors or in bytes.
 struct RangeFlags {

@@ -74,7 +74,7 @@ Result<int> kinds(cli::Context& context) {
     if (auto rule = blk::shorthand_rule(mode))
       TRY(context.emit(
           {{"v", cli::k_document_version},
-           {"kind", {{"name", mode}, {"does", "shorthand"}, {"keys", "-"}, {"rule", *rule}}}}));
+           {"kind", {{"name", mode}, {"does", "shorthand"}, {"keys", nullptr}, {"rule", *rule}}}}));
   return 0;
 }
 

@@ -54,9 +54,10 @@ constexpr CodeRow k_codes[] = {
 };
 
 // Second names of one number, of which glibc knows only the other.
-constexpr std::pair<std::string_view, int> k_aliases[] = {
-    {"ENOTSUP", ENOTSUP}, {"EOPNOTSUPP", EOPNOTSUPP}, {"EWOULDBLOCK", EWOULDBLOCK},
-    {"EDEADLOCK", EDEADLOCK}};
+constexpr std::pair<std::string_view, int> k_aliases[] = {{"ENOTSUP", ENOTSUP},
+                                                          {"EOPNOTSUPP", EOPNOTSUPP},
+                                                          {"EWOULDBLOCK", EWOULDBLOCK},
+                                                          {"EDEADLOCK", EDEADLOCK}};
 
 const CodeRow& row_of(Code code) {
   for (const CodeRow& row : k_codes)

@@ -29,4 +29,7 @@
 #include <nlohmann/json.hpp>
 #include <tl/expected.hpp>
 
+// Instantiated once, in json.cpp: every source would otherwise compile all of it again.
+extern template class nlohmann::basic_json<nlohmann::ordered_map>;
+
 #endif

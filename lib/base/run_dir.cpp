@@ -22,7 +22,11 @@ constexpr size_t k_max_state = 16 << 20;
 constexpr std::string_view k_no_owner = "@";
 
 std::string default_path() {
-  if (const char* dir = getenv("PV_RUN_DIR"); dir && *dir) return absolute_path(dir);
+  if (const char* dir = getenv("PV_RUN_DIR"); dir && *dir) {
+    std::string path = absolute_path(dir);
+    while (path.size() > 1 && path.back() == '/') path.pop_back();  // lstat would follow a symlink
+    return path;
+  }
   if (const char* dir = getenv("XDG_RUNTIME_DIR"); dir && *dir)
     return absolute_path(dir) + "/provium";
   return fmt::format("/tmp/provium-{}", getuid());

@@ -20,7 +20,8 @@ namespace {
 void add_common(CLI::App& app, CommonOptions& common) {
   app.add_flag("--json{compact}", common.json_mode,
                "Print JSON Lines whatever stdout is; --json=pretty for indented JSON")
-      ->check(CLI::IsMember({"compact", "pretty"}))
+      ->check(CLI::IsMember({"compact", "pretty"}).name(""))
+      ->type_name("")
       ->group("Common options");
   app.add_flag("--text", common.text, "Print text whatever stdout is")->group("Common options");
   app.add_option("-o,--output", common.field, "Print only this field of the result, e.g. -o id")
@@ -29,8 +30,9 @@ void add_common(CLI::App& app, CommonOptions& common) {
   app.add_option("--in", common.in_file, "Read the input document from FILE instead of stdin")
       ->type_name("FILE")
       ->group("Common options");
-  app.add_option("--scope", common.scope,
-                 "Scope in which names are looked up (default: $PV_SCOPE, else 'default')")
+  app.add_option(
+         "--scope", common.scope,
+         "Scope of the names (default: the input document's, else $PV_SCOPE, else 'default')")
       ->type_name("PATH")
       ->group("Common options");
   app.add_option("--timeout", common.timeout, "Give up after this long, e.g. 500ms, 30s")
@@ -63,6 +65,12 @@ std::unique_ptr<Built> build(const CommandSpec& spec) {
 }
 
 Error usage_error(const CommandSpec& spec, const std::string& verb, std::string message) {
+  // CLI11's own words for this are longer and do not say that it is a flag.
+  for (std::string_view words :
+       {"The following argument was not expected: ", "The following arguments were not expected: "})
+    if (message.rfind(words, 0) == 0)
+      message = (message[words.size()] == '-' ? "unknown flag " : "unexpected argument ") +
+                message.substr(words.size());
   while (!message.empty() && (message.back() == '\n' || message.back() == '.')) message.pop_back();
   for (char& c : message)
     if (c == '\n') c = ' ';

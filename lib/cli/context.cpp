@@ -26,6 +26,12 @@ bool use_colour() {
   return isatty(STDOUT_FILENO) && !(no_colour && *no_colour) && term && std::string(term) != "dumb";
 }
 
+// What went wrong is one line, whatever name or log it quotes.
+std::string one_line(std::string text) {
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  return join(split(printable(text), '\n'), "\\n");
+}
+
 Result<> print(std::string_view text) {
   if (auto written = write_all(STDOUT_FILENO, text); !written)
     return fail_errno("cannot write to stdout", written.error().sys_errno);
@@ -102,7 +108,7 @@ Result<> Context::finish() {
 }
 
 int Context::report(const char* command, const Error& error) {
-  if (!upstream_failed_) fmt::print(stderr, "{}: {}\n", command, printable(error.message));
+  if (!upstream_failed_) fmt::print(stderr, "{}: {}\n", command, one_line(error.message));
   const bool pipe = format_ != Format::text && !raw_ && options_.field.empty();
   if (pipe) {
     document_["error"] = error_to_json(error);

@@ -76,9 +76,16 @@ Result<> open_formatted(Opened& opened, const Spec& spec, const std::string& dir
   if (!disk) {
     // The daemon's own words say more than a closed connection does.
     Error error = disk.error();
-    if (auto ended = opened.helper.wait(Deadline::in_ms(500)))
-      error = Error(Code::invalid, fmt::format("cannot open {} as {}: {}", opened.image_path,
-                                               opened.format, daemon_complaint(dir)));
+    if (auto ended = opened.helper.wait(Deadline::in_ms(500))) {
+      const std::string complaint = daemon_complaint(dir);
+      const bool locked = complaint.find("Is another process using the image") != std::string::npos;
+      error = locked
+                  ? Error(Code::in_use,
+                          fmt::format("image {} is in use by another disk server or by QEMU",
+                                      opened.image_path))
+                  : Error(Code::invalid, fmt::format("cannot open {} as {}: {}", opened.image_path,
+                                                     opened.format, complaint));
+    }
     return fail(error);
   }
   opened.disk = std::move(*disk);

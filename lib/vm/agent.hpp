@@ -13,8 +13,8 @@
 #include <string>
 
 #include "base/json_fwd.hpp"
-#include "base/result.hpp"
 #include "base/line_channel.hpp"
+#include "base/result.hpp"
 #include "vm/qmp.hpp"
 
 namespace pv::vm {

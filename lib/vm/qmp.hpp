@@ -8,8 +8,8 @@
 #include <string>
 
 #include "base/json_fwd.hpp"
-#include "base/result.hpp"
 #include "base/line_channel.hpp"
+#include "base/result.hpp"
 
 namespace pv::vm {
 

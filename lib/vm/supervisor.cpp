@@ -140,7 +140,8 @@ void Supervisor::on_qmp_ready() {
 }
 
 void Supervisor::log_event(const json& event) {
-  json line = {{"event", get_string(event, "event")}, {"t_ns", system_clock().wall_ns()}};
+  json line = {{"event", get_string(event, "event")},
+               {"t_ns", std::to_string(system_clock().wall_ns())}};
   if (const json* data = find(event, "data")) line["data"] = *data;
   const std::string text = to_line(line) + "\n";
   events_bytes_ += text.size();

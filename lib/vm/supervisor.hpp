@@ -18,12 +18,12 @@
 #include <string>
 #include <vector>
 
+#include "base/control.hpp"
 #include "base/loop.hpp"
 #include "base/process.hpp"
 #include "base/run_dir.hpp"
 #include "vm/agent.hpp"
 #include "vm/argv.hpp"
-#include "base/control.hpp"
 #include "vm/guest_run.hpp"
 #include "vm/qmp.hpp"
 

@@ -48,7 +48,7 @@ Result<Object> find_vm(const RunDir& run, std::string_view name) {
   const std::string known = names.empty() ? "there is none" : "there are: " + join(names, " ");
   const Error error(Code::no_such_vm,
                     fmt::format("no VM '{}' in scope '{}' ({})", name, run.scope(), known));
-  return fail(error.with("known", names));
+  return fail(error.with("valid", names));
 }
 
 Result<LockFile> lock_vm(const Object& vm, const Deadline& deadline) {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Alternating fio runs against NBD servers: medians with min and max, and server CPU per request."""
+"""Alternating fio runs against NBD servers: medians, min and max, server CPU per request."""
 import json
 import os
 import statistics
@@ -20,7 +20,8 @@ def fio(server, options, seconds):
     before = server.cpu_ns()
     out = subprocess.run(
         ["fio", "--name=bench", "--ioengine=nbd", f"--uri={server.uri}", "--time_based",
-         f"--runtime={seconds}", "--norandommap", "--randrepeat=0", "--output-format=json", *options],
+         f"--runtime={seconds}", "--norandommap", "--randrepeat=0", "--output-format=json",
+         *options],
         check=True, capture_output=True)
     used = server.cpu_ns() - before
     text = out.stdout.decode()

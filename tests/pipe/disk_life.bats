@@ -74,7 +74,7 @@ in_flight() { [ "$(pv-disk info "$1" -o in_flight </dev/null)" -ge 1 ]; }
 
 @test "two serves of one id at once: exactly one wins, the other is told" {
   local round
-  for round in 1 2 3; do
+  for _ in 1 2 3; do
     pv-disk serve d --memory 1M </dev/null >a.out 2>a.err &
     local first=$!
     pv-disk serve d --memory 1M </dev/null >b.out 2>b.err &
@@ -91,7 +91,7 @@ in_flight() { [ "$(pv-disk info "$1" -o in_flight </dev/null)" -ge 1 ]; }
 @test "two serves of one image at once: never both" {
   truncate -s 1M t.img
   local round
-  for round in 1 2 3; do
+  for _ in 1 2 3; do
     pv-disk serve a --image t.img </dev/null >a.out 2>/dev/null &
     local first=$!
     pv-disk serve b --image t.img </dev/null >b.out 2>/dev/null &

@@ -70,7 +70,7 @@ teardown() { pv_teardown; }
 # A decision of that rule is in the journal.
 wait_for_event() {
   local round
-  for round in {1..200}; do
+  for _ in {1..200}; do
     pv-fault journal --disk d </dev/null |
       jq -se --arg rule "$1" 'any(.event.rule == $rule)' >/dev/null && return 0
     sleep 0.01

@@ -12,6 +12,7 @@ bats_load_library bats-support
 bats_load_library bats-assert
 
 pv_setup() {
+  command -v pv-disk >/dev/null || fail 'pv-disk is not in PATH: put build/bin there first'
   # Short, because socket paths below it must stay under 108 bytes.
   PV_T=$(mktemp -d "${PV_TMP:-/tmp}/t.XXXXXX")
   export PV_T PV_RUN_DIR="$PV_T/run"
@@ -46,12 +47,12 @@ pv_close_all() {
 }
 
 pv_teardown() {
-  local left='' pid status=0 round
+  local left='' pid status=0
   cd / || return 1
   export PV_RUN_DIR="$PV_T/run"
   pv_close_all
   # What was told to end may take a moment to be gone.
-  for round in {1..60}; do
+  for _ in {1..60}; do
     left=$(pv_processes)
     [ -z "$left" ] && break
     sleep 0.05

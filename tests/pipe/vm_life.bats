@@ -65,8 +65,8 @@ code_of() { jq -r .error.code <<<"$output"; }
   server=$(pv-disk info vda -o pid)
   run -0 pv-vm close v -o closed
   assert_output true
-  ! kill -0 "$qemu" 2>/dev/null
-  ! kill -0 "$server" 2>/dev/null
+  run ! kill -0 "$qemu"
+  run ! kill -0 "$server"
   run -0 pv-vm close v -o closed
   assert_output false
 }
@@ -96,7 +96,7 @@ code_of() { jq -r .error.code <<<"$output"; }
   qemu=$(pv-vm info v -o pid)
   kill -KILL "$(pv-vm info v -o supervisor_pid)"
   for _ in $(seq 100); do kill -0 "$qemu" 2>/dev/null || break; sleep 0.05; done
-  ! kill -0 "$qemu" 2>/dev/null
+  run ! kill -0 "$qemu"
   run -0 pv-vm info v -o state
   assert_output dead
   run -0 pv-vm close v
@@ -126,7 +126,7 @@ code_of() { jq -r .error.code <<<"$output"; }
   pv-vm create v >/dev/null
   PV_QEMU=/nonexistent run -7 --separate-stderr pv-vm boot v
   assert_equal "$(code_of)" unavailable
-  PV_CACHE_DIR=$PWD/empty PV_GUEST_DIR= run -7 --separate-stderr pv-vm boot v
+  PV_CACHE_DIR=$PWD/empty PV_GUEST_DIR='' run -7 --separate-stderr pv-vm boot v
   assert_equal "$(code_of)" unavailable
   assert_equal "$(wc -l <<<"$stderr")" 1
 }

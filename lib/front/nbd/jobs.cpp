@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: MIT
+// From one request on the wire to the disk, and from its completion to an answer. (The other half
+// of Connection, the socket and its batches, is in connection.cpp.)
+#include <limits>
+
+#include "blk/wire.hpp"
+#include "front/nbd/connection.hpp"
+#include "front/nbd/protocol.hpp"
+
+namespace pv::nbd {
+namespace {
+
+constexpr size_t k_small = 64;  // room of a reply without data
+constexpr size_t k_read_header = k_chunk_header_size + 8;
+constexpr size_t k_max_status_extents = 2048;
+
+bool command_op(uint16_t command, blk::Op& op) {
+  switch (command) {
+    case k_cmd_read:
+      op = blk::Op::read;
+      return true;
+    case k_cmd_write:
+      op = blk::Op::write;
+      return true;
+    case k_cmd_flush:
+      op = blk::Op::flush;
+      return true;
+    case k_cmd_trim:
+      op = blk::Op::discard;
+      return true;
+    case k_cmd_cache:
+      op = blk::Op::cache;
+      return true;
+    case k_cmd_write_zeroes:
+      op = blk::Op::zero;
+      return true;
+    case k_cmd_block_status:
+      op = blk::Op::map;
+      return true;
+    default:
+      return false;
+  }
+}
+
+uint16_t allowed_flags(blk::Op op) {
+  switch (op) {
+    case blk::Op::read:
+      return k_cmd_flag_df | k_cmd_flag_fua;
+    case blk::Op::zero:
+      return k_cmd_flag_fua | k_cmd_flag_no_hole;
+    case blk::Op::map:
+      return k_cmd_flag_req_one | k_cmd_flag_fua;
+    default:
+      return k_cmd_flag_fua;
+  }
+}
+
+// The number on the wire for an errno of ours; the same table that the journal records.
+uint32_t wire_error(blk::Op op, int error) {
+  switch (blk::delivered(blk::Front::nbd, op, error)) {
+    case 0:
+      return 0;
+    case EPERM:
+      return k_eperm;
+    case ENOMEM:
+      return k_enomem;
+    case EINVAL:
+      return k_einval;
+    case ENOSPC:
+      return k_enospc;
+    case EOVERFLOW:
+      return k_eoverflow;
+    case ENOTSUP:
+      return k_enotsup;
+    case ESHUTDOWN:
+      return k_eshutdown;
+    default:
+      return k_eio;
+  }
+}
+
+char* chunk_header(char* p, uint16_t flags, uint16_t type, uint64_t cookie, uint32_t length) {
+  p = put32(p, k_structured_reply_magic);
+  p = put16(p, flags);
+  p = put16(p, type);
+  p = put64(p, cookie);
+  return put32(p, length);
+}
+
+}  // namespace
+
+void Connection::begin(uint16_t command, uint16_t flags, uint64_t cookie, uint64_t offset,
+                       uint32_t length) {
+  if (command == k_cmd_disc) {
+    closing_ = true;
+    return;
+  }
+  Job* job = jobs_.take();
+  blk::Request& request = job->request;
+  request = blk::Request{};
+  job->connection = this;
+  job->cookie = cookie;
+  job->extents.clear();
+  job->buffer = nullptr;
+  job->buffer_size = 0;
+  request.offset = offset;
+  request.length = length;
+  request.front = blk::Front::nbd;
+  request.connection = number_;
+  request.owner = job;
+  request.done = [](blk::Request& done, int error) {
+    auto& finished_job = *static_cast<Job*>(done.owner);
+    finished_job.connection->finished(finished_job, error);
+  };
+  shared_.counters.started();
+  const bool known = command_op(command, request.op);
+  const bool carries_data = command == k_cmd_write;
+  int error = 0;
+  if (!known) {
+    shared_.counters.unsupported();
+    error = EINVAL;
+  } else if ((flags & ~allowed_flags(request.op)) != 0) {
+    error = EINVAL;
+  } else if (request.op != blk::Op::flush && length == 0) {
+    error = EINVAL;  // "a length of 0 is unspecified behaviour": refuse it, as nbdkit does
+  } else if ((request.op == blk::Op::read || carries_data) && length > k_max_request) {
+    error = EINVAL;
+  } else if (request.op == blk::Op::map && !handshake_.base_allocation()) {
+    error = EINVAL;
+  }
+  if (request.op == blk::Op::flush) request.offset = request.length = 0;
+  if ((flags & k_cmd_flag_fua) != 0 && request.op != blk::Op::read) request.flags |= blk::k_fua;
+  if ((flags & k_cmd_flag_no_hole) != 0) request.flags |= blk::k_no_unmap;
+  if ((flags & k_cmd_flag_req_one) != 0) request.flags |= blk::k_one;
+  if (error == 0 && shared_.stopping) error = ESHUTDOWN;
+  if (error == 0 && (request.op == blk::Op::read || carries_data)) {
+    job->buffer_size = length + (carries_data ? 0 : k_read_header);
+    job->buffer = shared_.buffers.take(job->buffer_size);
+    if (job->buffer == nullptr) error = ENOMEM;
+    job->segment = {job->buffer + (carries_data ? 0 : k_read_header), length};
+    request.data = &job->segment;
+    request.segments = 1;
+  }
+  if (request.op == blk::Op::map) request.extents = &job->extents;
+  flight_bytes_ += job->buffer_size;
+  if (error != 0) {
+    if (carries_data) skip_ = length;
+    return finished(*job, error);
+  }
+  if (!carries_data) return submit(job);
+  payload_have_ = std::min<size_t>(length, input_end_ - input_begin_);
+  std::memcpy(job->buffer, input_.get() + input_begin_, payload_have_);
+  input_begin_ += payload_have_;
+  if (payload_have_ == length) return submit(job);
+  payload_job_ = job;
+}
+
+void Connection::submit(Job* job) {
+  shared_.disk.submit(job->request);
+}
+
+void Connection::finished(Job& job, int error) {
+  const blk::Op op = job.request.op;
+  shared_.counters.completed(op, job.request.length, error);
+  if (socket_) {
+    if (op == blk::Op::read)
+      answer_read(job, error);
+    else if (op == blk::Op::map && error == 0)
+      answer_map(job);
+    else
+      answer_status(job, error);
+  }
+  release(job);
+  if (!in_batch_) turn_later();
+}
+
+void Connection::answer_read(Job& job, int error) {
+  if (error != 0 || job.buffer == nullptr) return answer_status(job, error);
+  // The header goes right in front of the data, so an answer is one piece.
+  const auto length = static_cast<uint32_t>(job.request.length);
+  char* start = job.buffer;
+  if (handshake_.structured()) {
+    char* p = chunk_header(start, k_reply_done, k_reply_offset_data, job.cookie, length + 8);
+    put64(p, job.request.offset);
+  } else {
+    start += k_read_header - k_simple_reply_size;
+    put64(put32(put32(start, k_simple_reply_magic), 0), job.cookie);
+  }
+  const size_t size = static_cast<size_t>(job.buffer + k_read_header - start) + length;
+  queue({start, size, std::exchange(job.buffer, nullptr), job.buffer_size});
+}
+
+void Connection::answer_map(Job& job) {
+  // An extent has 32 bits on the wire; one that had to be cut is the last of its answer.
+  constexpr uint64_t k_max_extent = std::numeric_limits<uint32_t>::max() & ~uint64_t{0xfff};
+  size_t count = std::min(job.extents.size(), k_max_status_extents);
+  for (size_t i = 0; i < count; ++i)
+    if (job.extents[i].length > k_max_extent) count = i + 1;
+  const size_t payload = 4 + 8 * count;
+  char* start = small_reply(k_chunk_header_size + payload);
+  if (start == nullptr) return;
+  char* p = chunk_header(start, k_reply_done, k_reply_block_status, job.cookie,
+                         static_cast<uint32_t>(payload));
+  p = put32(p, k_base_allocation_id);
+  for (size_t i = 0; i < count; ++i) {
+    const blk::Extent& extent = job.extents[i];
+    p = put32(p, static_cast<uint32_t>(std::min(extent.length, k_max_extent)));
+    p = put32(p, extent.flags);
+  }
+  queue({start, k_chunk_header_size + payload, start, k_chunk_header_size + payload});
+}
+
+void Connection::answer_status(Job& job, int error) {
+  char* start = small_reply(k_small);
+  if (start == nullptr) return;
+  const uint32_t code = wire_error(job.request.op, error);
+  size_t size = k_simple_reply_size;
+  if (handshake_.structured() &&
+      (job.request.op == blk::Op::read || job.request.op == blk::Op::map)) {
+    char* p = chunk_header(start, k_reply_done, k_reply_error, job.cookie, 6);
+    put16(put32(p, code), 0);
+    size = k_chunk_header_size + 6;
+  } else {
+    put64(put32(put32(start, k_simple_reply_magic), code), job.cookie);
+  }
+  queue({start, size, start, k_small});
+}
+
+char* Connection::small_reply(size_t size) {
+  char* buffer = shared_.buffers.take(size);
+  if (buffer == nullptr) drop();
+  return buffer;
+}
+
+void Connection::release(Job& job) {
+  flight_bytes_ -= job.buffer_size;
+  shared_.buffers.give(std::exchange(job.buffer, nullptr), job.buffer_size);
+  job.buffer_size = 0;
+  jobs_.give(&job);
+}
+
+}  // namespace pv::nbd

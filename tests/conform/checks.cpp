@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: MIT
+// What every disk must do, whatever it is made of. Each check starts with a disk of zeroes.
+#include <fmt/format.h>
+
+#include "support.hpp"
+
+namespace pv::test {
+namespace {
+
+using namespace blk;
+
+constexpr uint64_t k_huge = UINT64_MAX & ~uint64_t{511};
+constexpr Op k_addressed[] = {Op::read, Op::write, Op::zero, Op::discard, Op::map, Op::cache};
+
+std::string describe(const Io& io) {
+  return fmt::format("{} at {} of {} bytes", op_name(io.request.op), io.request.offset,
+                     io.request.length);
+}
+
+// Runs it and complains unless it ends with `wanted`, exactly once.
+void expect(Bench& bench, Io& io, int wanted, Wrongs& wrong) {
+  const int got = bench.run(io);
+  if (got != wanted) wrong.push_back(fmt::format("{}: {} instead of {}", describe(io), got, wanted));
+  if (io.completions != 1)
+    wrong.push_back(fmt::format("{}: completed {} times", describe(io), io.completions));
+}
+
+void expect_content(Bench& bench, const std::string& wanted, const char* when, Wrongs& wrong) {
+  if (bench.read(0, wanted.size()) != wanted) wrong.push_back(fmt::format("content differs {}", when));
+}
+
+std::string fill(Bench& bench, Rng& rng, Wrongs& wrong) {
+  std::string content = random_bytes(rng, bench.disk().geometry().size);
+  if (bench.write(0, content) != 0) wrong.emplace_back("the disk cannot be filled");
+  return content;
+}
+
+void awkward_ranges(Bench& bench, Rng& rng, Wrongs& wrong) {
+  const uint64_t size = bench.disk().geometry().size;
+  const uint64_t sector = bench.disk().geometry().sector_size;
+  const std::string content = fill(bench, rng, wrong);
+  const std::pair<uint64_t, uint64_t> past_the_end[] = {
+      {size, sector},         {size - sector, 2 * sector}, {size + sector, sector},
+      {k_huge, sector},       {0, k_huge},                 {size - sector, k_huge},
+      {1ULL << 63, sector},   {1ULL << 55, sector},        {UINT64_MAX, 1},
+      {size + sector, 0},     {0, size + sector},          {k_huge, k_huge},
+      {sector, UINT64_MAX - sector + 1}};
+  for (const Op op : k_addressed) {
+    for (const auto& [offset, length] : past_the_end) {
+      Io io(op, offset, length);
+      expect(bench, io, ERANGE, wrong);
+    }
+    Io at_end(op, size, 0);
+    expect(bench, at_end, 0, wrong);
+  }
+  expect_content(bench, content, "after requests past the end", wrong);
+  for (const uint64_t offset : {uint64_t{0}, size - sector}) {
+    Io io(Op::read, offset, sector);
+    expect(bench, io, 0, wrong);
+    if (io.bytes() != content.substr(offset, sector)) wrong.push_back("edge sector differs");
+  }
+}
+
+void alignment(Bench& bench, Rng& rng, Wrongs& wrong) {
+  const std::string content = fill(bench, rng, wrong);
+  for (const Op op : k_addressed)
+    for (const auto& [offset, length] : {std::pair{1, 512}, {0, 511}, {512, 513}, {511, 1}, {256, 256}}) {
+      Io io(op, static_cast<uint64_t>(offset), static_cast<uint64_t>(length));
+      expect(bench, io, EINVAL, wrong);
+    }
+  expect_content(bench, content, "after misaligned requests", wrong);
+}
+
+void wrong_segments(Bench& bench, Rng& rng, Wrongs& wrong) {
+  const std::string content = fill(bench, rng, wrong);
+  for (const Op op : {Op::read, Op::write})
+    for (const size_t piece : {size_t{0}, size_t{512}, size_t{2048}}) {
+      Io io(op, 512, 1024);
+      std::vector<char> buffer(2048, 'x');
+      const iovec lie{buffer.data(), piece};
+      io.request.data = &lie;
+      io.request.segments = 1;
+      expect(bench, io, EINVAL, wrong);
+    }
+  Io no_list(Op::map, 0, 512);
+  no_list.request.extents = nullptr;
+  expect(bench, no_list, EINVAL, wrong);
+  expect_content(bench, content, "after requests with wrong segments", wrong);
+}
+
+void scatter_gather(Bench& bench, Rng& rng, Wrongs& wrong) {
+  const std::vector<std::vector<size_t>> shapes = {
+      {}, {1}, {1, 1, 1}, {511, 2}, {0, 512}, {512, 0, 0, 512}, {4096, 4096}, {3, 4090, 7, 0, 4096}};
+  for (const auto& shape : shapes)
+    for (const auto& back : shapes) {
+      const std::string bytes = random_bytes(rng, 16384);
+      Io out(Op::write, 66'048, bytes.size());
+      std::copy(bytes.begin(), bytes.end(), out.data.begin());
+      out.split_into(shape);
+      expect(bench, out, 0, wrong);
+      Io in(Op::read, 66'048, bytes.size());
+      in.split_into(back);
+      expect(bench, in, 0, wrong);
+      if (in.bytes() != bytes) wrong.push_back("scattered data differs");
+    }
+}
+
+void zero_length(Bench& bench, Rng& rng, Wrongs& wrong) {
+  const std::string content = fill(bench, rng, wrong);
+  for (const Op op : k_addressed)
+    for (const uint64_t offset : {uint64_t{0}, uint64_t{512}, bench.disk().geometry().size}) {
+      Io io(op, offset, 0);
+      expect(bench, io, 0, wrong);
+      if (!io.extents.empty()) wrong.push_back("an extent of nothing");
+    }
+  expect_content(bench, content, "after requests of nothing", wrong);
+}
+
+void read_back(Bench& bench, Rng& rng, Wrongs& wrong) {
+  std::string model(bench.disk().geometry().size, '\0');
+  expect_content(bench, model, "before the first write", wrong);
+  const uint64_t sectors = model.size() / 512;
+  for (int i = 0; i < 40; ++i) {
+    const uint64_t first = rng.below(sectors), count = 1 + rng.below(std::min<uint64_t>(300, sectors - first));
+    const std::string bytes = random_bytes(rng, count * 512);
+    if (bench.write(first * 512, bytes, rng.below(4) == 0 ? k_fua : 0U) != 0) wrong.push_back("a write fails");
+    model.replace(first * 512, bytes.size(), bytes);
+  }
+  expect_content(bench, model, "after writes", wrong);
+}
+
+void discard_and_zero(Bench& bench, Rng& rng, Wrongs& wrong) {
+  std::string content = fill(bench, rng, wrong);
+  const DiscardBehaviour behaviour = bench.disk().geometry().discard;
+  for (const uint32_t flags : {0U, uint32_t{k_no_unmap}, uint32_t{k_fua}, uint32_t{k_fua | k_no_unmap}})
+    for (const auto& [offset, length] : {std::pair{512, 512}, {65'536, 131'072}, {65'024, 1024}, {400'384, 70'656}}) {
+      Io io(Op::zero, static_cast<uint64_t>(offset), static_cast<uint64_t>(length), flags);
+      expect(bench, io, 0, wrong);
+      content.replace(static_cast<size_t>(offset), static_cast<size_t>(length), static_cast<size_t>(length), '\0');
+      expect_content(bench, content, "after zero", wrong);
+      if (bench.write(0, content = random_bytes(rng, content.size())) != 0) wrong.push_back("a write fails");
+    }
+  for (const auto& [offset, length] : {std::pair{512, 512}, {65'536, 65'536}, {0, 300'032}}) {
+    const auto at = static_cast<size_t>(offset), n = static_cast<size_t>(length);
+    Io io(Op::discard, at, n);
+    expect(bench, io, 0, wrong);
+    const std::string now = bench.read(0, content.size());
+    const bool zeroed = now.substr(at, n) == std::string(n, '\0');
+    if (behaviour == DiscardBehaviour::zeroes && !zeroed) wrong.push_back("a discarded range does not read as zeroes");
+    if (behaviour == DiscardBehaviour::ignored && now != content) wrong.push_back("an ignored discard changes data");
+    content.replace(at, n, now.substr(at, n));
+    if (now != content) wrong.push_back("a discard changes its neighbours");
+  }
+}
+
+// Maps the whole disk, in as many requests as it takes.
+std::vector<Extent> map_all(Bench& bench, uint32_t flags, Wrongs& wrong) {
+  std::vector<Extent> all;
+  const uint64_t size = bench.disk().geometry().size;
+  for (uint64_t at = 0; at < size;) {
+    Io io(Op::map, at, size - at, flags);
+    expect(bench, io, 0, wrong);
+    if ((flags & k_one) != 0 && io.extents.size() != 1) wrong.push_back("more than the one extent");
+    uint64_t covered = 0;
+    for (const Extent& extent : io.extents) covered += extent.length;
+    if (covered == 0 || covered > size - at) {
+      wrong.push_back("a map that does not fit its request");
+      break;
+    }
+    all.insert(all.end(), io.extents.begin(), io.extents.end());
+    at += covered;
+  }
+  return all;
+}
+
+void map_is_truthful(Bench& bench, Rng& rng, Wrongs& wrong) {
+  std::string model(bench.disk().geometry().size, '\0');
+  for (const uint64_t offset : {uint64_t{131'072}, uint64_t{524'288}, uint64_t{model.size() - 512}}) {
+    const std::string bytes = random_bytes(rng, 512);
+    if (bench.write(offset, bytes) != 0) wrong.push_back("a write fails");
+    model.replace(offset, bytes.size(), bytes);
+  }
+  Io io(Op::discard, 524'288, 65'536);
+  expect(bench, io, 0, wrong);
+  model = bench.read(0, model.size());
+  for (const uint32_t flags : {0U, uint32_t{k_one}}) {
+    uint64_t at = 0;
+    for (const Extent& extent : map_all(bench, flags, wrong)) {
+      const bool zero = model.compare(at, extent.length, std::string(extent.length, '\0')) == 0;
+      if ((extent.flags & (k_zero | k_hole)) != 0 && !zero) wrong.push_back("data is called a hole");
+      at += extent.length;
+    }
+    if (at != model.size()) wrong.push_back("the map does not cover the disk");
+  }
+}
+
+void flush_and_fua(Bench& bench, Rng& rng, Wrongs& wrong) {
+  for (const Op op : {Op::write, Op::zero, Op::discard}) {
+    Io io(op, 4096, 4096, k_fua);
+    expect(bench, io, 0, wrong);
+  }
+  const std::string bytes = random_bytes(rng, 4096);
+  if (bench.write(8192, bytes, k_fua) != 0) wrong.push_back("a FUA write fails");
+  for (int i = 0; i < 3; ++i) {
+    Io flush(Op::flush, 0, 0);
+    expect(bench, flush, 0, wrong);
+  }
+  // A flush has no address: what stands there does not matter.
+  Io odd(Op::flush, UINT64_MAX, 7);
+  expect(bench, odd, 0, wrong);
+  if (bench.read(8192, 4096) != bytes) wrong.push_back("a FUA write is not there");
+}
+
+void many_in_flight(Bench& bench, Rng& rng, Wrongs& wrong) {
+  constexpr size_t k_requests = 200, k_length = 4096;
+  std::vector<std::unique_ptr<Io>> writes, reads;
+  for (size_t i = 0; i < k_requests; ++i) {
+    writes.push_back(std::make_unique<Io>(Op::write, i * k_length, k_length));
+    const std::string bytes = random_bytes(rng, k_length);
+    std::copy(bytes.begin(), bytes.end(), writes.back()->data.begin());
+    bench.disk().submit(writes.back()->request);
+  }
+  if (!bench.wait(writes)) wrong.push_back("writes do not complete");
+  std::vector<std::unique_ptr<Io>> flushes;
+  for (size_t i = 0; i < k_requests; ++i) {
+    reads.push_back(std::make_unique<Io>(Op::read, i * k_length, k_length));
+    bench.disk().submit(reads.back()->request);
+    if (i % 16 != 0) continue;
+    flushes.push_back(std::make_unique<Io>(Op::flush, 0, 0));
+    bench.disk().submit(flushes.back()->request);
+  }
+  if (!bench.wait(reads) || !bench.wait(flushes)) wrong.push_back("reads do not complete");
+  bench.settle();
+  for (size_t i = 0; i < k_requests; ++i) {
+    if (writes[i]->error != 0 || reads[i]->error != 0) wrong.push_back("a request in the crowd fails");
+    if (writes[i]->data != reads[i]->data) wrong.push_back("data is mixed up in the crowd");
+    if (writes[i]->completions != 1 || reads[i]->completions != 1) wrong.push_back("not completed once");
+  }
+}
+
+void errors_pass_unchanged(Bench& bench, Rng& rng, Wrongs& wrong) {
+  const std::string content = fill(bench, rng, wrong);
+  for (const Op op : {Op::read, Op::write, Op::zero, Op::discard, Op::map, Op::flush})
+    for (const int error : {EIO, ENOSPC, EROFS, ERANGE, EINVAL, ENOMEM, ETIMEDOUT, EHWPOISON}) {
+      bench.failing().op = op;
+      bench.failing().error = error;
+      Io io(op, op == Op::flush ? 0 : 4096, op == Op::flush ? 0 : 4096);
+      expect(bench, io, error, wrong);
+    }
+  bench.failing().error = 0;
+  expect_content(bench, content, "after failed requests", wrong);
+}
+
+void submits_from_completions(Bench& bench, Rng&, Wrongs& wrong) {
+  // The next request is submitted from inside the completion of the last.
+  struct Chain : Io {
+    Bench& bench;
+    int left = 300;
+    explicit Chain(Bench& b) : Io(Op::read, 0, 512), bench(b) {
+      request.done = [](Request& done, int error) {
+        auto& chain = *static_cast<Chain*>(static_cast<Io*>(done.owner));
+        if (error == 0 && --chain.left > 0) return chain.bench.disk().submit(done);
+        ++chain.completions;
+        chain.error = error;
+      };
+    }
+  } chain(bench);
+  if (bench.run(chain) != 0 || chain.left != 0) wrong.push_back("a chain of requests breaks");
+}
+
+}  // namespace
+
+const std::vector<Check>& checks() {
+  static const std::vector<Check> table = {
+      {"awkward ranges", awkward_ranges},
+      {"alignment", alignment},
+      {"wrong segments", wrong_segments},
+      {"scatter and gather", scatter_gather},
+      {"zero length", zero_length},
+      {"read back", read_back},
+      {"discard and zero", discard_and_zero},
+      {"the map is truthful", map_is_truthful},
+      {"flush and FUA", flush_and_fua},
+      {"many in flight", many_in_flight},
+      {"errors pass unchanged", errors_pass_unchanged},
+      {"submits from completions", submits_from_completions},
+  };
+  return table;
+}
+
+}  // namespace pv::test

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT
+#include "support.hpp"
+
+#include <fcntl.h>
+#include <sys/eventfd.h>
+
+#include <cstdlib>
+
+#include <catch2/catch.hpp>
+
+#include "base/file.hpp"
+#include "base/socket.hpp"
+#include "blk/backend/file.hpp"
+#include "blk/backend/memory.hpp"
+#include "blk/backend/nbd.hpp"
+#include "blk/registry.hpp"
+
+namespace pv::test {
+
+uint64_t test_seed() {
+  const char* given = getenv("PV_TEST_SEED");
+  return given && *given ? std::strtoull(given, nullptr, 10) : fresh_seed();
+}
+
+TempDir::TempDir() {
+  std::string shared = "/dev/shm/pvt.XXXXXX", plain = "/tmp/pvt.XXXXXX";
+  if (const char* made = mkdtemp(shared.data())) path_ = made;
+  else if (const char* other = mkdtemp(plain.data())) path_ = other;
+  REQUIRE(!path_.empty());
+}
+
+TempDir::~TempDir() { remove_tree(path_); }
+
+Io::Io(blk::Op op, uint64_t offset, uint64_t length, uint32_t flags) {
+  request.op = op;
+  request.offset = offset;
+  request.length = length;
+  request.flags = flags;
+  request.injected = &injected;
+  request.owner = this;
+  request.done = [](blk::Request& done, int with) {
+    Io& io = *static_cast<Io*>(done.owner);
+    ++io.completions;
+    io.error = with;
+  };
+  if (op == blk::Op::map) request.extents = &extents;
+  // An absurd length is refused before its data is looked at.
+  if ((op == blk::Op::read || op == blk::Op::write) && length <= 64 << 20) {
+    data.resize(length);
+    split_into({});
+  }
+}
+
+void Io::split_into(const std::vector<size_t>& sizes) {
+  pieces.clear();
+  size_t at = 0;
+  for (size_t size : sizes) {
+    size = std::min(size, data.size() - at);
+    pieces.push_back({data.data() + at, size});
+    at += size;
+  }
+  if (at < data.size() || pieces.empty()) pieces.push_back({data.data() + at, data.size() - at});
+  request.data = pieces.data();
+  request.segments = static_cast<int>(pieces.size());
+}
+
+std::string random_bytes(Rng& rng, size_t count) {
+  std::string bytes(count, '\0');
+  for (char& c : bytes) c = static_cast<char>(rng.next());
+  return bytes;
+}
+
+ServerThread::ServerThread(const std::string& socket, std::unique_ptr<blk::Disk> disk)
+    : loop_(*Loop::create()), stop_(eventfd(0, EFD_CLOEXEC)), disk_(std::move(disk)) {
+  auto listener = listen_unix(socket);
+  REQUIRE(listener);
+  server_ = std::make_unique<nbd::Server>(*loop_, std::move(*listener), *disk_, counters_,
+                                          nbd::Export{"disk", "a disk", disk_->geometry()});
+  REQUIRE(server_->start());
+  REQUIRE(loop_->watch(stop_.get(), EPOLLIN, [this](uint32_t) { loop_->stop(); }));
+  thread_ = std::thread([this] { static_cast<void>(loop_->run()); });
+}
+
+ServerThread::~ServerThread() {
+  const uint64_t one = 1;
+  [[maybe_unused]] auto n = ::write(stop_.get(), &one, sizeof one);
+  thread_.join();
+  server_.reset();
+}
+
+std::vector<std::string> backend_names() { return {"memory", "file", "pool", "nbd"}; }
+std::vector<std::string> stack_names() {
+  return {"bare", "delay", "fault", "fault+delay", "fault(rule)"};
+}
+
+Bench::Bench(const std::string& backend, const std::string& stack, const blk::Geometry& geometry,
+             WrapBottom wrap)
+    : loop_(*Loop::create()) {
+  std::unique_ptr<blk::Disk> bottom;
+  if (backend == "memory") {
+    bottom = *blk::make_memory_disk(geometry);
+  } else if (backend == "nbd") {
+    auto served = blk::build_stack(*blk::make_memory_disk(geometry), {},
+                                   {system_clock(), *loop_, loop_.get(), 0});
+    REQUIRE(served);
+    server_ = std::make_unique<ServerThread>(dir_.path("s"), std::move(*served));
+    blk::NbdOptions options{dir_.path("s"), geometry};
+    auto opened = blk::make_nbd_disk(options, *loop_);
+    REQUIRE(opened);
+    bottom = std::move(*opened);
+  } else {
+    Fd fd(open(dir_.path("image").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    REQUIRE(ftruncate(fd.get(), static_cast<off_t>(geometry.size)) == 0);
+    auto io = backend == "pool" ? blk::make_pool_io(*loop_) : blk::AsyncIo::create(*loop_);
+    REQUIRE(io);
+    io_ = std::move(*io);
+    bottom = blk::make_file_disk(std::move(fd), geometry, *io_);
+  }
+  auto failing = std::make_unique<FailingDisk>(std::move(bottom));
+  failing_ = failing.get();
+  bottom = std::move(failing);
+  if (wrap) bottom = wrap(std::move(bottom));
+  std::vector<blk::LayerSpec> layers;
+  if (stack.find("fault") != std::string::npos) layers.push_back({"fault", {}});
+  if (stack.find("delay") != std::string::npos) layers.push_back({"delay", {{"for", "100us"}}});
+  auto built = blk::build_stack(std::move(bottom), layers,
+                                {system_clock(), *loop_, loop_.get(), 0}, /*audit=*/true);
+  REQUIRE(built);
+  disk_ = std::move(*built);
+  if (stack != "fault(rule)") return;
+  const json rule = {{"do", {{"kind", "delay"}, {"delay_ms", 0.05}}}};
+  REQUIRE(disk_->control({{"op", "fault.add"}, {"rule", json::parse(rule.dump())}}));
+}
+
+Bench::~Bench() {
+  settle();
+  disk_.reset();
+}
+
+int Bench::run(Io& io) {
+  disk_->submit(io.request);
+  const Deadline deadline = Deadline::in_ms(20'000);
+  while (io.completions == 0 && !deadline.passed()) REQUIRE(loop_->run_once(100));
+  return io.completions == 0 ? -2 : io.error;
+}
+
+bool Bench::wait(const std::vector<std::unique_ptr<Io>>& all) {
+  const Deadline deadline = Deadline::in_ms(20'000);
+  const auto finished = [&] {
+    return std::all_of(all.begin(), all.end(), [](const auto& io) { return io->completions > 0; });
+  };
+  while (!finished() && !deadline.passed()) REQUIRE(loop_->run_once(100));
+  return finished();
+}
+
+void Bench::settle() {
+  for (int i = 0; i < 3; ++i) static_cast<void>(loop_->run_once(0));
+}
+
+std::string Bench::read(uint64_t offset, uint64_t length) {
+  Io io(blk::Op::read, offset, length);
+  return run(io) == 0 ? io.bytes() : std::string();
+}
+
+int Bench::write(uint64_t offset, std::string_view bytes, uint32_t flags) {
+  Io io(blk::Op::write, offset, bytes.size(), flags);
+  std::copy(bytes.begin(), bytes.end(), io.data.begin());
+  return run(io);
+}
+
+}  // namespace pv::test
