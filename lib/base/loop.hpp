@@ -42,6 +42,10 @@ class Loop final : public Timers {
   Result<> run_once(int timeout_ms);
   void stop() { stopping_ = true; }
 
+  // The next wait may look for events for a while before it sleeps. Going to sleep and being woken
+  // costs several times the wait itself when requests come one by one; said again for every wait.
+  void spin_once() { spin_ = true; }
+
  private:
   struct Watch {
     uint64_t generation;
@@ -50,6 +54,7 @@ class Loop final : public Timers {
 
   Loop(Fd epoll, Fd timer) : epoll_(std::move(epoll)), timer_(std::move(timer)) {}
   void arm_timer();
+  int wait(struct epoll_event* events, int room, int timeout_ms);
   void run_posted();
 
   Fd epoll_;
@@ -60,6 +65,8 @@ class Loop final : public Timers {
   TimerQueue timers_;
   uint64_t armed_deadline_ = UINT64_MAX;
   uint32_t generation_ = 0;
+  bool spin_ = false;
+  uint64_t gap_ns_ = UINT32_MAX;  // moving average of the waits that were to spin
   bool stopping_ = false;
 };
 

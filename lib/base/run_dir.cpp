@@ -192,7 +192,9 @@ std::vector<Object> RunDir::list(std::string_view kind, bool all_scopes) const {
 
 void RunDir::remove(const Object& object) const {
   const std::string index = index_dir(object.scope, object.kind, object.owner);
-  unlink(fmt::format("{}/{}", index, object.name).c_str());
+  // Only its own name: a close that comes late must not forget the successor.
+  const auto named = at(object.scope, object.kind, object.owner, object.name);
+  if (named && named->dir == object.dir) unlink(fmt::format("{}/{}", index, object.name).c_str());
   remove_tree(object.dir);
   // Empty index directories go too, as far up as they are empty.
   const std::string top = path_ + "/idx";

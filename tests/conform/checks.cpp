@@ -20,13 +20,15 @@ std::string describe(const Io& io) {
 // Runs it and complains unless it ends with `wanted`, exactly once.
 void expect(Bench& bench, Io& io, int wanted, Wrongs& wrong) {
   const int got = bench.run(io);
-  if (got != wanted) wrong.push_back(fmt::format("{}: {} instead of {}", describe(io), got, wanted));
+  if (got != wanted)
+    wrong.push_back(fmt::format("{}: {} instead of {}", describe(io), got, wanted));
   if (io.completions != 1)
     wrong.push_back(fmt::format("{}: completed {} times", describe(io), io.completions));
 }
 
 void expect_content(Bench& bench, const std::string& wanted, const char* when, Wrongs& wrong) {
-  if (bench.read(0, wanted.size()) != wanted) wrong.push_back(fmt::format("content differs {}", when));
+  if (bench.read(0, wanted.size()) != wanted)
+    wrong.push_back(fmt::format("content differs {}", when));
 }
 
 std::string fill(Bench& bench, Rng& rng, Wrongs& wrong) {
@@ -39,12 +41,19 @@ void awkward_ranges(Bench& bench, Rng& rng, Wrongs& wrong) {
   const uint64_t size = bench.disk().geometry().size;
   const uint64_t sector = bench.disk().geometry().sector_size;
   const std::string content = fill(bench, rng, wrong);
-  const std::pair<uint64_t, uint64_t> past_the_end[] = {
-      {size, sector},         {size - sector, 2 * sector}, {size + sector, sector},
-      {k_huge, sector},       {0, k_huge},                 {size - sector, k_huge},
-      {1ULL << 63, sector},   {1ULL << 55, sector},        {UINT64_MAX, 1},
-      {size + sector, 0},     {0, size + sector},          {k_huge, k_huge},
-      {sector, UINT64_MAX - sector + 1}};
+  const std::pair<uint64_t, uint64_t> past_the_end[] = {{size, sector},
+                                                        {size - sector, 2 * sector},
+                                                        {size + sector, sector},
+                                                        {k_huge, sector},
+                                                        {0, k_huge},
+                                                        {size - sector, k_huge},
+                                                        {1ULL << 63, sector},
+                                                        {1ULL << 55, sector},
+                                                        {UINT64_MAX, 1},
+                                                        {size + sector, 0},
+                                                        {0, size + sector},
+                                                        {k_huge, k_huge},
+                                                        {sector, UINT64_MAX - sector + 1}};
   for (const Op op : k_addressed) {
     for (const auto& [offset, length] : past_the_end) {
       Io io(op, offset, length);
@@ -64,7 +73,8 @@ void awkward_ranges(Bench& bench, Rng& rng, Wrongs& wrong) {
 void alignment(Bench& bench, Rng& rng, Wrongs& wrong) {
   const std::string content = fill(bench, rng, wrong);
   for (const Op op : k_addressed)
-    for (const auto& [offset, length] : {std::pair{1, 512}, {0, 511}, {512, 513}, {511, 1}, {256, 256}}) {
+    for (const auto& [offset, length] :
+         {std::pair{1, 512}, {0, 511}, {512, 513}, {511, 1}, {256, 256}}) {
       Io io(op, static_cast<uint64_t>(offset), static_cast<uint64_t>(length));
       expect(bench, io, EINVAL, wrong);
     }
@@ -89,8 +99,10 @@ void wrong_segments(Bench& bench, Rng& rng, Wrongs& wrong) {
 }
 
 void scatter_gather(Bench& bench, Rng& rng, Wrongs& wrong) {
-  const std::vector<std::vector<size_t>> shapes = {
-      {}, {1}, {1, 1, 1}, {511, 2}, {0, 512}, {512, 0, 0, 512}, {4096, 4096}, {3, 4090, 7, 0, 4096}};
+  const std::vector<std::vector<size_t>> shapes = {{},           {1},
+                                                   {1, 1, 1},    {511, 2},
+                                                   {0, 512},     {512, 0, 0, 512},
+                                                   {4096, 4096}, {3, 4090, 7, 0, 4096}};
   for (const auto& shape : shapes)
     for (const auto& back : shapes) {
       const std::string bytes = random_bytes(rng, 16384);
@@ -121,9 +133,11 @@ void read_back(Bench& bench, Rng& rng, Wrongs& wrong) {
   expect_content(bench, model, "before the first write", wrong);
   const uint64_t sectors = model.size() / 512;
   for (int i = 0; i < 40; ++i) {
-    const uint64_t first = rng.below(sectors), count = 1 + rng.below(std::min<uint64_t>(300, sectors - first));
+    const uint64_t first = rng.below(sectors),
+                   count = 1 + rng.below(std::min<uint64_t>(300, sectors - first));
     const std::string bytes = random_bytes(rng, count * 512);
-    if (bench.write(first * 512, bytes, rng.below(4) == 0 ? k_fua : 0U) != 0) wrong.push_back("a write fails");
+    if (bench.write(first * 512, bytes, rng.below(4) == 0 ? k_fua : 0U) != 0)
+      wrong.push_back("a write fails");
     model.replace(first * 512, bytes.size(), bytes);
   }
   expect_content(bench, model, "after writes", wrong);
@@ -132,13 +146,17 @@ void read_back(Bench& bench, Rng& rng, Wrongs& wrong) {
 void discard_and_zero(Bench& bench, Rng& rng, Wrongs& wrong) {
   std::string content = fill(bench, rng, wrong);
   const DiscardBehaviour behaviour = bench.disk().geometry().discard;
-  for (const uint32_t flags : {0U, uint32_t{k_no_unmap}, uint32_t{k_fua}, uint32_t{k_fua | k_no_unmap}})
-    for (const auto& [offset, length] : {std::pair{512, 512}, {65'536, 131'072}, {65'024, 1024}, {400'384, 70'656}}) {
+  for (const uint32_t flags :
+       {0U, uint32_t{k_no_unmap}, uint32_t{k_fua}, uint32_t{k_fua | k_no_unmap}})
+    for (const auto& [offset, length] :
+         {std::pair{512, 512}, {65'536, 131'072}, {65'024, 1024}, {400'384, 70'656}}) {
       Io io(Op::zero, static_cast<uint64_t>(offset), static_cast<uint64_t>(length), flags);
       expect(bench, io, 0, wrong);
-      content.replace(static_cast<size_t>(offset), static_cast<size_t>(length), static_cast<size_t>(length), '\0');
+      content.replace(static_cast<size_t>(offset), static_cast<size_t>(length),
+                      static_cast<size_t>(length), '\0');
       expect_content(bench, content, "after zero", wrong);
-      if (bench.write(0, content = random_bytes(rng, content.size())) != 0) wrong.push_back("a write fails");
+      if (bench.write(0, content = random_bytes(rng, content.size())) != 0)
+        wrong.push_back("a write fails");
     }
   for (const auto& [offset, length] : {std::pair{512, 512}, {65'536, 65'536}, {0, 300'032}}) {
     const auto at = static_cast<size_t>(offset), n = static_cast<size_t>(length);
@@ -146,8 +164,10 @@ void discard_and_zero(Bench& bench, Rng& rng, Wrongs& wrong) {
     expect(bench, io, 0, wrong);
     const std::string now = bench.read(0, content.size());
     const bool zeroed = now.substr(at, n) == std::string(n, '\0');
-    if (behaviour == DiscardBehaviour::zeroes && !zeroed) wrong.push_back("a discarded range does not read as zeroes");
-    if (behaviour == DiscardBehaviour::ignored && now != content) wrong.push_back("an ignored discard changes data");
+    if (behaviour == DiscardBehaviour::zeroes && !zeroed)
+      wrong.push_back("a discarded range does not read as zeroes");
+    if (behaviour == DiscardBehaviour::ignored && now != content)
+      wrong.push_back("an ignored discard changes data");
     content.replace(at, n, now.substr(at, n));
     if (now != content) wrong.push_back("a discard changes its neighbours");
   }
@@ -175,7 +195,8 @@ std::vector<Extent> map_all(Bench& bench, uint32_t flags, Wrongs& wrong) {
 
 void map_is_truthful(Bench& bench, Rng& rng, Wrongs& wrong) {
   std::string model(bench.disk().geometry().size, '\0');
-  for (const uint64_t offset : {uint64_t{131'072}, uint64_t{524'288}, uint64_t{model.size() - 512}}) {
+  for (const uint64_t offset :
+       {uint64_t{131'072}, uint64_t{524'288}, uint64_t{model.size() - 512}}) {
     const std::string bytes = random_bytes(rng, 512);
     if (bench.write(offset, bytes) != 0) wrong.push_back("a write fails");
     model.replace(offset, bytes.size(), bytes);
@@ -187,7 +208,8 @@ void map_is_truthful(Bench& bench, Rng& rng, Wrongs& wrong) {
     uint64_t at = 0;
     for (const Extent& extent : map_all(bench, flags, wrong)) {
       const bool zero = model.compare(at, extent.length, std::string(extent.length, '\0')) == 0;
-      if ((extent.flags & (k_zero | k_hole)) != 0 && !zero) wrong.push_back("data is called a hole");
+      if ((extent.flags & (k_zero | k_hole)) != 0 && !zero)
+        wrong.push_back("data is called a hole");
       at += extent.length;
     }
     if (at != model.size()) wrong.push_back("the map does not cover the disk");
@@ -232,9 +254,11 @@ void many_in_flight(Bench& bench, Rng& rng, Wrongs& wrong) {
   if (!bench.wait(reads) || !bench.wait(flushes)) wrong.push_back("reads do not complete");
   bench.settle();
   for (size_t i = 0; i < k_requests; ++i) {
-    if (writes[i]->error != 0 || reads[i]->error != 0) wrong.push_back("a request in the crowd fails");
+    if (writes[i]->error != 0 || reads[i]->error != 0)
+      wrong.push_back("a request in the crowd fails");
     if (writes[i]->data != reads[i]->data) wrong.push_back("data is mixed up in the crowd");
-    if (writes[i]->completions != 1 || reads[i]->completions != 1) wrong.push_back("not completed once");
+    if (writes[i]->completions != 1 || reads[i]->completions != 1)
+      wrong.push_back("not completed once");
   }
 }
 

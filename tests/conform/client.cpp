@@ -19,14 +19,15 @@ using namespace pv;
 using namespace pv::blk;
 using namespace pv::test;
 
-#define PV_CLIENT_FUNCTIONS(X)                                                              \
-  X(nbd_create) X(nbd_close) X(nbd_get_errno) X(nbd_add_meta_context) X(nbd_connect_unix)   \
-  X(nbd_get_size) X(nbd_set_strict_mode) X(nbd_pread) X(nbd_pwrite) X(nbd_flush)            \
-  X(nbd_trim) X(nbd_zero) X(nbd_cache) X(nbd_block_status) X(nbd_is_read_only)              \
-  X(nbd_can_multi_conn) X(nbd_set_request_structured_replies) X(nbd_aio_pread)              \
-  X(nbd_aio_pwrite) X(nbd_aio_command_completed) X(nbd_poll) X(nbd_get_block_size)          \
-  X(nbd_set_opt_mode) X(nbd_opt_abort) X(nbd_opt_info) X(nbd_opt_list) X(nbd_opt_go)        \
-  X(nbd_set_export_name) X(nbd_get_export_name)
+#define PV_CLIENT_FUNCTIONS(X)                                                               \
+  X(nbd_create)                                                                              \
+  X(nbd_close) X(nbd_get_errno) X(nbd_add_meta_context) X(nbd_connect_unix) X(nbd_get_size)  \
+      X(nbd_set_strict_mode) X(nbd_pread) X(nbd_pwrite) X(nbd_flush) X(nbd_trim) X(nbd_zero) \
+          X(nbd_cache) X(nbd_block_status) X(nbd_is_read_only) X(nbd_can_multi_conn)         \
+              X(nbd_set_request_structured_replies) X(nbd_aio_pread) X(nbd_aio_pwrite)       \
+                  X(nbd_aio_command_completed) X(nbd_poll) X(nbd_get_block_size)             \
+                      X(nbd_set_opt_mode) X(nbd_opt_abort) X(nbd_opt_info) X(nbd_opt_list)   \
+                          X(nbd_opt_go) X(nbd_set_export_name) X(nbd_get_export_name)
 
 struct Api {
 #define PV_MEMBER(name) decltype(&::name) name = nullptr;
@@ -35,8 +36,8 @@ struct Api {
   Api() {
     void* library = dlopen("libnbd.so.0", RTLD_NOW | RTLD_LOCAL);
     REQUIRE(library != nullptr);
-#define PV_RESOLVE(name)                                                  \
-  name = reinterpret_cast<decltype(name)>(dlsym(library, #name));         \
+#define PV_RESOLVE(name)                                          \
+  name = reinterpret_cast<decltype(name)>(dlsym(library, #name)); \
   REQUIRE(name != nullptr);
     PV_CLIENT_FUNCTIONS(PV_RESOLVE)
 #undef PV_RESOLVE
@@ -81,14 +82,16 @@ struct Session {
 
 std::unique_ptr<Disk> memory_stack(uint64_t size) {
   static auto loop = *Loop::create();
-  auto stack = build_stack(*make_memory_disk(geometry_of(size)), {},
-                           {system_clock(), *loop, loop.get(), 0});
+  auto stack =
+      build_stack(*make_memory_disk(geometry_of(size)), {}, {system_clock(), *loop, loop.get(), 0});
   REQUIRE(stack);
   return std::move(*stack);
 }
 
 // 0, or the errno that libnbd reports.
-int outcome(int result) { return result == 0 ? 0 : api().nbd_get_errno(); }
+int outcome(int result) {
+  return result == 0 ? 0 : api().nbd_get_errno();
+}
 
 // Fails everything of one kind.
 struct Failing final : Forward {
@@ -102,7 +105,8 @@ struct Failing final : Forward {
 
 }  // namespace
 
-TEST_CASE("libnbd reads back what it has written, with simple and structured replies", "[conform]") {
+TEST_CASE("libnbd reads back what it has written, with simple and structured replies",
+          "[conform]") {
   const uint64_t seed = test_seed();
   SEED_INFO(seed);
   Rng rng(seed);
@@ -125,8 +129,11 @@ TEST_CASE("ranges past the end fail for libnbd and leave data and connection alo
   const uint64_t size = k_conform_size;
   Session session(memory_stack(size));
   std::string bytes(4096, 'x');
-  const auto past = {std::pair<uint64_t, size_t>{size, 512}, {size - 512, 1024},
-                     {UINT64_MAX & ~511ULL, 512}, {1ULL << 63, 512}, {size + 512, 512}};
+  const auto past = {std::pair<uint64_t, size_t>{size, 512},
+                     {size - 512, 1024},
+                     {UINT64_MAX & ~511ULL, 512},
+                     {1ULL << 63, 512},
+                     {size + 512, 512}};
   for (const auto& [offset, length] : past) {
     INFO(offset << "+" << length);
     CHECK(outcome(api().nbd_pread(session.nbd, bytes.data(), length, offset, 0)) == EINVAL);
@@ -222,8 +229,9 @@ TEST_CASE("each errno arrives as the table says, and the connection survives it"
     Failing& disk = *failing;
     Session session(std::move(failing), structured);
     std::string bytes(512, 'x');
-    for (const int error : {EIO, EPERM, ENOMEM, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP, ESHUTDOWN, EROFS,
-                            ERANGE, EDQUOT, EFBIG, ETIMEDOUT, ENODEV, EBUSY, EREMOTEIO, EHWPOISON}) {
+    for (const int error :
+         {EIO, EPERM, ENOMEM, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP, ESHUTDOWN, EROFS, ERANGE, EDQUOT,
+          EFBIG, ETIMEDOUT, ENODEV, EBUSY, EREMOTEIO, EHWPOISON}) {
       INFO(errno_name(error) << (structured ? ", structured" : ", simple"));
       disk.error = error;
       CHECK(outcome(api().nbd_pread(session.nbd, bytes.data(), 512, 0, 0)) ==
@@ -265,8 +273,8 @@ TEST_CASE("hundreds of requests in flight on two connections all come back", "[c
   drain(session.nbd);
   std::vector<std::string> back(k_requests, std::string(k_length, '\0'));
   for (size_t i = 0; i < k_requests; ++i)
-    cookies.push_back(api().nbd_aio_pread(other, back[i].data(), k_length, i * k_length,
-                                          NBD_NULL_COMPLETION, 0));
+    cookies.push_back(
+        api().nbd_aio_pread(other, back[i].data(), k_length, i * k_length, NBD_NULL_COMPLETION, 0));
   drain(other);
   CHECK((back == data));
   api().nbd_close(other);

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "support.hpp"
 
+#include <cstdlib>
 #include <fcntl.h>
 #include <sys/eventfd.h>
-
-#include <cstdlib>
 
 #include <catch2/catch.hpp>
 
@@ -24,12 +23,16 @@ uint64_t test_seed() {
 
 TempDir::TempDir() {
   std::string shared = "/dev/shm/pvt.XXXXXX", plain = "/tmp/pvt.XXXXXX";
-  if (const char* made = mkdtemp(shared.data())) path_ = made;
-  else if (const char* other = mkdtemp(plain.data())) path_ = other;
+  if (const char* made = mkdtemp(shared.data()))
+    path_ = made;
+  else if (const char* other = mkdtemp(plain.data()))
+    path_ = other;
   REQUIRE(!path_.empty());
 }
 
-TempDir::~TempDir() { remove_tree(path_); }
+TempDir::~TempDir() {
+  remove_tree(path_);
+}
 
 Io::Io(blk::Op op, uint64_t offset, uint64_t length, uint32_t flags) {
   request.op = op;
@@ -88,7 +91,9 @@ ServerThread::~ServerThread() {
   server_.reset();
 }
 
-std::vector<std::string> backend_names() { return {"memory", "file", "pool", "nbd"}; }
+std::vector<std::string> backend_names() {
+  return {"memory", "file", "pool", "nbd"};
+}
 std::vector<std::string> stack_names() {
   return {"bare", "delay", "fault", "fault+delay", "fault(rule)"};
 }
@@ -123,8 +128,8 @@ Bench::Bench(const std::string& backend, const std::string& stack, const blk::Ge
   std::vector<blk::LayerSpec> layers;
   if (stack.find("fault") != std::string::npos) layers.push_back({"fault", {}});
   if (stack.find("delay") != std::string::npos) layers.push_back({"delay", {{"for", "100us"}}});
-  auto built = blk::build_stack(std::move(bottom), layers,
-                                {system_clock(), *loop_, loop_.get(), 0}, /*audit=*/true);
+  auto built = blk::build_stack(std::move(bottom), layers, {system_clock(), *loop_, loop_.get(), 0},
+                                /*audit=*/true);
   REQUIRE(built);
   disk_ = std::move(*built);
   if (stack != "fault(rule)") return;

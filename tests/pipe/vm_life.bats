@@ -6,6 +6,12 @@ load helper
 setup() { pv_setup; }
 teardown() { pv_teardown; }
 
+# gone PID: it has ended (and whoever inherited it has buried it).
+gone() {
+  for _ in $(seq 100); do kill -0 "$1" 2>/dev/null || return 0; sleep 0.02; done
+  return 1
+}
+
 code_of() { jq -r .error.code <<<"$output"; }
 
 @test "create starts nothing, and the name is taken" {
@@ -65,8 +71,8 @@ code_of() { jq -r .error.code <<<"$output"; }
   server=$(pv-disk info vda -o pid)
   run -0 pv-vm close v -o closed
   assert_output true
-  run ! kill -0 "$qemu"
-  run ! kill -0 "$server"
+  gone "$qemu"
+  gone "$server"
   run -0 pv-vm close v -o closed
   assert_output false
 }
@@ -95,8 +101,7 @@ code_of() { jq -r .error.code <<<"$output"; }
   pv-vm create v | pv-vm boot >/dev/null
   qemu=$(pv-vm info v -o pid)
   kill -KILL "$(pv-vm info v -o supervisor_pid)"
-  for _ in $(seq 100); do kill -0 "$qemu" 2>/dev/null || break; sleep 0.05; done
-  run ! kill -0 "$qemu"
+  gone "$qemu"
   run -0 pv-vm info v -o state
   assert_output dead
   run -0 pv-vm close v

@@ -41,6 +41,7 @@ void Journal::add(JournalEntry entry) {
 
 json Journal::read(uint64_t since, size_t max) const {
   json rows = json::array();
+  if (since >= last_) return rows;  // also keeps since + 1 from wrapping around
   const uint64_t first = dropped() + 1;
   for (uint64_t n = std::max(first, since + 1); n <= last_ && rows.size() < max; ++n)
     rows.push_back(to_json(entries_[n - first]));

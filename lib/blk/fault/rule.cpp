@@ -109,10 +109,10 @@ Result<When> parse_when(const json& object) {
   }
   if (const json* seed = find(object, "seed")) {
     const std::string text = seed->is_string() ? seed->get<std::string>() : to_line(*seed);
-    char* end = nullptr;
+    const bool digits = !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
     errno = 0;
-    when.seed = std::strtoull(text.c_str(), &end, 10);
-    if (errno != 0 || end == text.c_str() || *end != '\0' || text[0] == '-')
+    when.seed = std::strtoull(text.c_str(), nullptr, 10);
+    if (errno != 0 || !digits)
       return bad("when.seed is not a 64-bit number (as a string)");
   }
   return when;

@@ -71,6 +71,10 @@ void Connection::ready(uint32_t events) {
 // Sends what a batch has produced and settles what to wait for next.
 void Connection::turn() {
   send();
+  // A client that sends its requests one by one will send the next one soon.
+  constexpr size_t k_few = 4;
+  if (batch_jobs_ != 0 && batch_jobs_ <= k_few) shared_.loop.spin_once();
+  batch_jobs_ = 0;
   if (more_input()) turn_later();  // a full backlog had stopped the parser, and has drained
   update_interest();
   maybe_end();
@@ -137,6 +141,7 @@ bool Connection::parse_request() {
     input_begin_ += n;
     if (skip_ != 0) return false;
     have -= n;
+    finished(*std::exchange(refused_job_, nullptr), refused_error_);
   }
   if (payload_job_ || have < k_request_size || !has_room()) return false;
   const char* p = input_.get() + input_begin_;
@@ -233,8 +238,9 @@ void Connection::update_interest() {
 
 void Connection::maybe_end() {
   if (!closing_ || in_batch_ || turn_posted_) return;
-  if (payload_job_) {
-    Job* job = std::exchange(payload_job_, nullptr);  // its data will never come
+  for (Job** waiting : {&payload_job_, &refused_job_}) {
+    Job* job = std::exchange(*waiting, nullptr);  // its data will never come
+    if (job == nullptr) continue;
     shared_.counters.completed(job->request.op, 0, ECONNRESET);
     release(*job);
   }

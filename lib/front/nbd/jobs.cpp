@@ -96,6 +96,7 @@ void Connection::begin(uint16_t command, uint16_t flags, uint64_t cookie, uint64
     return;
   }
   Job* job = jobs_.take();
+  ++batch_jobs_;
   blk::Request& request = job->request;
   request = blk::Request{};
   job->connection = this;
@@ -144,8 +145,12 @@ void Connection::begin(uint16_t command, uint16_t flags, uint64_t cookie, uint64
   if (request.op == blk::Op::map) request.extents = &job->extents;
   flight_bytes_ += job->buffer_size;
   if (error != 0) {
-    if (carries_data) skip_ = length;
-    return finished(*job, error);
+    if (!carries_data || length == 0) return finished(*job, error);
+    // Answered when its data has gone by: clients take no answer to what they are still sending.
+    skip_ = length;
+    refused_job_ = job;
+    refused_error_ = error;
+    return;
   }
   if (!carries_data) return submit(job);
   payload_have_ = std::min<size_t>(length, input_end_ - input_begin_);
