@@ -42,7 +42,7 @@ def kind_problems():
 def errno_by_text(text):
     for number, name in errno.errorcode.items():
         if os.strerror(number) == text:
-            return "EOPNOTSUPP" if name == "ENOTSUP" else name
+            return "ENOTSUP" if name == "EOPNOTSUPP" else name
     return text
 
 
@@ -87,13 +87,13 @@ def table_problems():
         uri = scratch.run("pv-disk", "info", "d", "-o", "uri").stdout.strip()
         for row in rows:
             yield from row_problems(scratch, uri, row)
-        # What the text below the table says of QEMU and EOPNOTSUPP.
+        # What the text below the table says of QEMU and ENOTSUP.
         scratch.run("pv-fault", "add", "error", "--disk", "d", "--op", "zero,discard", "--errno",
-                    "EOPNOTSUPP")
+                    "ENOTSUP")
         for operation in ("zero", "discard"):
             told, delivered = nbd_error(scratch, uri, operation)
-            if (told, delivered) != ("OK", "EOPNOTSUPP"):
-                yield f"EOPNOTSUPP for {operation}: QEMU said {told}, the journal {delivered}"
+            if (told, delivered) != ("OK", "ENOTSUP"):
+                yield f"ENOTSUP for {operation}: QEMU said {told}, the journal {delivered}"
     yield from scratch.left
 
 

@@ -19,15 +19,14 @@ using namespace pv;
 using namespace pv::blk;
 using namespace pv::test;
 
-#define PV_CLIENT_FUNCTIONS(X)                                                               \
-  X(nbd_create)                                                                              \
-  X(nbd_close) X(nbd_get_errno) X(nbd_add_meta_context) X(nbd_connect_unix) X(nbd_get_size)  \
-      X(nbd_set_strict_mode) X(nbd_pread) X(nbd_pwrite) X(nbd_flush) X(nbd_trim) X(nbd_zero) \
-          X(nbd_cache) X(nbd_block_status) X(nbd_is_read_only) X(nbd_can_multi_conn)         \
-              X(nbd_set_request_structured_replies) X(nbd_aio_pread) X(nbd_aio_pwrite)       \
-                  X(nbd_aio_command_completed) X(nbd_poll) X(nbd_get_block_size)             \
-                      X(nbd_set_opt_mode) X(nbd_opt_abort) X(nbd_opt_info) X(nbd_opt_list)   \
-                          X(nbd_opt_go) X(nbd_set_export_name) X(nbd_get_export_name)
+// clang-format off
+#define PV_CLIENT_FUNCTIONS(X) \
+  X(nbd_create) X(nbd_close) X(nbd_get_errno) X(nbd_add_meta_context) X(nbd_connect_unix) \
+  X(nbd_get_size) X(nbd_set_strict_mode) X(nbd_pread) X(nbd_pwrite) X(nbd_flush) X(nbd_trim) \
+  X(nbd_zero) X(nbd_cache) X(nbd_block_status) X(nbd_is_read_only) X(nbd_can_multi_conn) \
+  X(nbd_set_request_structured_replies) X(nbd_aio_pread) X(nbd_aio_pwrite) \
+  X(nbd_aio_command_completed) X(nbd_poll)
+// clang-format on
 
 struct Api {
 #define PV_MEMBER(name) decltype(&::name) name = nullptr;

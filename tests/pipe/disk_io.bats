@@ -93,7 +93,8 @@ teardown() { pv_teardown; }
   truncate -s 1M t.img
   serve d --image t.img
   ok pv-disk size d
-  has '.disk.size_bytes == 1048576 and .disk.image_bytes == 1048576 and .disk.image_differs == false'
+  has '.disk.size_bytes == 1048576 and .disk.image_bytes == 1048576'
+  has '.disk.image_differs == false'
   truncate -s 512k t.img
   ok pv-disk size d
   has '.disk.size_bytes == 1048576 and .disk.image_bytes == 524288 and .disk.image_differs'
@@ -111,7 +112,8 @@ teardown() { pv_teardown; }
   ok pv-disk read d --sector 7 --count 3
   has '.data.offset_bytes == 3584 and .data.length_bytes == 1536 and (.data.xxh3 | length == 16)'
   jq -r .data.b64 <<<"$output" | base64 -d | cmp - <(dd if=t.img bs=512 skip=7 count=3 status=none)
-  pv-disk read d --offset 4k --length 2k --raw | cmp - <(dd if=t.img bs=1k skip=4 count=2 status=none)
+  dd if=t.img bs=1k skip=4 count=2 status=none >want
+  pv-disk read d --offset 4k --length 2k --raw | cmp - want
   ok pv-disk read d --count 0
   has '.data.length_bytes == 0 and .data.b64 == ""'
 }
@@ -234,16 +236,22 @@ teardown() { pv_teardown; }
   random_file t.img 65536
   serve a --image t.img
   serve b --scratch 64k
-  # The document names disk and data; --disk of the writer is said on its command line.
-  ok bash -c 'set -o pipefail; pv-disk read a --sector 5 --count 2 --raw | pv-disk write b --sector 5'
-  pv-disk read b --sector 5 --count 2 --raw | cmp - <(dd if=t.img bs=512 skip=5 count=2 status=none)
+  dd if=t.img bs=512 skip=5 count=2 status=none >want
+  ok bash -c 'set -o pipefail
+    pv-disk read a --sector 5 --count 2 --raw | pv-disk write b --sector 5'
+  pv-disk read b --sector 5 --count 2 --raw | cmp - want
+  # And as a document, whose data says where it belongs.
+  ok bash -c 'set -o pipefail
+    pv-disk read a --sector 9 | jq -c ".disk = {id:\"b\"}" | pv-disk write'
+  pv-disk read b --sector 9 --raw | cmp - <(dd if=t.img bs=512 skip=9 count=1 status=none)
 }
 
 @test "A31: info shows the disk, -o picks fields, --json=pretty and --text render the same" {
   serve d --scratch 1M --serial S123
   ok pv-disk info d
   has '.v == 1 and .disk.id == "d" and .disk.scope == "default" and .disk.vm == null'
-  has '.disk | .state == "serving" and .transport == "nbd" and .serial == "S123" and .layers == ["fault"]'
+  has '.disk | .state == "serving" and .transport == "nbd" and .serial == "S123"'
+  has '.disk.layers == ["fault"]'
   ok pv-disk info d -o size_bytes
   assert_output 1048576
   ok pv-disk info d -o source.type
@@ -297,5 +305,6 @@ expect_field_error() {
 
 @test "a document carries the source, so create pipes into serve" {
   ok bash -c 'set -o pipefail; pv-disk create t.img --size 1M | pv-disk serve | pv-disk read'
-  has '.disk.state == "serving" and .disk.source.path == "'"$PWD"'/t.img" and .data.length_bytes == 512'
+  has '.disk.state == "serving" and .disk.source.path == "'"$PWD"'/t.img"'
+  has '.data.length_bytes == 512'
 }

@@ -10,7 +10,7 @@ teardown() {
   pv_teardown
 }
 
-@test "a server killed with SIGKILL: later commands say server_dead, close cleans up, the data is there" {
+@test "a server killed with SIGKILL: server_dead from then on, close cleans up, the data is there" {
   random_file t.img 1048576
   serve d --image t.img
   printf 'written' | pv-disk write d --offset 512
@@ -73,7 +73,6 @@ ok_after() {
 in_flight() { [ "$(pv-disk info "$1" -o in_flight </dev/null)" -ge 1 ]; }
 
 @test "two serves of one id at once: exactly one wins, the other is told" {
-  local round
   for _ in 1 2 3; do
     pv-disk serve d --memory 1M </dev/null >a.out 2>a.err &
     local first=$!
@@ -90,7 +89,6 @@ in_flight() { [ "$(pv-disk info "$1" -o in_flight </dev/null)" -ge 1 ]; }
 
 @test "two serves of one image at once: never both" {
   truncate -s 1M t.img
-  local round
   for _ in 1 2 3; do
     pv-disk serve a --image t.img </dev/null >a.out 2>/dev/null &
     local first=$!
@@ -127,7 +125,8 @@ in_flight() { [ "$(pv-disk info "$1" -o in_flight </dev/null)" -ge 1 ]; }
 @test "a full file system under a scratch disk: ENOSPC for the client, and the disk lives on" {
   [ "$(id -u)" = 0 ] || skip "needs root to mount a small tmpfs"
   mkdir -p "$PV_T/small"
-  mount -t tmpfs -o size=1m,mode=0700 tmpfs "$PV_T/small" 2>/dev/null || skip "cannot mount a tmpfs here"
+  mount -t tmpfs -o size=1m,mode=0700 tmpfs "$PV_T/small" 2>/dev/null ||
+    skip "cannot mount a tmpfs here"
   PV_MOUNT="$PV_T/small"
   truncate -s 4M "$PV_T/small/t.img"
   serve d --image "$PV_T/small/t.img"

@@ -76,7 +76,8 @@ teardown() { pv_teardown; }
 @test "qemu-io discard gives the blocks back and they read as zeroes" {
   truncate -s 4M t.img
   serve d --image t.img
-  run qio d 'write -P 1 0 4M' 'discard 1M 1M' 'read -P 0 1M 1M' 'read -P 1 0 1M' 'read -P 1 2M 2M' flush
+  run qio d 'write -P 1 0 4M' 'discard 1M 1M' 'read -P 0 1M 1M' 'read -P 1 0 1M' \
+    'read -P 1 2M 2M' flush
   assert_success
   refute_output --partial 'failed'
   assert [ "$(du --block-size=1K t.img | cut -f1)" -le 3100 ]

@@ -19,14 +19,14 @@ teardown() { pv_teardown; }
   has '.mine.x == [1,2] and .rule.id == "slow"'
 }
 
-@test "an error document goes down the pipe: only the first stage speaks, code and class survive" {
+@test "an error goes down the pipe: only the first stage speaks, code and class survive" {
   run --separate-stderr bash -c 'pv-disk read nosuch </dev/null | pv-fault add eio_read'
   assert [ "$status" -eq 4 ]
   assert [ "${#stderr_lines[@]}" -eq 1 ]
   [[ $stderr == 'pv-disk: no disk '\''nosuch'\'* ]]
   has '.error.code == "no_such_disk" and .error.valid == []'
   run --separate-stderr bash -c \
-    'pv-disk serve d --scratch 1k3 </dev/null | pv-fault add eio_read | pv-disk read | pv-fault clear'
+    'pv-disk serve d --scratch 1k3 </dev/null | pv-fault add slow | pv-disk read | pv-fault clear'
   assert [ "$status" -eq 2 ]
   assert [ "${#stderr_lines[@]}" -eq 1 ]
   has '.error.code == "usage"'
@@ -43,7 +43,8 @@ teardown() { pv_teardown; }
 
 @test "a rule travels: add takes the rule of the document when no mode is named" {
   serve d --scratch 1M
-  ok bash -c 'pv-disk info d | jq -c ".rule = {\"id\":\"mine\",\"do\":{\"kind\":\"error\"}}" | pv-fault add'
+  ok bash -c \
+    'pv-disk info d | jq -c ".rule = {id: \"mine\", do: {kind: \"error\"}}" | pv-fault add'
   has '.rule.id == "mine" and .disk.faults == ["mine"]'
 }
 
@@ -58,14 +59,18 @@ teardown() { pv_teardown; }
 @test "a command with a name does not touch stdin, so it is safe in a read loop" {
   serve a --memory 1M
   serve b --memory 1M
-  ok bash -c 'printf "a\nb\n" | while read -r id; do pv-disk info "$id" -o id; pv-fault add --disk "$id" slow -o id; done'
+  # shellcheck disable=SC2016 # the inner shell's variable
+  ok bash -c 'printf "a\nb\n" | while read -r id; do
+    pv-disk info "$id" -o id
+    pv-fault add --disk "$id" slow -o id
+  done'
   assert_output $'a\nslow\nb\nslow'
 }
 
 # in_document TEXT: `pv-disk read` is given that on stdin.
-in_document() { printf "$1" | pv-disk read; }
+in_document() { printf '%b' "$1" | pv-disk read; }
 
-@test "stdin that is no document is refused: empty, not JSON, two documents, wrong version, doubled keys" {
+@test "stdin is refused when empty, not JSON, two documents, of wrong version or with keys twice" {
   serve d --scratch 1M
   local text
   for text in '' '\n\n' 'hello' '{' '{"v":1' '[]' '7' 'null' '"v"' '{}' '{"disk":{"id":"d"}}' \
@@ -90,7 +95,9 @@ in_document() { printf "$1" | pv-disk read; }
   run --separate-stderr bash -c 'printf "[%.0s" {1..100000} | pv-disk read'
   assert [ "$status" -eq 3 ]
   assert [ "${#stderr_lines[@]}" -eq 1 ]
-  run --separate-stderr bash -c "{ printf '{\"v\":1,\"disk\":{\"id\":\"d\"},\"x\":'; printf '[%.0s' {1..70}; printf ']%.0s' {1..70}; printf '}'; } | pv-disk read"
+  local deep
+  deep=$(printf '[%.0s' {1..70})$(printf ']%.0s' {1..70})
+  run --separate-stderr in_document '{"v":1,"disk":{"id":"d"},"x":'"$deep}"
   assert [ "$status" -eq 3 ]
 }
 

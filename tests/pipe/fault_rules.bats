@@ -85,7 +85,8 @@ outcomes() {
   ok pv-fault journal --disk d
   assert [ "${#lines[@]}" -eq 2 ]
   local event=${lines[0]}
-  has '.event | .n == 1 and .rule == "r1" and .kind == "error" and .op == "write" and .front == "host"' "$event"
+  has '.event | .n == 1 and .rule == "r1" and .kind == "error"' "$event"
+  has '.event | .op == "write" and .front == "host"' "$event"
   has '.event | .requested == "EROFS" and .delivered == "EROFS" and .io_done == false' "$event"
   has '.event | .offset_bytes == 0 and .length_bytes == 512' "$event"
   has '.summary | .events == 1 and .last == 1 and .dropped == 0'
@@ -100,8 +101,8 @@ outcomes() {
     run qio d 'read 0 512'
     assert_output --partial 'failed'
     ok pv-fault journal --disk d
-    assert_equal "${pair%=*} $(jq -r 'select(.event).event | "\(.front) \(.requested) \(.delivered)"' <<<"$output" | tail -n 1)" \
-      "${pair%=*} nbd ${pair%=*} ${pair#*=}"
+    assert_equal "$(jq -sr '[.[] | select(.event).event][-1]
+      | "\(.front) \(.requested) \(.delivered)"' <<<"$output")" "nbd ${pair%=*} ${pair#*=}"
     ok pv-fault clear --disk d
   done
 }
@@ -125,7 +126,7 @@ outcomes() {
   ok pv-fault journal --disk d
   has ".summary.events == $seen"
   ok pv-disk stats d
-  has ".disk.stats.io_errors == $seen and .disk.stats.read.errors == $seen and .disk.stats.read.completed == 5"
+  has ".disk.stats | .io_errors == $seen and .read.errors == $seen and .read.completed == 5"
 }
 
 @test "rules that could never fire are refused" {
@@ -166,11 +167,14 @@ outcomes() {
     '{"do":{"kind":"error","errno":5}}' '{"do":{"kind":"error"},"id":7}' \
     '{"do":{"kind":"error"},"id":"../x"}' '{"do":{"kind":"error"},"match":null}' \
     '{"do":{"kind":"error"},"match":{"op":"read"}}' '{"do":{"kind":"error"},"match":{"op":["x"]}}' \
-    '{"do":{"kind":"error"},"match":{"ranges":[[0]]}}' '{"do":{"kind":"error"},"match":{"ranges":[[-1,5]]}}' \
-    '{"do":{"kind":"error"},"match":{"ranges":[[0,1.5]]}}' '{"do":{"kind":"error"},"match":{"ranges":7}}' \
+    '{"do":{"kind":"error"},"match":{"ranges":[[0]]}}' \
+    '{"do":{"kind":"error"},"match":{"ranges":[[-1,5]]}}' \
+    '{"do":{"kind":"error"},"match":{"ranges":[[0,1.5]]}}' \
+    '{"do":{"kind":"error"},"match":{"ranges":7}}' \
     '{"do":{"kind":"error"},"match":{"ranges":[[18446744073709551615,2]]}}' \
     '{"do":{"kind":"error"},"when":{"after":-1}}' '{"do":{"kind":"error"},"when":{"times":"3"}}' \
-    '{"do":{"kind":"error"},"when":{"seed":"-1"}}' '{"do":{"kind":"error"},"when":{"seed":"99999999999999999999"}}' \
+    '{"do":{"kind":"error"},"when":{"seed":"-1"}}' \
+    '{"do":{"kind":"error"},"when":{"seed":"99999999999999999999"}}' \
     '{"do":{"kind":"delay","delay_ms":-5}}' '{"do":{"kind":"delay","delay_ms":1e99}}'; do
     run --separate-stderr pv-fault add --disk d --rule "$rule" </dev/null
     [ "$status" -eq 2 ] || fail "$rule: exit $status: $stderr"

@@ -155,7 +155,8 @@ TEST_CASE("a zombie is not alive", "[base]") {
 TEST_CASE("a daemon reports once, outlives its starter's descriptors, and ends with its code",
           "[base]") {
   TempDir dir;
-  Fd inherited(open("/dev/null", O_RDONLY));
+  Fd null(open("/dev/null", O_RDONLY));
+  Fd inherited(fcntl(null.get(), F_DUPFD, 50));  // not a number that a daemon uses itself
   const auto daemon = start_daemon(dir.path("log"), [&](Fd ready) {
     const bool closed = fcntl(inherited.get(), F_GETFD) < 0;
     static_cast<void>(write_all(ready.get(), closed ? "closed" : "open"));

@@ -196,8 +196,8 @@ TEST_CASE("a client that goes in the middle of anything leaves nothing in flight
   SEED_INFO(seed);
   Rng rng(seed);
   Wire wire;
-  const auto slow = parse_json(
-      R"({"op":"fault.add","rule":{"match":{"op":["read"]},"do":{"kind":"delay","delay_ms":0.2}}})");
+  const auto slow =
+      parse_json(R"({"op":"fault.add","rule":{"do":{"kind":"delay","delay_ms":0.2}}})");
   REQUIRE(wire.disk->control(*slow));
   const std::string talk = go(true) + random_requests(rng) +
                            request(k_cmd_write, 1, 0, 65536, std::string(65536, 'y')) +

@@ -112,8 +112,7 @@ Result<When> parse_when(const json& object) {
     const bool digits = !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
     errno = 0;
     when.seed = std::strtoull(text.c_str(), nullptr, 10);
-    if (errno != 0 || !digits)
-      return bad("when.seed is not a 64-bit number (as a string)");
+    if (errno != 0 || !digits) return bad("when.seed is not a 64-bit number (as a string)");
   }
   return when;
 }

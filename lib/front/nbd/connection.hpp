@@ -95,7 +95,7 @@ class Connection {
   size_t input_end_ = 0;
   Job* payload_job_ = nullptr;  // a write whose data has not arrived in full
   size_t payload_have_ = 0;
-  uint64_t skip_ = 0;  // data of a refused write, to be read and thrown away
+  uint64_t skip_ = 0;           // data of a refused write, to be read and thrown away
   Job* refused_job_ = nullptr;  // that write; answered with the error when its data has gone by
   int refused_error_ = 0;
 
@@ -104,7 +104,7 @@ class Connection {
   size_t reply_bytes_ = 0;
   size_t flight_bytes_ = 0;
   bool in_batch_ = false;
-  size_t batch_jobs_ = 0;       // begun since the last turn
+  size_t batch_jobs_ = 0;  // begun since the last turn
   bool turn_posted_ = false;
   bool closing_ = false;  // reads no more
   bool blocked_ = false;  // the socket takes no more output for now
