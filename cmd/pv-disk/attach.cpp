@@ -5,6 +5,7 @@
 #include "base/units.hpp"
 #include "serve/disk_object.hpp"
 #include "serve/server.hpp"
+#include "target/vm_target.hpp"
 #include "verbs.hpp"
 #include "vm/hotplug.hpp"
 #include "vm/vm_object.hpp"
@@ -17,28 +18,6 @@ struct Options {
   std::string id;
   SpecFlags spec;
 };
-
-struct VmTarget {
-  RunDir run;
-  Object vm;
-};
-
-Result<VmTarget> find_target(cli::Context& context, const std::string& name) {
-  std::string wanted = name, scope;
-  if (wanted.empty()) {
-    TRY_ASSIGN(const json* document, context.input());
-    const json* vm = find(*document, "vm");
-    if (vm) wanted = get_string(*vm, "name");
-    if (wanted.empty())
-      return fail(Code::bad_document, "the input document names no VM (key \"vm\", \"name\")");
-    scope = get_string(*vm, "scope");
-  }
-  TRY_ASSIGN(RunDir outer, context.run_dir(scope));
-  TRY_ASSIGN(Object vm, vm::find_vm(outer, wanted));
-  // The disk lives where its VM lives, which may be an outer scope.
-  TRY_ASSIGN(RunDir run, RunDir::open(vm.scope));
-  return VmTarget{std::move(run), std::move(vm)};
-}
 
 // A new object for the disk; one that was detached makes room for its successor.
 Result<Object> claim(const RunDir& run, const std::string& vm, const std::string& id) {
@@ -57,7 +36,9 @@ Result<json> plug(const Object& vm, const Object& disk, json state, const Deadli
 }
 
 Result<int> act(cli::Context& context, const Options& options) {
-  TRY_ASSIGN(const VmTarget at, find_target(context, options.vm));
+  TRY_ASSIGN(const target::VmTarget at, target::vm_target(context, options.vm));
+  // The disk lives where its VM lives, which may be an outer scope.
+  TRY_ASSIGN(const RunDir run, RunDir::open(at.vm.scope));
   const std::string id = options.id.empty() ? "attached-" + at.vm.name : options.id;
   TRY(check_name("disk", id));
   TRY_ASSIGN(serve::Spec spec, spec_from(context, options.spec));
@@ -67,11 +48,11 @@ Result<int> act(cli::Context& context, const Options& options) {
   TRY_ASSIGN(json vm_state, at.vm.load());
   TRY(vm::require_state(at.vm, vm_state, "attach a disk to", {"created", "booted"}));
   const bool hot = vm::actual_state(at.vm, vm_state) == "booted";
-  TRY_ASSIGN(const Object disk, claim(at.run, at.vm.name, id));
+  TRY_ASSIGN(const Object disk, claim(run, at.vm.name, id));
   auto state = serve::start_server(disk, spec, deadline);
   if (state && hot) state = plug(at.vm, disk, *state, deadline);
   if (!state) {
-    static_cast<void>(serve::close_disk(at.run, disk));
+    static_cast<void>(serve::close_disk(run, disk));
     return fail(state.error());
   }
   vm_state["disks"].push_back(id);

@@ -8,12 +8,6 @@
 namespace pv::diskcmd {
 namespace {
 
-Result<uint64_t> parse_count(std::string_view what, const std::string& text) {
-  if (text.empty() || text.size() > 18 || text.find_first_not_of("0123456789") != std::string::npos)
-    return fail(Code::usage, fmt::format("{} '{}' is not a whole number", what, text));
-  return std::stoull(text);
-}
-
 Result<uint32_t> parse_sector_size(std::string_view what, const std::string& text) {
   TRY_ASSIGN(const uint64_t size, parse_size(text));
   if (size > 65536) return fail(Code::usage, fmt::format("{} '{}' is too large", what, text));

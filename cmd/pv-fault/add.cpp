@@ -23,12 +23,6 @@ struct Options {
   }
 };
 
-Result<uint64_t> number(std::string_view flag, const std::string& text) {
-  if (text.empty() || text.size() > 18 || text.find_first_not_of("0123456789") != std::string::npos)
-    return fail(Code::usage, fmt::format("{} '{}' is not a whole number", flag, text));
-  return std::stoull(text);
-}
-
 // "OFFSET+LENGTH" with units, or "OFFSET" for `unit` bytes; both times `scale`.
 Result<json> parse_range(std::string_view flag, const std::string& text, uint64_t scale) {
   const size_t plus = text.find('+');
@@ -69,7 +63,7 @@ Result<> add_when(const Options& options, json& rule) {
   if (!options.nth.empty()) {
     if (!options.after.empty() || !options.every.empty() || !options.times.empty())
       return fail(Code::usage, "--nth stands alone: it is --after N-1 --times 1");
-    TRY_ASSIGN(const uint64_t nth, number("--nth", options.nth));
+    TRY_ASSIGN(const uint64_t nth, parse_count("--nth", options.nth));
     if (nth == 0) return fail(Code::bad_rule, "--nth 0 could never fire: the first is 1");
     rule["when"]["after"] = nth - 1;
     rule["when"]["times"] = 1;
@@ -78,7 +72,7 @@ Result<> add_when(const Options& options, json& rule) {
       {"after", &options.after}, {"every", &options.every}, {"times", &options.times}};
   for (const auto& [key, text] : numbers) {
     if (text->empty()) continue;
-    TRY_ASSIGN(rule["when"][key], number(fmt::format("--{}", key), *text));
+    TRY_ASSIGN(rule["when"][key], parse_count(fmt::format("--{}", key), *text));
   }
   if (!options.probability.empty()) {
     char* end = nullptr;

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/text.hpp"
+#include "base/units.hpp"
 #include "blk/fault/kinds.hpp"
 #include "verbs.hpp"
 
@@ -39,10 +40,7 @@ Result<int> journal(cli::Context& context, const JournalOptions& options) {
   TRY_ASSIGN(Session session, open_session(context, options.disk));
   uint64_t since = 0, count = 0;
   if (!options.since.empty()) {
-    if (options.since.size() > 18 ||
-        options.since.find_first_not_of("0123456789") != std::string::npos)
-      return fail(Code::usage, fmt::format("--since '{}' is not an event number", options.since));
-    since = std::stoull(options.since);
+    TRY_ASSIGN(since, parse_count("--since", options.since));
   }
   json reply;
   do {

@@ -25,7 +25,7 @@ void build_argv(cli::Verb& verb) {
   auto name = std::make_shared<std::string>();
   verb.positional("name", *name, "The VM (default: the one of the document on stdin)");
   verb.run([name](cli::Context& context) -> Result<int> {
-    TRY_ASSIGN(const Target at, target(context, *name));
+    TRY_ASSIGN(const target::VmTarget at, target::vm_target(context, *name));
     TRY_ASSIGN(const json argv, vm::vm_argv(at.run, at.vm));
     if (context.text_output()) {
       std::vector<std::string> words;

@@ -23,7 +23,7 @@ void build_boot(cli::Verb& verb) {
   add_vm_flags(verb, options->flags);
   add_accel_flag(verb, options->flags);
   verb.run([options](cli::Context& context) -> Result<int> {
-    TRY_ASSIGN(const Target at, target(context, options->name));
+    TRY_ASSIGN(const target::VmTarget at, target::vm_target(context, options->name));
     TRY_ASSIGN(const uint64_t timeout_ns, context.timeout_ns(k_boot_ns));
     TRY_ASSIGN(context.document()["vm"],
                vm::boot_vm(at.run, at.vm, options_of(options->flags), timeout_ns));

@@ -59,7 +59,7 @@ Result<int> act(cli::Context& context, const Options& options) {
     TRY_ASSIGN(const RunDir run, context.run_dir());
     return close_each(context, run, options.names, deadline);
   }
-  TRY_ASSIGN(const TargetName at, target_name(context, ""));
+  TRY_ASSIGN(const target::VmName at, target::vm_name(context, ""));
   return close_each(context, at.run, {at.name}, deadline);
 }
 

@@ -36,7 +36,7 @@ void build_console(cli::Verb& verb) {
   verb.option("--tail", options->tail, "SIZE", "Only this much of its end");
   verb.run([options](cli::Context& context) -> Result<int> {
     context.raw_output();
-    TRY_ASSIGN(const Target at, target(context, options->name));
+    TRY_ASSIGN(const target::VmTarget at, target::vm_target(context, options->name));
     uint64_t tail = UINT64_MAX;
     if (!options->tail.empty()) {
       TRY_ASSIGN(tail, parse_size(options->tail));

@@ -32,7 +32,7 @@ void build_info(cli::Verb& verb) {
   auto name = std::make_shared<std::string>();
   verb.positional("name", *name, "The VM (default: the one of the document on stdin)");
   verb.run([name](cli::Context& context) -> Result<int> {
-    TRY_ASSIGN(const Target at, target(context, *name));
+    TRY_ASSIGN(const target::VmTarget at, target::vm_target(context, *name));
     TRY_ASSIGN(context.document()["vm"], live_document(at.vm));
     TRY(context.emit());
     return 0;

@@ -46,7 +46,7 @@ Result<int> finish(cli::Context& context, const Options& options, json run) {
 
 Result<int> act(cli::Context& context, const Options& options) {
   if (options.raw) context.raw_output();
-  TRY_ASSIGN(const Target at, target(context, options.name));
+  TRY_ASSIGN(const target::VmTarget at, target::vm_target(context, options.name));
   vm::GuestCommand command;
   command.argv = options.argv;
   command.env = options.env;

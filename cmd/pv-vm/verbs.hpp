@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command.hpp"
+#include "target/vm_target.hpp"
 #include "vm/config.hpp"
 
 namespace pv::vmcmd {
@@ -19,20 +20,6 @@ void build_console(cli::Verb& verb);
 void build_argv(cli::Verb& verb);
 void build_doctor(cli::Verb& verb);
 void build_guest(cli::Verb& verb);
-
-// The VM that a verb is about.
-struct Target {
-  RunDir run;
-  Object vm;
-};
-
-// Name and scope of a VM: from the command line, or from the input document.
-struct TargetName {
-  RunDir run;
-  std::string name;
-};
-Result<TargetName> target_name(cli::Context& context, const std::string& name);
-Result<Target> target(cli::Context& context, const std::string& name);
 
 // The flags that `create` and `boot` share.
 struct VmFlags {

@@ -85,6 +85,13 @@ Result<uint64_t> parse_duration(std::string_view text) {
   return value;
 }
 
+Result<uint64_t> parse_count(std::string_view what, std::string_view text) {
+  if (text.empty() || text.size() > 18 ||
+      text.find_first_not_of("0123456789") != std::string_view::npos)
+    return fail(Code::usage, fmt::format("{} '{}' is not a whole number", what, text));
+  return std::stoull(std::string(text));
+}
+
 std::string format_size(uint64_t bytes) {
   constexpr const char* k_names[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
   double value = static_cast<double>(bytes);

@@ -17,6 +17,9 @@ Result<uint64_t> parse_size(std::string_view text);
 // "50ms", "2s", "1.5m", "100us", "250ns", "1h"; a bare number is seconds. Nanoseconds.
 Result<uint64_t> parse_duration(std::string_view text);
 
+// A whole number below 10^18 without sign or unit; `what` starts the message.
+Result<uint64_t> parse_count(std::string_view what, std::string_view text);
+
 // "64 MiB", "512 B", "1.5 GiB".
 std::string format_size(uint64_t bytes);
 

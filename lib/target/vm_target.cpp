@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MIT
+#include "target/vm_target.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include "base/text.hpp"
+#include "vm/vm_object.hpp"
+
+namespace pv::target {
+
+Result<VmName> vm_name(cli::Context& context, const std::string& name) {
+  if (!name.empty()) {
+    TRY_ASSIGN(RunDir run, context.run_dir());
+    return VmName{std::move(run), name};
+  }
+  TRY_ASSIGN(const json* document, context.input());
+  const json* vm = find(*document, "vm");
+  const std::string from_document = vm && vm->is_object() ? get_string(*vm, "name") : "";
+  if (from_document.empty())
+    return fail(Code::bad_document, "the input document names no VM (key \"vm\", \"name\")");
+  TRY_ASSIGN(RunDir run, context.run_dir(get_string(*vm, "scope")));
+  return VmName{std::move(run), from_document};
+}
+
+Result<VmTarget> vm_target(cli::Context& context, const std::string& name) {
+  TRY_ASSIGN(VmName found, vm_name(context, name));
+  TRY_ASSIGN(Object vm, vm::find_vm(found.run, found.name));
+  return VmTarget{std::move(found.run), std::move(vm)};
+}
+
+}  // namespace pv::target
