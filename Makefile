@@ -11,7 +11,7 @@ BUILD_PACKAGES := g++ make libcli11-dev nlohmann-json3-dev libexpected-dev libfm
                   liburing-dev libnbd-dev libxxhash-dev liblz4-dev zlib1g-dev
 RUN_PACKAGES   := qemu-system-x86 qemu-utils libnbd0 ca-certificates
 TEST_PACKAGES  := catch2 bats bats-assert bats-support jq parallel procps libnbd-bin nbdkit fio \
-                  e2fsprogs python3 mandoc clang-format shellcheck zsh fish cpio
+                  e2fsprogs file git python3 mandoc clang-format shellcheck zsh fish cpio
 
 WARN     := -Wall -Wextra -Werror
 CXXFLAGS  = -std=c++20 $(OPT) -g1 $(WARN) $(SANITIZE) -Ilib -pthread -ffunction-sections \

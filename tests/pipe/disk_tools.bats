@@ -118,7 +118,7 @@ teardown() { pv_teardown; }
   run qemu-img compare -f raw -F raw copy.img "$(uri d)"
   assert_success
   assert_output 'Images are identical.'
-  printf x | pv-disk write d --offset 1000000
+  printf changed. | pv-disk write d --offset 1000000
   run qemu-img compare -f raw -F raw copy.img "$(uri d)"
   assert_failure 1
 }
