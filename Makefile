@@ -109,6 +109,28 @@ asan:
 tsan:
 	@$(MAKE) --no-print-directory BUILD=build/tsan OPT=-O1 SANITIZE=-fsanitize=thread unit
 
+# libFuzzer over every parser of foreign bytes, FUZZ_SECONDS each (needs clang).
+FUZZ_SECONDS ?= 30
+FUZZERS      := $(notdir $(basename $(wildcard tests/fuzz/*.cpp)))
+FUZZ_SRC     := $(shell find lib/base lib/blk lib/front/nbd -name '*.cpp') \
+                lib/cli/document.cpp lib/cli/render.cpp
+FUZZ_FLAGS   := -std=c++20 -O1 -g1 -Ilib -pthread -D_GNU_SOURCE -include lib/base/pch.hpp \
+                -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+
+$(BUILD)/fuzz/%.o: %.cpp
+	@mkdir -p $(@D)
+	@echo "FUZZ  $<"
+	@clang++ $(FUZZ_FLAGS) -MMD -MP -c $< -o $@
+
+$(BUILD)/fuzz/bin/%: $(BUILD)/fuzz/tests/fuzz/%.o $(FUZZ_SRC:%.cpp=$(BUILD)/fuzz/%.o)
+	@mkdir -p $(@D)
+	@clang++ -fsanitize=fuzzer,address,undefined -pthread -o $@ $^ -lfmt -luring -ldl
+
+fuzz: $(addprefix $(BUILD)/fuzz/bin/,$(FUZZERS))
+	@set -e; for f in $(FUZZERS); do echo "== $$f"; mkdir -p $(BUILD)/fuzz/corpus/$$f; \
+	  $(BUILD)/fuzz/bin/$$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 \
+	    -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/corpus/$$f; done
+
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 \
 	  $(DESTDIR)$(PREFIX)/share/man/man7 \
@@ -128,6 +150,7 @@ install: all
 clean:
 	rm -rf $(BUILD)
 
--include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
-.PHONY: all deps demo check unit bats tidy bench asan tsan install clean
+-include $(shell find $(BUILD)/obj $(BUILD)/fuzz -name '*.d' 2>/dev/null)
+.PHONY: all deps demo check unit bats tidy bench asan tsan fuzz install clean
+.SECONDARY:
 .DELETE_ON_ERROR:

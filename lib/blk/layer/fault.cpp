@@ -28,7 +28,9 @@ class FaultLayer final : public Forward {
       : Forward(std::move(lower)), env_(env), started_ns_(env.clock.now_ns()) {}
 
   void submit(Request& request) override {
-    if (rules_.empty() || (request.flags & k_internal) != 0) return lower().submit(request);
+    // Host requests are always followed to their end, so that a fault set during their I/O counts.
+    const bool idle = rules_.empty() && request.front != Front::host;
+    if (idle || (request.flags & k_internal) != 0) return lower().submit(request);
     arrive(request);
   }
 

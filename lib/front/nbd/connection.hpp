@@ -47,6 +47,7 @@ class Connection {
     blk::Request request;
     Connection* connection = nullptr;
     uint64_t cookie = 0;
+    bool known = true;  // a command that we have; others are counted apart
     char* buffer = nullptr;
     size_t buffer_size = 0;
     iovec segment{};

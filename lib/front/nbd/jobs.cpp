@@ -113,11 +113,11 @@ void Connection::begin(uint16_t command, uint16_t flags, uint64_t cookie, uint64
     auto& finished_job = *static_cast<Job*>(done.owner);
     finished_job.connection->finished(finished_job, error);
   };
-  shared_.counters.started();
-  const bool known = command_op(command, request.op);
+  job->known = command_op(command, request.op);
+  if (job->known) shared_.counters.started();
   const bool carries_data = command == k_cmd_write;
   int error = 0;
-  if (!known) {
+  if (!job->known) {
     shared_.counters.unsupported();
     error = EINVAL;
   } else if ((flags & ~allowed_flags(request.op)) != 0) {
@@ -166,7 +166,7 @@ void Connection::submit(Job* job) {
 
 void Connection::finished(Job& job, int error) {
   const blk::Op op = job.request.op;
-  shared_.counters.completed(op, job.request.length, error);
+  if (job.known) shared_.counters.completed(op, job.request.length, error);
   if (socket_) {
     if (op == blk::Op::read)
       answer_read(job, error);

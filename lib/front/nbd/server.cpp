@@ -25,8 +25,20 @@ void Server::stop() {
   listener_.reset();
 }
 
+// Out of descriptors: the waiting client would wake us for ever, so it waits a moment.
+void Server::pause() {
+  constexpr uint64_t k_pause_ns = 50 * k_ns_per_ms;
+  shared_.loop.change(listener_.get(), 0);
+  shared_.loop.after(k_pause_ns, [this] {
+    if (listener_) shared_.loop.change(listener_.get(), EPOLLIN);
+  });
+}
+
 void Server::accept_all() {
-  while (Fd socket = accept_unix(listener_.get())) {
+  while (true) {
+    Fd socket = accept_unix(listener_.get());
+    if (!socket && (errno == EMFILE || errno == ENFILE)) return pause();
+    if (!socket) return;
     if (connections_.size() >= k_max_connections) continue;  // closed at once: the bound is ours
     const auto forget = [this](Connection* ended) {
       const auto same = [&](const auto& owned) { return owned.get() == ended; };

@@ -28,6 +28,7 @@ class Server {
  private:
   static constexpr size_t k_max_connections = 256;
   void accept_all();
+  void pause();
 
   Export export_;
   Fd listener_;
