@@ -26,7 +26,7 @@ _provium_values() {
   case $1 in
     --json) echo compact pretty ;;
     --layer) echo fault delay: ;;
-    --format) echo raw qcow2 vmdk vhdx vpc vdi luks ;;
+    --format) echo raw qcow2 vmdk vhdx vpc vdi ;;
     --op) echo read write flush discard zero map cache ;;
     --errno) echo EIO ENOSPC EPERM EROFS EINVAL ENOMEM ETIMEDOUT ENODEV EBUSY ;;
     --accel) echo auto kvm tcg ;;

@@ -30,7 +30,7 @@ function __provium_values
         case --layer
             printf '%s\n' fault delay:
         case --format
-            printf '%s\n' raw qcow2 vmdk vhdx vpc vdi luks
+            printf '%s\n' raw qcow2 vmdk vhdx vpc vdi
         case --op
             printf '%s\n' read write flush discard zero map cache
         case --errno

@@ -57,6 +57,7 @@ Result<int> act(cli::Context& context, const Options& options) {
     TRY_ASSIGN(const RunDir run, context.run_dir());
     for (const Object& disk : run.list("disk"))
       if (disk.owner.empty()) TRY(close_one(context, run, disk, options.force));
+    run.sweep();
     return 0;
   }
   if (options.disks.empty()) {

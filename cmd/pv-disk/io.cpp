@@ -92,8 +92,12 @@ Result<std::string> payload(cli::Context& context, const Options& options, ByteR
   if (!data || !find(*data, "b64"))
     return fail(Code::bad_document,
                 "nothing to write: the document has no \"data\"; use --from FILE");
-  if (options.range.sector.empty() && options.range.offset.empty())
-    range.offset = get_u64(*data, "offset_bytes");
+  if (options.range.sector.empty() && options.range.offset.empty()) {
+    const json* offset = find(*data, "offset_bytes");
+    if (!offset || !offset->is_number_unsigned())
+      return fail(Code::bad_document, "data.offset_bytes is not a number of bytes");
+    range.offset = offset->get<uint64_t>();
+  }
   return base64_decode(get_string(*data, "b64"));
 }
 
@@ -127,6 +131,10 @@ Result<int> write(cli::Context& context, const Options& options) {
 Result<int> change(cli::Context& context, const Options& options, const char* op) {
   TRY_ASSIGN(Opened disk, open_disk(context, options.disk));
   TRY_ASSIGN(ByteRange range, range_from(options.range, disk.sector_size));
+  const RangeFlags& given = options.range;
+  const bool ranged = !(given.sector + given.count + given.offset + given.length).empty();
+  if (options.all && ranged)
+    return fail(Code::usage, fmt::format("{}: --all and a range exclude each other", op));
   if (options.all) range = {0, disk.size};
   if (!range.length)
     return fail(Code::usage, fmt::format("{}: say how much (--count, --length or --all)", op));

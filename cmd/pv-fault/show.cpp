@@ -27,6 +27,7 @@ Result<int> list(cli::Context& context, const std::string& disk) {
 
 Result<int> active(cli::Context& context, const std::string& disk) {
   TRY_ASSIGN(Session session, open_session(context, disk));
+  TRY(session.client.call({{"op", "fault.list"}}));  // refused without a fault layer
   TRY_ASSIGN(json document, target::live_disk_document(session.at.disk, session.deadline));
   std::vector<std::string> names = document["faults"].get<std::vector<std::string>>();
   std::sort(names.begin(), names.end());
@@ -51,7 +52,7 @@ Result<int> journal(cli::Context& context, const JournalOptions& options) {
       TRY(context.emit({{"v", cli::k_document_version}, {"event", event}}));
     }
   } while (!reply["events"].empty() && since < get_u64(reply, "last"));
-  if (context.text_output()) return 0;
+  if (context.text_output() || context.selects_field()) return 0;
   TRY(context.emit(
       {{"v", cli::k_document_version},
        {"summary", {{"events", count}, {"last", reply["last"]}, {"dropped", reply["dropped"]}}},

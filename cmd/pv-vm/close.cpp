@@ -50,6 +50,7 @@ Result<int> act(cli::Context& context, const Options& options) {
   if (options.all) {
     if (!options.names.empty()) return fail(Code::usage, "name VMs or give --all, not both");
     TRY_ASSIGN(const RunDir run, context.run_dir());
+    run.sweep();
     std::vector<std::string> names;
     for (const Object& vm : run.list("vm"))
       if (vm.scope == run.scope()) names.push_back(vm.name);

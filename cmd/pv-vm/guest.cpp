@@ -35,7 +35,7 @@ Result<int> build_image(cli::Context& context, const Options& options) {
   TRY_ASSIGN(const Deadline deadline, context.deadline(k_build_timeout_ns));
   const bool terminal = isatty(STDERR_FILENO) == 1;
   const auto progress = [terminal](std::string_view step) {
-    if (terminal) fmt::print(stderr, "guest: {}\n", printable(step));
+    if (terminal) cli::say(fmt::format("guest: {}", printable(step)));
   };
   TRY_ASSIGN(const guest::Image image, guest::build(options.build, deadline, progress));
   TRY_ASSIGN(context.document()["guest"], guest::describe(image, options.build.name));

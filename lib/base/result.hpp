@@ -12,8 +12,8 @@ namespace pv {
 template <class T = void>
 using Result = tl::expected<T, Error>;
 
-inline tl::unexpected<Error> fail(Code code, std::string message) {
-  return tl::unexpected<Error>(Error(code, std::move(message)));
+inline tl::unexpected<Error> fail(Code code, std::string message, int err = 0) {
+  return tl::unexpected<Error>(Error(code, std::move(message), err));
 }
 inline tl::unexpected<Error> fail(Error error) {
   return tl::unexpected<Error>(std::move(error));

@@ -3,13 +3,16 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
+#include <set>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "base/clock.hpp"
 #include "base/rng.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
@@ -200,6 +203,23 @@ void RunDir::remove(const Object& object) const {
   const std::string top = path_ + "/idx";
   for (std::string dir = index; dir.size() > top.size() && rmdir(dir.c_str()) == 0;)
     dir.resize(dir.rfind('/'));
+}
+
+void RunDir::sweep() const {
+  constexpr time_t k_young_s = 10;  // one without a name may be about to get it
+  std::set<std::string> named;
+  std::error_code error;
+  for (std::filesystem::recursive_directory_iterator it(path_ + "/idx", error), end;
+       !error && it != end; it.increment(error))
+    if (it->is_symlink(error)) named.insert(std::filesystem::read_symlink(*it, error).string());
+  if (error) return;
+  for (const std::string& id : entries(path_ + "/obj")) {
+    const std::string dir = path_ + "/obj/" + id;
+    struct stat st {};
+    if (named.count(id) != 0 || stat(dir.c_str(), &st) < 0) continue;
+    if (st.st_mtime + k_young_s < static_cast<time_t>(system_clock().wall_ns() / k_ns_per_s))
+      remove_tree(dir);
+  }
 }
 
 json process_to_json(const ProcessId& id) {

@@ -59,6 +59,8 @@ class RunDir {
   std::vector<Object> find_any_owner(std::string_view kind, std::string_view name) const;
   // All of a kind visible from the current scope, or in every scope; sorted by scope and name.
   std::vector<Object> list(std::string_view kind, bool all_scopes = false) const;
+  // Deletes what a process that was killed in create() or remove() has left without a name.
+  void sweep() const;
   // Forgets the name and deletes the directory. Idempotent.
   void remove(const Object& object) const;
 

@@ -25,7 +25,7 @@ constexpr Magic k_magics[] = {
     {"qcow2", ".qcow2", 0, "QFI\xfb"sv},       {"vmdk", ".vmdk", 0, "KDMV"sv},
     {"vmdk", ".vmdk", 0, "# Disk Desc"sv},     {"vhdx", ".vhdx", 0, "vhdxfile"sv},
     {"vpc", ".vhd", 0, "conectix"sv},          {"vpc", ".vpc", -512, "conectix"sv},
-    {"vdi", ".vdi", 64, "\x7f\x10\xda\xbe"sv}, {"luks", ".luks", 0, "LUKS\xba\xbe"sv},
+    {"vdi", ".vdi", 64, "\x7f\x10\xda\xbe"sv},
 };
 
 bool has_magic(int fd, const Magic& magic) {

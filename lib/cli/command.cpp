@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <exception>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -20,8 +21,8 @@ namespace {
 void add_common(CLI::App& app, CommonOptions& common) {
   app.add_flag("--json{compact}", common.json_mode,
                "Print JSON Lines whatever stdout is; --json=pretty for indented JSON")
-      ->check(CLI::IsMember({"compact", "pretty"}).name(""))
-      ->type_name("")
+      ->check(CLI::IsMember({"compact", "pretty"}))
+      ->option_text("[=pretty]")
       ->group("Common options");
   app.add_flag("--text", common.text, "Print text whatever stdout is")->group("Common options");
   app.add_option("-o,--output", common.field, "Print only this field of the result, e.g. -o id")
@@ -108,7 +109,11 @@ int run_verb(const CommandSpec& spec, const Built& built, Context& context) {
 
 CLI::Option* Verb::positional(const std::string& name, std::string& value,
                               const std::string& help) {
-  return app_.add_option(name, value, help)->type_name("");
+  // An empty word is most likely an unset variable, not a wish for the default.
+  const auto not_empty = [](const std::string& word) {
+    return word.empty() ? std::string("it is empty") : std::string();
+  };
+  return app_.add_option(name, value, help)->type_name("")->check(not_empty);
 }
 
 CLI::Option* Verb::rest(const std::string& name, std::vector<std::string>& values,
@@ -174,7 +179,15 @@ std::optional<Error> parse(const CommandSpec& spec, Built& built, const std::str
 
 }  // namespace
 
+// A descriptor of ours must never become 0, 1 or 2: a caller that closed one of them gets an error
+// from that one, not data in a wrong place. (Opened the wrong way round, so that using it fails.)
+static void occupy_standard_fds() {
+  for (int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (fcntl(fd, F_GETFD) < 0) open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+}
+
 int command_main(const CommandSpec& spec, int argc, char** argv) {
+  occupy_standard_fds();
   try {
     const auto built = build(spec);
     std::string verb;
@@ -186,8 +199,8 @@ int command_main(const CommandSpec& spec, int argc, char** argv) {
       try {
         auto wrong = parse(spec, *built, verb, argc, argv);
         if (built->dump) {
-          fmt::print("{}\n", dump_cli(spec, *built->app).dump());
-          return 0;
+          const std::string tree = dump_cli(spec, *built->app).dump() + "\n";
+          return write_all(STDOUT_FILENO, tree) ? 0 : exit_class(Code::system);
         }
         if (!wrong) {
           Context context(spec.noun, built->common);
@@ -205,7 +218,7 @@ int command_main(const CommandSpec& spec, int argc, char** argv) {
       if (each->app().get_name() == verb && each->failure_exit()) return *each->failure_exit();
     return exit_class(Code::usage);
   } catch (const std::exception& unexpected) {
-    fmt::print(stderr, "{}: internal error: {}\n", spec.name, unexpected.what());
+    say(fmt::format("{}: internal error: {}", spec.name, unexpected.what()));
     return exit_class(Code::bug);
   }
 }

@@ -59,6 +59,8 @@ class Context {
   void raw_output() { raw_ = true; }
   // True where a document would be rendered for a person.
   bool text_output() const { return format_ == Format::text; }
+  // True with -o: a closing summary would not have the field.
+  bool selects_field() const { return !options_.field.empty(); }
 
   // The run directory in the scope of --scope, $PV_SCOPE, or "default"; `document_scope` is what a
   // document says and counts when neither was given.
@@ -82,6 +84,9 @@ class Context {
   bool raw_ = false;
   std::vector<json> rows_;
 };
+
+// One line on stderr; never fails.
+void say(std::string_view line);
 
 using Action = std::function<Result<int>(Context&)>;
 

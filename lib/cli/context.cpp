@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-#include <cstdio>
 #include <cstdlib>
 #include <unistd.h>
 
@@ -39,6 +38,11 @@ Result<> print(std::string_view text) {
 }
 
 }  // namespace
+
+void say(std::string_view line) {
+  // Where stderr cannot be written there is nobody left to tell.
+  static_cast<void>(write_all(STDERR_FILENO, std::string(line) + "\n"));
+}
 
 Context::Context(std::string noun, const CommonOptions& options)
     : noun_(std::move(noun)),
@@ -108,15 +112,19 @@ Result<> Context::finish() {
 }
 
 int Context::report(const char* command, const Error& error) {
-  if (!upstream_failed_) fmt::print(stderr, "{}: {}\n", command, one_line(error.message));
   const bool pipe = format_ != Format::text && !raw_ && options_.field.empty();
+  if (upstream_failed_) {  // its own words, unchanged; also a code that only a later version knows
+    if (pipe) static_cast<void>(print(to_line(document_) + "\n"));
+    return error.code == Code::bug ? exit_class(Code::agent) : exit_class(error.code);
+  }
+  say(fmt::format("{}: {}", command, one_line(error.message)));
   if (pipe) {
     document_["error"] = error_to_json(error);
     // If stdout is what failed, stderr has already said so.
     static_cast<void>(print(to_line(document_) + "\n"));
   } else if (error.extra) {
     if (const json* console = find(*error.extra, "console"); console && console->is_string())
-      fmt::print(stderr, "{}\n", printable(console->get<std::string>()));
+      say(printable(console->get<std::string>()));
   }
   return exit_class(error.code);
 }

@@ -22,7 +22,7 @@ Result<DiskClient> DiskClient::connect(const Object& disk, const Deadline& deadl
 }
 
 Result<json> DiskClient::call(const json& request) {
-  auto reply = line_.call(request, deadline_);
+  auto reply = line_.call(request, Deadline::in_ns(call_ns_));
   if (reply) return reply;
   Error error = reply.error();
   error.message = fmt::format("{}: {}", name_, error.message);

@@ -25,10 +25,10 @@ class DiskClient {
 
  private:
   DiskClient(LineClient line, std::string name, const Deadline& deadline)
-      : line_(std::move(line)), name_(std::move(name)), deadline_(deadline) {}
+      : line_(std::move(line)), name_(std::move(name)), call_ns_(deadline.left_ns()) {}
   LineClient line_;
   std::string name_;
-  Deadline deadline_;
+  uint64_t call_ns_;  // for each call: a long transfer is many
 };
 
 }  // namespace pv::serve

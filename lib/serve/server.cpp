@@ -31,6 +31,19 @@ const char* behaviour_name(blk::DiscardBehaviour behaviour) {
   return k_names[static_cast<int>(behaviour)];
 }
 
+// A path as the value of a URI's query (RFC 3986, section 2.3).
+std::string percent_encoded(const std::string& path) {
+  std::string text;
+  for (char c : path) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (isalnum(byte) != 0 || strchr("/-._~", c) != nullptr)
+      text += c;
+    else
+      text += fmt::format("%{:02X}", byte);
+  }
+  return text;
+}
+
 class DiskServer {
  public:
   DiskServer(const Object& object, Spec spec, Loop& loop)
@@ -90,7 +103,7 @@ class DiskServer {
                   {"serial", spec_.serial},
                   {"source", source_json(spec_)},
                   {"transport", "nbd"},
-                  {"uri", "nbd+unix:///?socket=" + object_.path("nbd.sock")},
+                  {"uri", "nbd+unix:///?socket=" + percent_encoded(object_.path("nbd.sock"))},
                   {"control", object_.path("ctl.sock")},
                   {"pid", self.pid},
                   {"start_ticks", self.start_ticks},
@@ -163,7 +176,7 @@ Result<json> start_server(const Object& disk, const Spec& spec, const Deadline& 
         auto result = run_server(disk, spec, [&](const json& state) { report({{"disk", state}}); });
         if (result) return 0;
         if (ready) report({{"error", error_to_json(result.error())}});
-        fmt::print(stderr, "{}\n", result.error().message);
+        static_cast<void>(write_all(STDERR_FILENO, result.error().message + "\n"));
         return exit_class(result.error().code);
       }));
   auto message = read_ready(daemon, deadline);

@@ -28,7 +28,8 @@ Result<Fd> open_image(const std::string& path, bool read_only) {
   if (err == ENOENT) return fail(Code::no_image, "no image " + path);
   if (err == EISDIR || (stat(path.c_str(), &st) == 0 && S_ISDIR(st.st_mode)))
     return fail(Code::no_image, path + " is a directory");
-  return fail_errno("cannot open image " + path, err);
+  return fail(Code::no_image, fmt::format("cannot open image {}: {}", path, strerrordesc_np(err)),
+              err);
 }
 
 Result<Fd> make_scratch(const std::string& path, uint64_t size) {

@@ -110,7 +110,7 @@ nothing_left() {
       setpriv --reuid=65534 --regid=65534 --clear-groups "$(command -v pv-disk)" "$@"
   }
   as_nobody --version >/dev/null || skip "nobody cannot reach pv-disk"
-  expect_error system 5 as_nobody serve d --image "$PWD/t.img"
+  expect_error no_image 4 as_nobody serve d --image "$PWD/t.img"
   [[ $stderr == *t.img*'Permission denied'* ]]
   chmod 0644 t.img
   expect_error system 5 as_nobody serve d --image "$PWD/t.img"

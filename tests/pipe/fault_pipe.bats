@@ -132,3 +132,27 @@ in_document() { printf '%b' "$1" | pv-disk read; }
   assert [ "$status" -eq 2 ]
   assert_output ''
 }
+
+@test "closed or full stdin, stdout and stderr are errors of their own, never a crash" {
+  serve d --memory 1M
+  run -5 bash -c 'pv-disk write d --timeout 5s <&-'
+  run -4 bash -c 'pv-disk info nosuch 2>&-'
+  run -4 bash -c 'pv-disk info nosuch 2>/dev/full'
+  run -5 bash -c 'pv-disk list --json >/dev/full'
+  run -5 bash -c 'pv-disk list --json >&-'
+}
+
+@test "an error of a later version goes down the pipe unchanged" {
+  run -4 --separate-stderr bash -c 'echo "{\"v\":1,\"error\":{\"code\":\"new\"}}" | pv-disk info'
+  assert_output '{"v":1,"error":{"code":"new"}}'
+  assert_equal "$stderr" ''
+}
+
+@test "an object directory without a name is swept away" {
+  pv-disk list
+  mkdir "$PV_RUN_DIR/obj/deadbeef"
+  touch -d '1 minute ago' "$PV_RUN_DIR/obj/deadbeef"
+  serve d --memory 1M
+  ok pv-disk close --all
+  [ ! -e "$PV_RUN_DIR/obj/deadbeef" ]
+}

@@ -64,6 +64,8 @@ Result<std::unique_ptr<Disk>> make_delay(std::unique_ptr<Disk> lower, const Laye
       }
     }
   }
+  if (spec.params.count("ms") + spec.params.count("for") == 2)
+    return fail(Code::usage, "layer 'delay': ms and for exclude each other");
   if (ns == 0) return fail(Code::usage, "layer 'delay' needs a time, e.g. delay:ms=5");
   return std::make_unique<Delay>(std::move(lower), env, ns, ops == 0 ? ~0U : ops);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The fault layer. Without rules it forwards requests untouched. With rules each request goes
+// The fault layer. Each request goes
 //
 //   arrival ── delay rules ──(wait)── outcome rules ── I/O ── outcome rules that came meanwhile
 //
@@ -28,9 +28,8 @@ class FaultLayer final : public Forward {
       : Forward(std::move(lower)), env_(env), started_ns_(env.clock.now_ns()) {}
 
   void submit(Request& request) override {
-    // Host requests are always followed to their end, so that a fault set during their I/O counts.
-    const bool idle = rules_.empty() && request.front != Front::host;
-    if (idle || (request.flags & k_internal) != 0) return lower().submit(request);
+    if ((request.flags & k_internal) != 0) return lower().submit(request);
+    // Also without a rule the request is followed to its end: one may come while it is in flight.
     arrive(request);
   }
 
@@ -62,6 +61,7 @@ class FaultLayer final : public Forward {
     uint64_t delay_ns = 0;
     int error = 0;
     bool failed = false;
+    bool in_io = false;  // has been submitted below
     Phase phase = Phase::before;
 
     const Request& request() const override { return *parent; }
@@ -84,6 +84,8 @@ class FaultLayer final : public Forward {
     flight->delay_ns = 0;
     flight->error = 0;
     flight->failed = false;
+    flight->in_io = false;
+    if (rules_.empty()) return forward(*flight);
     apply(*flight, Stage::delay, 0);
     if (flight->delay_ns == 0) return decide(*flight);
     env_.timers.after(flight->delay_ns, [this, flight] { decide(*flight); });
@@ -92,7 +94,12 @@ class FaultLayer final : public Forward {
   void decide(Flight& flight) {
     apply(flight, Stage::outcome, 0);
     if (flight.failed) return finish(flight);
+    forward(flight);
+  }
+
+  void forward(Flight& flight) {
     flight.decided = last_serial_;
+    flight.in_io = true;
     make_child(flight.child, *flight.parent, &flight, [](Request& child, int error) {
       auto& done = *static_cast<Flight*>(child.owner);
       done.layer->after_io(done, error);
@@ -111,7 +118,7 @@ class FaultLayer final : public Forward {
     for (Rule& rule : rules_) {
       if (rule.stage() != stage || rule.serial <= newer_than || !rule.take(*flight.parent))
         continue;
-      flight.phase = newer_than != 0                 ? Phase::after_io
+      flight.phase = flight.in_io                    ? Phase::after_io
                      : rule.serial <= flight.arrived ? Phase::before
                                                      : Phase::after_delay;
       flight.acting = &rule;
