@@ -205,23 +205,23 @@ wait_for_event() {
 }
 
 @test "a fault set during the I/O of a disk that had no rule is met after the I/O" {
-  serve d --memory 1M --layer fault --layer delay:ms=800
-  qio d 'write -P 7 0 512' >out 2>&1 &
+  serve e --memory 1M --layer fault --layer delay:ms=800
+  qio e 'write -P 7 0 512' >out 2>&1 &
   sleep 0.3
-  pv-fault add eio_write --disk d >/dev/null
+  pv-fault add eio_write --disk e >/dev/null
   wait
   run cat out
   assert_output --partial 'Input/output error'
-  ok pv-fault journal --disk d
+  ok pv-fault journal --disk e
   has '.summary.events == 1'
   assert_equal "$(head -n 1 <<<"$output" | jq -r '.event | "\(.phase) \(.io_done)"')" "after_io true"
 }
 
 @test "a disk without a fault layer refuses every fault verb" {
-  serve d --memory 1M --no-fault
-  expect_error not_mediated 4 pv-fault add eio_read --disk d
-  expect_error not_mediated 4 pv-fault active --disk d
-  expect_error not_mediated 4 pv-fault list --disk d
-  expect_error not_mediated 4 pv-fault clear --disk d
-  expect_error not_mediated 4 pv-fault journal --disk d
+  serve e --memory 1M --no-fault
+  expect_error not_mediated 4 pv-fault add eio_read --disk e
+  expect_error not_mediated 4 pv-fault active --disk e
+  expect_error not_mediated 4 pv-fault list --disk e
+  expect_error not_mediated 4 pv-fault clear --disk e
+  expect_error not_mediated 4 pv-fault journal --disk e
 }
