@@ -5,6 +5,7 @@ OPT      ?= -O1
 SANITIZE ?=
 PREFIX   ?= /usr/local
 DESTDIR  ?=
+MAKEFLAGS += -j$(shell nproc)
 
 # Debian packages by what they are for; `make deps` installs what is missing.
 BUILD_PACKAGES := g++ make libcli11-dev nlohmann-json3-dev libexpected-dev libfmt-dev \
