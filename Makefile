@@ -5,7 +5,9 @@ OPT      ?= -O1
 SANITIZE ?=
 PREFIX   ?= /usr/local
 DESTDIR  ?=
+ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc)
+endif
 
 # Debian packages by what they are for; `make deps` installs what is missing.
 BUILD_PACKAGES := g++ make libcli11-dev nlohmann-json3-dev libexpected-dev libfmt-dev \
