@@ -35,6 +35,10 @@ const char* phase_name(Phase phase) {
   return k_names[static_cast<int>(phase)];
 }
 
+Result<> Disk::resize(uint64_t) {
+  return fail(Code::unsupported, "this disk cannot be resized");
+}
+
 Result<json> Disk::control(const json& request) {
   return fail(Code::unsupported, "no layer of this disk knows '" + get_string(request, "op") + "'");
 }

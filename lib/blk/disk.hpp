@@ -4,6 +4,7 @@
 // thread, the event loop's; no layer owns a thread.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -53,12 +54,22 @@ struct Extent {
   uint32_t flags;
 };
 
+// A read's bytes where they already lie in memory, for a front end that can send them from there
+// and save the copy into `data`. Valid as long as the disk; what it shows is the range as it is
+// when it is looked at. A layer that looks at data, or changes it, sets `loan` of its child request
+// to null.
+struct Loan {
+  const char* memory = nullptr;  // set by a lender; stays null when `data` was filled instead
+};
+
 // A request belongs to whoever submits it and stays untouched by layers until `done` has run,
 // which happens exactly once, possibly before submit() returns. A layer that must see the
 // completion submits a child request of its own.
 //
 // Errors are errno values. Two of them mean something exact here: ERANGE is a request that crosses
-// the end, EROFS a write to a read-only disk.
+// the end, EROFS a write to a read-only disk. The rest is named as the kernel's block layer does
+// (blk_errors[] in block/blk-core.c): EBADE a reservation conflict, ENODATA a medium error, EILSEQ
+// a failed protection check; ECANCELED is a request that a preempt-and-abort has ended.
 struct Request {
   Op op = Op::read;
   uint32_t flags = 0;
@@ -68,13 +79,17 @@ struct Request {
   int segments = 0;
   std::vector<Extent>* extents = nullptr;  // map: appended to, in order, from `offset` on
   Injected* injected = nullptr;
+  Loan* loan = nullptr;  // read: the front end takes loans
   Front front = Front::host;
   uint32_t connection = 0;
+  std::string_view host;  // who asks, for reservations; "" where nobody has said
   void* owner = nullptr;
   void (*done)(Request& request, int error) = nullptr;
 };
 
 enum class DiscardBehaviour : uint8_t { zeroes, unspecified, ignored };
+
+using DiskId = std::array<uint8_t, 16>;
 
 // All but `size` is fixed for the life of a disk.
 struct Geometry {
@@ -85,6 +100,7 @@ struct Geometry {
   DiscardBehaviour discard = DiscardBehaviour::zeroes;
   bool fua = true;  // honoured
   bool read_only = false;
+  DiskId id{};  // all zero: none
 };
 
 class Disk {
@@ -95,6 +111,9 @@ class Disk {
   // A command for one kind of layer ({"op":"fault.add",…}). Code::unsupported from those that do
   // not know it; a wrapping layer then asks the one below.
   virtual Result<json> control(const json& request);
+  // Changes the size. Called while nothing is in flight; may block for a moment. A layer with a
+  // geometry of its own overrides it. Code::unsupported from a back end that cannot.
+  virtual Result<> resize(uint64_t size);
   // Adds what this layer and those below want to show.
   virtual void inspect(json& out) const { static_cast<void>(out); }
 };
@@ -106,6 +125,7 @@ class Forward : public Disk {
   const Geometry& geometry() const override { return lower_->geometry(); }
   void submit(Request& request) override { lower_->submit(request); }
   Result<json> control(const json& request) override { return lower_->control(request); }
+  Result<> resize(uint64_t size) override { return lower_->resize(size); }
   void inspect(json& out) const override { lower_->inspect(out); }
 
  protected:
@@ -116,12 +136,25 @@ class Forward : public Disk {
   std::unique_ptr<Disk> lower_;
 };
 
+class AsyncIo;
+
+// How a layer comes by further images (stripe members) and by files of its own (overlays).
+class Opener {
+ public:
+  virtual ~Opener() = default;
+  // An image in any format, locked; what it needs to live is kept by the opener.
+  virtual Result<std::unique_ptr<Disk>> image(const std::string& path, bool read_only) = 0;
+  // For a layer's own files. Outlives every layer.
+  virtual Result<AsyncIo*> async_io() = 0;
+};
+
 // What a factory hands to a layer: time and chance come from here and nowhere else.
 struct Env {
   Clock& clock;
   Timers& timers;
   Loop* loop = nullptr;  // null in tests that drive a stack by hand
   uint64_t seed = 0;
+  Opener* opener = nullptr;  // null where layers may not open anything
 };
 
 }  // namespace pv::blk

@@ -8,6 +8,24 @@
 #include "base/units.hpp"
 
 namespace pv::blk {
+namespace {
+
+// Splits at single commas; ",," is one that belongs to a value.
+std::vector<std::string> split_pairs(std::string_view text) {
+  std::vector<std::string> pairs(1);
+  for (size_t i = 0; i < text.size(); ++i) {
+    const bool comma = text[i] == ',';
+    if (comma && i + 1 < text.size() && text[i + 1] == ',')
+      pairs.back() += text[++i];
+    else if (comma)
+      pairs.emplace_back();
+    else
+      pairs.back() += text[i];
+  }
+  return pairs;
+}
+
+}  // namespace
 
 Result<LayerSpec> parse_layer(std::string_view text) {
   LayerSpec layer;
@@ -15,7 +33,7 @@ Result<LayerSpec> parse_layer(std::string_view text) {
   layer.name = text.substr(0, colon);
   TRY(check_name("layer", layer.name));
   if (colon == std::string_view::npos) return layer;
-  for (const std::string& pair : split(text.substr(colon + 1), ',')) {
+  for (const std::string& pair : split_pairs(text.substr(colon + 1))) {
     const size_t equals = pair.find('=');
     if (equals == std::string::npos || equals == 0)
       return fail(Code::usage, fmt::format("layer '{}': '{}' is not key=value", text, pair));
@@ -24,6 +42,16 @@ Result<LayerSpec> parse_layer(std::string_view text) {
                   fmt::format("layer '{}': key '{}' twice", text, pair.substr(0, equals)));
   }
   return layer;
+}
+
+std::string layer_text(const LayerSpec& layer) {
+  std::string text = layer.name;
+  for (const auto& [key, value] : layer.params) {
+    text += text.size() == layer.name.size() ? ':' : ',';
+    text += key + "=";
+    for (const char c : value) text += c == ',' ? std::string(",,") : std::string(1, c);
+  }
+  return text;
 }
 
 Result<> check_params(const LayerSpec& layer, std::span<const ParamSpec> known) {

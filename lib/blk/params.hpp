@@ -2,6 +2,7 @@
 // NAME:key=value,key=value, the form of --layer, with the keys that each layer declares.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <span>
 #include <string>
@@ -15,6 +16,7 @@ struct ParamSpec {
   const char* key;
   const char* metavar;
   const char* help;
+  enum Kind : uint8_t { text, path } kind = text;  // paths are made absolute before a server starts
 };
 
 struct LayerSpec {
@@ -22,8 +24,12 @@ struct LayerSpec {
   std::map<std::string, std::string> params;
 };
 
-// Splits the text; Code::usage when it is malformed or names a key twice.
+// Splits the text; Code::usage when it is malformed or names a key twice. A comma in a value is
+// written twice.
 Result<LayerSpec> parse_layer(std::string_view text);
+
+// The text that parse_layer() takes.
+std::string layer_text(const LayerSpec& layer);
 
 // Code::usage with the valid keys when `params` has another one.
 Result<> check_params(const LayerSpec& layer, std::span<const ParamSpec> known);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "base/file.hpp"
 #include "base/text.hpp"
 #include "blk/checked.hpp"
 #include "blk/layer/layers.hpp"
@@ -22,12 +23,6 @@ const LayerRow* find_layer(std::string_view name) {
   return nullptr;
 }
 
-}  // namespace
-
-std::span<const LayerRow> layers() {
-  return k_layers;
-}
-
 Result<> check_layer(const LayerSpec& layer) {
   if (const LayerRow* row = find_layer(layer.name)) return check_params(layer, row->params);
   std::vector<std::string> known;
@@ -37,14 +32,49 @@ Result<> check_layer(const LayerSpec& layer) {
                   .with("valid", known));
 }
 
+Result<> check_order(const LayerSpec& layer, std::span<const LayerSpec> further_out) {
+  const LayerRow& row = *find_layer(layer.name);
+  for (const LayerSpec& outer : further_out) {
+    for (const char* name : row.never_below)
+      if (outer.name == name)
+        return fail(Code::usage, fmt::format("layer '{}' cannot stand below '{}': {}", layer.name,
+                                             name, row.never_below_why));
+  }
+  return {};
+}
+
+}  // namespace
+
+std::span<const LayerRow> layers() {
+  return k_layers;
+}
+
+Result<> check_layers(std::span<const LayerSpec> outermost_first) {
+  for (size_t i = 0; i < outermost_first.size(); ++i) {
+    TRY(check_layer(outermost_first[i]));
+    TRY(check_order(outermost_first[i], outermost_first.first(i)));
+  }
+  return {};
+}
+
+void absolute_paths(LayerSpec& layer) {
+  const LayerRow* row = find_layer(layer.name);
+  if (row == nullptr) return;
+  for (const ParamSpec& param : row->params) {
+    const auto given = layer.params.find(param.key);
+    if (param.kind == ParamSpec::path && given != layer.params.end())
+      given->second = absolute_path(given->second);
+  }
+}
+
 Result<std::unique_ptr<Disk>> build_stack(std::unique_ptr<Disk> bottom,
                                           std::span<const LayerSpec> outermost_first,
                                           const Env& env, bool audit) {
+  TRY(check_layers(outermost_first));
   TRY(check_geometry(bottom->geometry()));
   std::unique_ptr<Disk> top = audit ? make_audited(std::move(bottom)) : std::move(bottom);
   for (size_t i = outermost_first.size(); i-- > 0;) {
     const LayerSpec& spec = outermost_first[i];
-    TRY(check_layer(spec));
     TRY_ASSIGN(top, find_layer(spec.name)->make(std::move(top), spec, env));
     if (audit) top = make_audited(std::move(top));
   }

@@ -18,6 +18,9 @@ struct LayerRow {
   const char* help;
   std::span<const ParamSpec> params;
   MakeLayer make;
+  // Layers that may not stand further out, and why.
+  std::span<const char* const> never_below = {};
+  const char* never_below_why = "";
 };
 
 std::span<const LayerRow> layers();
@@ -28,7 +31,11 @@ Result<std::unique_ptr<Disk>> build_stack(std::unique_ptr<Disk> bottom,
                                           std::span<const LayerSpec> outermost_first,
                                           const Env& env, bool audit = false);
 
-// Code::usage when a layer or one of its keys is unknown; nothing is built.
-Result<> check_layer(const LayerSpec& layer);
+// Code::usage when a layer or one of its keys is unknown, or the order cannot work; nothing is
+// built.
+Result<> check_layers(std::span<const LayerSpec> outermost_first);
+
+// Makes the values of path parameters absolute.
+void absolute_paths(LayerSpec& layer);
 
 }  // namespace pv::blk

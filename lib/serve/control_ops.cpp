@@ -33,6 +33,20 @@ Error io_error(blk::Op op, int error, const blk::Injected& injected) {
                  fmt::format("{} reaches past the end of the disk", blk::op_name(op)));
   if (error == EROFS && injected.rule.empty())
     return Error(Code::read_only, "the disk is read-only", EROFS);
+  if (error == EBADE && injected.rule.empty())
+    return Error(Code::reservation_conflict,
+                 fmt::format("{}: another host holds a reservation", blk::op_name(op)), EBADE);
+  if (error == ECANCELED && injected.rule.empty())
+    return Error(Code::aborted, fmt::format("{}: aborted by a preempt-and-abort", blk::op_name(op)),
+                 ECANCELED);
+  if ((error == ENODATA || error == EILSEQ) && injected.rule.empty()) {
+    const char* detail = error == EILSEQ       ? "guard"
+                         : op == blk::Op::read ? "unrecovered_read"
+                                               : "write_fault";
+    return Error(Code::medium, fmt::format("{}: medium error ({})", blk::op_name(op), detail),
+                 error)
+        .with("detail", detail);
+  }
   if (error == EINVAL && injected.rule.empty())
     return Error(Code::invalid, fmt::format("{} is not aligned to sectors", blk::op_name(op)),
                  EINVAL);

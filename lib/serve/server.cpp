@@ -24,7 +24,6 @@ namespace pv::serve {
 namespace {
 
 constexpr uint64_t k_drain_ns = 2 * k_ns_per_s;
-constexpr uint64_t k_helper_ms = 2000;  // with the drain less than the grace of close_disk()
 
 const char* behaviour_name(blk::DiscardBehaviour behaviour) {
   constexpr const char* k_names[] = {"zeroes", "unspecified", "ignored"};
@@ -47,28 +46,23 @@ std::string percent_encoded(const std::string& path) {
 class DiskServer {
  public:
   DiskServer(const Object& object, Spec spec, Loop& loop)
-      : object_(object), spec_(std::move(spec)), loop_(loop) {}
+      : object_(object), spec_(std::move(spec)), loop_(loop), source_(object.dir, loop) {}
   ~DiskServer() {
     control_.reset();
     ops_.reset();
     front_.reset();
-    stack_.reset();  // hangs up on the helper
-    if (!opened_.helper) return;
-    // Formats such as qcow2 keep metadata in memory until they are closed: a killed daemon would
-    // lose what was written.
-    opened_.helper.kill(SIGTERM);
-    static_cast<void>(opened_.helper.wait(Deadline::in_ms(k_helper_ms)));
+    stack_.reset();  // hangs up on the storage daemons, which end with the source
   }
 
   Result<> open() {
-    TRY_ASSIGN(opened_, open_source(spec_, object_.dir, loop_));
+    TRY_ASSIGN(std::unique_ptr<blk::Disk> bottom, source_.open(spec_));
     std::vector<blk::LayerSpec> layers;
     for (const std::string& text : spec_.layers) {
       TRY_ASSIGN(blk::LayerSpec layer, blk::parse_layer(text));
       layers.push_back(std::move(layer));
     }
-    const blk::Env env{system_clock(), loop_, &loop_, fresh_seed()};
-    TRY_ASSIGN(stack_, blk::build_stack(std::move(opened_.disk), layers, env));
+    const blk::Env env{system_clock(), loop_, &loop_, fresh_seed(), &source_};
+    TRY_ASSIGN(stack_, blk::build_stack(std::move(bottom), layers, env));
     TRY_ASSIGN(Fd listener, listen_unix(object_.path("nbd.sock")));
     front_ = std::make_unique<nbd::Server>(
         loop_, std::move(listener), *stack_, counters_,
@@ -79,11 +73,6 @@ class DiskServer {
         loop_, [this](ControlServer::ConnectionId, const json& request,
                       ControlServer::Reply reply) { ops_->handle(request, std::move(reply)); });
     TRY(control_->listen(object_.path("ctl.sock")));
-    if (opened_.helper) {
-      TRY(loop_.watch(opened_.helper.pidfd(), EPOLLIN, [this](uint32_t) {
-        loop_.unwatch(opened_.helper.pidfd());  // the stack answers ESHUTDOWN from now on
-      }));
-    }
     return loop_.on_signals({SIGTERM, SIGINT}, [this](int) { stop(); });
   }
 
@@ -107,7 +96,7 @@ class DiskServer {
                   {"control", object_.path("ctl.sock")},
                   {"pid", self.pid},
                   {"start_ticks", self.start_ticks},
-                  {"image_path", opened_.image_path},
+                  {"image_path", source_.image_path()},
                   {"layers", spec_.layers}};
     return state;
   }
@@ -141,7 +130,7 @@ class DiskServer {
   const Object& object_;
   Spec spec_;
   Loop& loop_;
-  Opened opened_;
+  Source source_;
   blk::Counters counters_;
   std::unique_ptr<blk::Disk> stack_;
   std::unique_ptr<nbd::Server> front_;

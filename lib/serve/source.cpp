@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "serve/source.hpp"
 
+#include <csignal>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -19,6 +20,8 @@
 
 namespace pv::serve {
 namespace {
+
+constexpr uint64_t k_helper_ms = 2000;  // with the server's drain less than close_disk()'s grace
 
 Result<Fd> open_image(const std::string& path, bool read_only) {
   Fd fd(open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC));
@@ -55,77 +58,97 @@ Error not_whole_sectors(const std::string& path, Error error) {
   return error;
 }
 
-Result<> open_raw(Opened& opened, Fd fd, const Spec& spec, Loop& loop) {
-  TRY_ASSIGN(const uint64_t size, blk::size_of_file(fd.get(), opened.image_path));
-  const blk::Geometry geometry = geometry_of(spec, size);
-  if (auto good = blk::check_geometry(geometry); !good)
-    return fail(not_whole_sectors(opened.image_path, good.error()));
-  TRY(blk::lock_image(fd.get(), spec.read_only, opened.image_path));
-  TRY_ASSIGN(opened.io, blk::AsyncIo::create(loop));
-  opened.disk = blk::make_file_disk(std::move(fd), geometry, *opened.io);
-  return {};
-}
-
-Result<> open_formatted(Opened& opened, const Spec& spec, const std::string& dir, Loop& loop) {
-  TRY_ASSIGN(StorageDaemon daemon,
-             start_storage_daemon(opened.image_path, opened.format, spec.read_only, dir));
-  opened.helper = std::move(daemon.process);
-  blk::NbdOptions options;
-  options.socket = daemon.socket;
-  options.geometry = geometry_of(spec, 0);
-  auto disk = blk::make_nbd_disk(options, loop);
-  if (!disk) {
-    // The daemon's own words say more than a closed connection does.
-    Error error = disk.error();
-    if (auto ended = opened.helper.wait(Deadline::in_ms(500))) {
-      const std::string complaint = daemon_complaint(dir);
-      const bool locked = complaint.find("Is another process using the image") != std::string::npos;
-      error = locked
-                  ? Error(Code::in_use,
-                          fmt::format("image {} is in use by another disk server or by QEMU",
-                                      opened.image_path))
-                  : Error(Code::invalid, fmt::format("cannot open {} as {}: {}", opened.image_path,
-                                                     opened.format, complaint));
-    }
-    return fail(error);
-  }
-  opened.disk = std::move(*disk);
-  return {};
-}
-
 }  // namespace
 
-Result<Opened> open_source(Spec& spec, const std::string& dir, Loop& loop) {
-  Opened opened;
-  if (spec.type == "memory") {
-    TRY_ASSIGN(opened.disk, blk::make_memory_disk(geometry_of(spec, spec.size)));
-    return opened;
-  }
+Source::~Source() {
+  // Formats such as qcow2 keep metadata in memory until they are closed: a killed daemon would lose
+  // what was written.
+  for (StorageDaemon& daemon : daemons_) daemon.process.kill(SIGTERM);
+  for (StorageDaemon& daemon : daemons_)
+    static_cast<void>(daemon.process.wait(Deadline::in_ms(k_helper_ms)));
+}
+
+Result<std::unique_ptr<blk::Disk>> Source::open(Spec& spec) {
+  sector_size_ = spec.sector_size;
+  physical_sector_size_ = spec.physical_sector_size;
+  if (spec.type == "memory") return blk::make_memory_disk(geometry_of(spec, spec.size));
   Fd fd;
-  opened.image_path = spec.path;
+  image_path_ = spec.path;
   if (spec.type == "scratch") {
-    opened.image_path = dir + "/scratch.img";
-    opened.format = "raw";
-    TRY_ASSIGN(fd, make_scratch(opened.image_path, spec.size));
+    image_path_ = dir_ + "/scratch.img";
+    spec.format = "raw";
+    TRY_ASSIGN(fd, make_scratch(image_path_, spec.size));
   } else {
     TRY_ASSIGN(fd, open_image(spec.path, spec.read_only || spec.type == "template"));
     TRY(blk::size_of_file(fd.get(), spec.path));  // a directory or a pipe stops here
-    TRY_ASSIGN(opened.format, blk::choose_format(spec.path, fd.get(), spec.format));
+    TRY_ASSIGN(spec.format, blk::choose_format(spec.path, fd.get(), spec.format));
   }
   if (spec.type == "template") {
-    opened.image_path = dir + "/copy." + opened.format;
-    TRY_ASSIGN(Fd copy, make_scratch(opened.image_path, 0));
+    image_path_ = dir_ + "/copy." + spec.format;
+    TRY_ASSIGN(Fd copy, make_scratch(image_path_, 0));
     TRY(copy_sparse(fd.get(), copy.get()));
     fd = std::move(copy);
   }
-  spec.format = opened.format;
-  if (opened.format == "raw") {
-    TRY(open_raw(opened, std::move(fd), spec, loop));
-  } else {
-    fd.reset();  // the daemon opens and locks it itself
-    TRY(open_formatted(opened, spec, dir, loop));
+  return open_file(std::move(fd), image_path_, spec.format, spec);
+}
+
+Result<std::unique_ptr<blk::Disk>> Source::image(const std::string& path, bool read_only) {
+  Spec spec;
+  spec.type = "image";
+  spec.sector_size = sector_size_;
+  spec.physical_sector_size = physical_sector_size_;
+  spec.read_only = read_only;
+  TRY_ASSIGN(Fd fd, open_image(path, read_only));
+  TRY(blk::size_of_file(fd.get(), path));
+  TRY_ASSIGN(spec.format, blk::choose_format(path, fd.get(), ""));
+  return open_file(std::move(fd), path, spec.format, spec);
+}
+
+Result<blk::AsyncIo*> Source::async_io() {
+  if (!io_) {
+    TRY_ASSIGN(io_, blk::AsyncIo::create(loop_));
   }
-  return opened;
+  return io_.get();
+}
+
+Result<std::unique_ptr<blk::Disk>> Source::open_file(Fd fd, const std::string& path,
+                                                     const std::string& format, const Spec& spec) {
+  if (format == "raw") return open_raw(std::move(fd), path, spec);
+  fd.reset();  // the daemon opens and locks it itself
+  return open_formatted(path, format, spec);
+}
+
+Result<std::unique_ptr<blk::Disk>> Source::open_raw(Fd fd, const std::string& path,
+                                                    const Spec& spec) {
+  TRY_ASSIGN(const uint64_t size, blk::size_of_file(fd.get(), path));
+  const blk::Geometry geometry = geometry_of(spec, size);
+  if (auto good = blk::check_geometry(geometry); !good)
+    return fail(not_whole_sectors(path, good.error()));
+  TRY(blk::lock_image(fd.get(), spec.read_only, path));
+  TRY_ASSIGN(blk::AsyncIo * io, async_io());
+  return blk::make_file_disk(std::move(fd), geometry, *io);
+}
+
+Result<std::unique_ptr<blk::Disk>> Source::open_formatted(const std::string& path,
+                                                          const std::string& format,
+                                                          const Spec& spec) {
+  TRY_ASSIGN(StorageDaemon started,
+             start_storage_daemon(path, format, spec.read_only,
+                                  fmt::format("{}/qsd{}", dir_, daemons_.size())));
+  daemons_.push_back(std::move(started));
+  StorageDaemon& daemon = daemons_.back();
+  blk::NbdOptions options;
+  options.socket = daemon.socket;
+  options.geometry = geometry_of(spec, 0);
+  auto disk = blk::make_nbd_disk(options, loop_);
+  if (disk) return disk;
+  // The daemon's own words say more than a closed connection does.
+  if (!daemon.process.wait(Deadline::in_ms(500))) return fail(disk.error());
+  const std::string complaint = daemon_complaint(daemon);
+  if (complaint.find("Is another process using the image") != std::string::npos)
+    return fail(Code::in_use,
+                fmt::format("image {} is in use by another disk server or by QEMU", path));
+  return fail(Code::invalid, fmt::format("cannot open {} as {}: {}", path, format, complaint));
 }
 
 }  // namespace pv::serve

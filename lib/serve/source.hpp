@@ -1,29 +1,52 @@
 // SPDX-License-Identifier: MIT
-// From a spec to the bottom of a stack: opens, locks or makes the image. Runs in the server.
+// From a spec to the bottom of a stack, and to whatever further images its layers ask for: opens,
+// locks or makes them. Lives in the server, and outlives the stack that stands on it.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <string>
 
+#include "base/fd.hpp"
 #include "base/loop.hpp"
-#include "base/process.hpp"
 #include "blk/backend/async_io.hpp"
 #include "blk/disk.hpp"
 #include "serve/spec.hpp"
+#include "serve/storage_daemon.hpp"
 
 namespace pv::serve {
 
-// The back end and what keeps it alive. Destroyed after the stack that it stands under.
-struct Opened {
-  std::unique_ptr<blk::Disk> disk;
-  std::unique_ptr<blk::AsyncIo> io;
-  Child helper;            // qemu-storage-daemon, for formats other than raw
-  std::string format;      // as chosen
-  std::string image_path;  // the file that holds the data; "" for memory
-};
+class Source final : public blk::Opener {
+ public:
+  // `dir` is the object's directory: scratch files and copies of templates are made there.
+  Source(std::string dir, Loop& loop) : dir_(std::move(dir)), loop_(loop) {}
+  ~Source() override;
 
-// `dir` is the object's directory: scratch files and copies of templates are made there. Fills in
-// spec.format.
-Result<Opened> open_source(Spec& spec, const std::string& dir, Loop& loop);
+  // The bottom of the stack. Fills in spec.format.
+  Result<std::unique_ptr<blk::Disk>> open(Spec& spec);
+
+  Result<std::unique_ptr<blk::Disk>> image(const std::string& path, bool read_only) override;
+  Result<blk::AsyncIo*> async_io() override;
+
+  // The file that holds the data; "" for memory.
+  const std::string& image_path() const { return image_path_; }
+  // The qemu-storage-daemons, one for each image in a format other than raw.
+  std::deque<StorageDaemon>& daemons() { return daemons_; }
+
+ private:
+  Result<std::unique_ptr<blk::Disk>> open_file(Fd fd, const std::string& path,
+                                               const std::string& format, const Spec& spec);
+  Result<std::unique_ptr<blk::Disk>> open_raw(Fd fd, const std::string& path, const Spec& spec);
+  Result<std::unique_ptr<blk::Disk>> open_formatted(const std::string& path,
+                                                    const std::string& format, const Spec& spec);
+
+  std::string dir_;
+  Loop& loop_;
+  std::string image_path_;
+  uint32_t sector_size_ = 512;
+  uint32_t physical_sector_size_ = 512;
+  std::unique_ptr<blk::AsyncIo> io_;
+  std::deque<StorageDaemon> daemons_;
+};
 
 }  // namespace pv::serve

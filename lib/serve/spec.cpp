@@ -82,11 +82,15 @@ Result<> complete(Spec& spec, const std::string& id) {
                             "would cut it silently",
                             spec.serial, spec.serial.size(), k_max_serial));
   bool has_fault = false;
-  for (const std::string& text : spec.layers) {
-    TRY_ASSIGN(const blk::LayerSpec layer, blk::parse_layer(text));
-    TRY(blk::check_layer(layer));
+  std::vector<blk::LayerSpec> layers;
+  for (std::string& text : spec.layers) {
+    TRY_ASSIGN(blk::LayerSpec layer, blk::parse_layer(text));
+    blk::absolute_paths(layer);
+    text = blk::layer_text(layer);
     has_fault = has_fault || layer.name == "fault";
+    layers.push_back(std::move(layer));
   }
+  TRY(blk::check_layers(layers));
   if (has_fault && spec.no_fault)
     return fail(Code::usage, "--no-fault and --layer fault exclude each other");
   if (!has_fault && !spec.no_fault) spec.layers.insert(spec.layers.begin(), "fault");

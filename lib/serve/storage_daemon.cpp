@@ -16,19 +16,16 @@ namespace {
 
 constexpr int k_listen_fd = 3;
 
-std::string log_path(const std::string& dir) {
-  return dir + "/storage-daemon.log";
-}
-
 }  // namespace
 
 Result<StorageDaemon> start_storage_daemon(const std::string& image, const std::string& format,
-                                           bool read_only, const std::string& dir) {
+                                           bool read_only, const std::string& stem) {
   StorageDaemon daemon;
-  daemon.socket = dir + "/qsd.sock";
+  daemon.socket = stem + ".sock";
+  daemon.log = stem + ".log";
   TRY_ASSIGN(Fd listener, listen_unix(daemon.socket));
-  Fd log(open(log_path(dir).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-  if (!log) return fail_errno("cannot create " + log_path(dir), errno);
+  Fd log(open(daemon.log.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (!log) return fail_errno("cannot create " + daemon.log, errno);
   const json file = {{"driver", "file"},
                      {"node-name", "file"},
                      {"filename", image},
@@ -55,8 +52,8 @@ Result<StorageDaemon> start_storage_daemon(const std::string& image, const std::
   return daemon;
 }
 
-std::string daemon_complaint(const std::string& dir) {
-  std::vector<std::string> lines = split(tail_of_file(log_path(dir), 4096), '\n');
+std::string daemon_complaint(const StorageDaemon& daemon) {
+  std::vector<std::string> lines = split(tail_of_file(daemon.log, 4096), '\n');
   while (!lines.empty() && lines.back().empty()) lines.pop_back();
   if (lines.empty()) return "qemu-storage-daemon ended without a word";
   const size_t colon = lines.back().find(": ");  // "qemu-storage-daemon: --blockdev …: reason"

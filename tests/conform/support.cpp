@@ -94,8 +94,39 @@ ServerThread::~ServerThread() {
 std::vector<std::string> backend_names() {
   return {"memory", "file", "pool", "nbd"};
 }
+
+const std::vector<StackRow>& stacks() {
+  static const std::vector<StackRow> table = {
+      {"bare", {}},
+      {"delay", {"delay:for=100us"}},
+      {"fault", {"fault"}},
+      {"fault+delay", {"fault", "delay:for=100us"}},
+      {"fault(rule)", {"fault"}, true},
+  };
+  return table;
+}
+
 std::vector<std::string> stack_names() {
-  return {"bare", "delay", "fault", "fault+delay", "fault(rule)"};
+  std::vector<std::string> names;
+  for (const StackRow& row : stacks()) names.emplace_back(row.name);
+  return names;
+}
+
+Result<std::unique_ptr<blk::Disk>> FileOpener::image(const std::string& path, bool read_only) {
+  Fd fd(open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC));
+  if (!fd) return fail_errno("cannot open " + path, errno);
+  blk::Geometry geometry;
+  TRY_ASSIGN(geometry.size, blk::size_of_file(fd.get(), path));
+  geometry.read_only = read_only;
+  TRY_ASSIGN(blk::AsyncIo * io, async_io());
+  return blk::make_file_disk(std::move(fd), geometry, *io);
+}
+
+Result<blk::AsyncIo*> FileOpener::async_io() {
+  if (!io_) {
+    TRY_ASSIGN(io_, blk::AsyncIo::create(loop_));
+  }
+  return io_.get();
 }
 
 Bench::Bench(const std::string& backend, const std::string& stack, const blk::Geometry& geometry,
@@ -125,14 +156,21 @@ Bench::Bench(const std::string& backend, const std::string& stack, const blk::Ge
   failing_ = failing.get();
   bottom = std::move(failing);
   if (wrap) bottom = wrap(std::move(bottom));
+  const auto named = [&](const StackRow& candidate) { return candidate.name == stack; };
+  const auto row = std::find_if(stacks().begin(), stacks().end(), named);
+  REQUIRE(row != stacks().end());
   std::vector<blk::LayerSpec> layers;
-  if (stack.find("fault") != std::string::npos) layers.push_back({"fault", {}});
-  if (stack.find("delay") != std::string::npos) layers.push_back({"delay", {{"for", "100us"}}});
-  auto built = blk::build_stack(std::move(bottom), layers, {system_clock(), *loop_, loop_.get(), 0},
-                                /*audit=*/true);
+  for (std::string text : row->layers) {
+    if (const size_t at = text.find('@'); at != std::string::npos) text.replace(at, 1, dir_.path());
+    layers.push_back(*blk::parse_layer(text));
+  }
+  opener_ = std::make_unique<FileOpener>(*loop_);
+  const blk::Env env{system_clock(), *loop_, loop_.get(), 0, opener_.get()};
+  auto built = blk::build_stack(std::move(bottom), layers, env, /*audit=*/true);
+  INFO((built ? "" : built.error().message));
   REQUIRE(built);
   disk_ = std::move(*built);
-  if (stack != "fault(rule)") return;
+  if (!row->with_rule) return;
   const json rule = {{"do", {{"kind", "delay"}, {"delay_ms", 0.05}}}};
   REQUIRE(disk_->control({{"op", "fault.add"}, {"rule", json::parse(rule.dump())}}));
 }

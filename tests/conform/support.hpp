@@ -86,7 +86,27 @@ class ServerThread {
 };
 
 std::vector<std::string> backend_names();  // memory, file, pool, nbd
-std::vector<std::string> stack_names();    // bare, delay, fault, …
+
+// The stacks that the suite goes through. One line in the table of support.cpp each.
+struct StackRow {
+  const char* name;
+  std::vector<const char*> layers;  // as --layer takes them, outermost first; "@" is a fresh folder
+  bool with_rule = false;           // a rule of the fault layer that changes nothing but the time
+};
+const std::vector<StackRow>& stacks();
+std::vector<std::string> stack_names();
+
+// Opens raw files, for layers that need some; without locks, which one process cannot hold twice.
+class FileOpener final : public blk::Opener {
+ public:
+  explicit FileOpener(Loop& loop) : loop_(loop) {}
+  Result<std::unique_ptr<blk::Disk>> image(const std::string& path, bool read_only) override;
+  Result<blk::AsyncIo*> async_io() override;
+
+ private:
+  Loop& loop_;
+  std::unique_ptr<blk::AsyncIo> io_;
+};
 
 using WrapBottom = std::unique_ptr<blk::Disk> (*)(std::unique_ptr<blk::Disk> lower);
 
@@ -115,6 +135,7 @@ class Bench {
   std::unique_ptr<Loop> loop_;
   std::unique_ptr<ServerThread> server_;
   std::unique_ptr<blk::AsyncIo> io_;
+  std::unique_ptr<blk::Opener> opener_;
   std::unique_ptr<blk::Disk> disk_;
   FailingDisk* failing_ = nullptr;
 };

@@ -26,7 +26,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (pv::check_name("name", text) && (text.find('/') != text.npos || text.size() > 64)) abort();
   if (const auto layer = pv::blk::parse_layer(text)) {
     if (!pv::check_name("layer", layer->name)) abort();
-    static_cast<void>(pv::blk::check_layer(*layer));
+    static_cast<void>(pv::blk::check_layers({&*layer, 1}));
   } else if (pv::exit_class(layer.error().code) != 2) {
     abort();
   }

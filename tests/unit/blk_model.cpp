@@ -146,16 +146,16 @@ TEST_CASE("layer specs are split and checked, and say what they would take", "[b
   REQUIRE(spec);
   CHECK(spec->name == "delay");
   CHECK(spec->params == std::map<std::string, std::string>{{"ms", "5"}, {"ops", "read+write"}});
-  CHECK(check_layer(*spec));
+  CHECK(check_layers({&*spec, 1}));
   for (const char* text : {"", ":", ":a=b", "a b", "delay:", "delay:ms", "delay:=5", "delay:ms=1,",
                            "delay:ms=1,ms=1", "-x"}) {
     INFO(text);
     CHECK_FALSE(parse_layer(text));
   }
-  const auto unknown = check_layer(*parse_layer("nosuch"));
+  const auto unknown = check_layers(std::array{*parse_layer("nosuch")});
   REQUIRE_FALSE(unknown);
   CHECK((*unknown.error().extra)["valid"].size() == layers().size());
-  CHECK_FALSE(check_layer(*parse_layer("delay:sm=1")));
+  CHECK_FALSE(check_layers(std::array{*parse_layer("delay:sm=1")}));
 }
 
 TEST_CASE("a format is what is said, or what name and content agree on", "[blk]") {

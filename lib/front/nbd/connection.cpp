@@ -123,7 +123,8 @@ void Connection::parse() {
 }
 
 bool Connection::has_room() const {
-  return flight_bytes_ + reply_bytes_ <= k_max_backlog && jobs_.in_use() < k_max_jobs;
+  return !shared_.paused && flight_bytes_ + reply_bytes_ <= k_max_backlog &&
+         jobs_.in_use() < k_max_jobs;
 }
 
 // Whether a complete request waits in the input buffer and may be taken.

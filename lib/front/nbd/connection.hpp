@@ -27,6 +27,7 @@ struct Shared {
   const Export& exported;
   Buffers buffers;
   bool stopping = false;  // requests are answered ESHUTDOWN
+  bool paused = false;    // requests wait in their sockets
 };
 
 class Connection {
@@ -40,6 +41,8 @@ class Connection {
   Result<> start();
   // No further request is read; ends when those in flight are answered.
   void close();
+  // After a pause: takes what has come meanwhile.
+  void resume() { turn_later(); }
   bool in_transmission() const { return handshake_.state() == Handshake::State::transmission; }
 
  private:

@@ -9,7 +9,8 @@ namespace pv::nbd {
 
 Server::Server(Loop& loop, Fd listener, blk::Disk& disk, blk::Counters& counters, Export exported)
     : export_(std::move(exported)), listener_(std::move(listener)), shared_{loop,    disk, counters,
-                                                                            export_, {},   false} {}
+                                                                            export_, {},   false,
+                                                                            false} {}
 
 Server::~Server() {
   if (listener_) shared_.loop.unwatch(listener_.get());
@@ -25,8 +26,17 @@ void Server::stop() {
   listener_.reset();
 }
 
-// Out of descriptors: the waiting client would wake us for ever, so it waits a moment.
 void Server::pause() {
+  shared_.paused = true;
+}
+
+void Server::resume() {
+  shared_.paused = false;
+  for (const auto& connection : connections_) connection->resume();
+}
+
+// Out of descriptors: the waiting client would wake us for ever, so it waits a moment.
+void Server::rest() {
   constexpr uint64_t k_pause_ns = 50 * k_ns_per_ms;
   shared_.loop.change(listener_.get(), 0);
   shared_.loop.after(k_pause_ns, [this] {
@@ -37,7 +47,7 @@ void Server::pause() {
 void Server::accept_all() {
   while (true) {
     Fd socket = accept_unix(listener_.get());
-    if (!socket && (errno == EMFILE || errno == ENFILE)) return pause();
+    if (!socket && (errno == EMFILE || errno == ENFILE)) return rest();
     if (!socket) return;
     if (connections_.size() >= k_max_connections) continue;  // closed at once: the bound is ours
     const auto forget = [this](Connection* ended) {

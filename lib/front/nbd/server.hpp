@@ -23,12 +23,15 @@ class Server {
 
   // From now on new requests are answered ESHUTDOWN and nobody is let in.
   void stop();
+  // Lets no further request in until resume(); those in flight go on.
+  void pause();
+  void resume();
   size_t connections() const { return connections_.size(); }
 
  private:
   static constexpr size_t k_max_connections = 256;
   void accept_all();
-  void pause();
+  void rest();
 
   Export export_;
   Fd listener_;
