@@ -113,11 +113,12 @@ def orphans(tree):
             yield f"{name}: nobody includes it; delete it"
 
 
-# Tables whose rows need a test and a paragraph: file, name of the table, what a row is.
+# Tables whose rows need a test and a paragraph: file, name of the table, what a row is, what its
+# paragraph starts with.
 REGISTRIES = [
-    ("lib/blk/registry.cpp", "k_layers", "layer"),
-    ("lib/blk/fault/kinds.cpp", "k_kinds", "fault kind"),
-    ("lib/blk/fault/kinds.cpp", "k_shorthands", "shorthand"),
+    ("lib/blk/registry.cpp", "k_layers", "layer", ".Ss"),
+    ("lib/blk/fault/kinds.cpp", "k_kinds", "fault kind", ".It Cm"),
+    ("lib/blk/fault/kinds.cpp", "k_shorthands", "shorthand", ".It Cm"),
 ]
 
 
@@ -125,7 +126,7 @@ def registries(tree):
     tests = "\n".join(text for name, text in tree.files(under="tests/")
                       if not name.startswith("tests/check/"))
     manuals = "\n".join(text for _, text in tree.files(under="man/"))
-    for name, table, what in REGISTRIES:
+    for name, table, what, macro in REGISTRIES:
         body = re.search(table + r"\[\] = \{\n(.*?)\n\};", tree.texts.get(name, ""), re.DOTALL)
         rows = re.findall(r'^    \{"(\w+)"', body[1], re.MULTILINE) if body else []
         if not rows:
@@ -133,8 +134,8 @@ def registries(tree):
         for row in rows:
             if not re.search(rf"\b{row}\b", tests):
                 yield f"{what} '{row}': write a test below tests/"
-            if not re.search(rf"\.It Cm {row}\b", manuals):
-                yield f"{what} '{row}': write a paragraph '.It Cm {row}' in a manual"
+            if not re.search(rf"^{re.escape(macro)} {row}\b", manuals, re.MULTILINE):
+                yield f"{what} '{row}': write a paragraph '{macro} {row}' in a manual"
 
 
 def clang_format(tree):
