@@ -54,12 +54,19 @@ struct Extent {
   uint32_t flags;
 };
 
-// A read's bytes where they already lie in memory, for a front end that can send them from there
-// and save the copy into `data`. Valid as long as the disk; what it shows is the range as it is
-// when it is looked at. A layer that looks at data, or changes it, sets `loan` of its child request
-// to null.
+// A read's bytes where they already lie, for a front end that can send them from there and save the
+// copy into `data`: in memory (valid as long as the disk; shows the range as it is when it is
+// looked at), or as pages of the page cache, in a pipe that the front end offers. A layer that
+// looks at data, or changes it, sets `loan` of its child request to null.
 struct Loan {
-  const char* memory = nullptr;  // set by a lender; stays null when `data` was filled instead
+  enum Kind : uint8_t {
+    none,     // nothing is lent, `data` is filled
+    memory,   // the bytes lie at `at`
+    piped,    // the pipe holds them
+    spoiled,  // `data` is filled, and the pipe holds some rest
+  } kind = none;
+  const char* at = nullptr;
+  int pipe = -1;  // write end, with room for the whole read; -1: none is offered
 };
 
 // A request belongs to whoever submits it and stays untouched by layers until `done` has run,

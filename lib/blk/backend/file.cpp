@@ -12,6 +12,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "blk/backend/window.hpp"
 #include "blk/child.hpp"
 
 namespace pv::blk {
@@ -23,7 +24,10 @@ constexpr int k_max_extents = 4096;
 class FileDisk final : public Disk {
  public:
   FileDisk(Fd fd, const Geometry& geometry, AsyncIo& io)
-      : fd_(std::move(fd)), geometry_(geometry), io_(io) {}
+      : fd_(std::move(fd)),
+        geometry_(geometry),
+        io_(io),
+        window_(Window::open(fd_.get(), geometry.size)) {}
 
   const Geometry& geometry() const override { return geometry_; }
 
@@ -72,7 +76,40 @@ class FileDisk final : public Disk {
 
   static off_t at(const Request& request) { return static_cast<off_t>(request.offset); }
 
+  // What the page cache holds is lent rather than copied.
+  bool lend(Request& request) {
+    if (!window_) return false;
+    const char* bytes = window_->look(request.offset, request.length);
+    if (bytes == nullptr) return false;
+    Loan& loan = *request.loan;
+    if (loan.pipe >= 0) {
+      if (!fill_pipe(request)) return false;
+    } else {
+      loan.kind = Loan::memory;
+      loan.at = bytes;
+    }
+    bytes_backing_ += request.length;
+    request.done(request, 0);
+    return true;
+  }
+
+  bool fill_pipe(Request& request) {
+    loff_t from = at(request);
+    for (uint64_t left = request.length; left != 0;) {
+      const ssize_t n =
+          splice(fd_.get(), &from, request.loan->pipe, nullptr, left, SPLICE_F_NONBLOCK);
+      if (n <= 0) {  // cut short from outside, or a medium error: the plain way tells which
+        request.loan->kind = left == request.length ? Loan::none : Loan::spoiled;
+        return false;
+      }
+      left -= static_cast<uint64_t>(n);
+    }
+    request.loan->kind = Loan::piped;
+    return true;
+  }
+
   void read(Request& request) {
+    if (request.loan != nullptr && lend(request)) return;
     const ssize_t n =
         nowait_ ? preadv2(fd_.get(), request.data, request.segments, at(request), RWF_NOWAIT)
                 : preadv(fd_.get(), request.data, request.segments, at(request));
@@ -171,6 +208,7 @@ class FileDisk final : public Disk {
   // fdatasync and fallocate.
   void start(Request& request, AsyncCall::Kind kind, int mode) {
     Pending* pending = take(request);
+    if (window_ && kind == AsyncCall::fallocate) window_->forget(request.offset, request.length);
     pending->call.kind = kind;
     pending->call.mode = mode;
     pending->call.offset = request.offset;
@@ -189,6 +227,8 @@ class FileDisk final : public Disk {
       pending.zero_offset = 0;
       return zero_by_writing(pending);
     }
+    // Again: it may have been looked at while the call was under way.
+    if (window_) window_->forget(request.offset, request.length);
     if (result < 0) return finish(pending, static_cast<int>(-result));
     if (pending.call.kind == AsyncCall::fallocate && (request.flags & k_fua) != 0) {
       pending.call.kind = AsyncCall::fdatasync;
@@ -255,6 +295,7 @@ class FileDisk final : public Disk {
   Fd fd_;
   Geometry geometry_;
   AsyncIo& io_;
+  std::unique_ptr<Window> window_;  // null where the file cannot be mapped
   Pool<Pending> pool_;
   bool nowait_ = true;
   uint64_t bytes_backing_ = 0;

@@ -16,6 +16,8 @@
 #include "blk/disk.hpp"
 #include "front/nbd/buffers.hpp"
 #include "front/nbd/handshake.hpp"
+#include "front/nbd/input.hpp"
+#include "front/nbd/replies.hpp"
 
 namespace pv::nbd {
 
@@ -26,8 +28,11 @@ struct Shared {
   blk::Counters& counters;
   const Export& exported;
   Buffers buffers;
+  Pipes pipes;
   bool stopping = false;  // requests are answered ESHUTDOWN
   bool paused = false;    // requests wait in their sockets
+  bool loans = true;      // reads may be answered from where the bytes lie
+  bool offer_pipes = true;
 };
 
 class Connection {
@@ -53,32 +58,33 @@ class Connection {
     bool known = true;  // a command that we have; others are counted apart
     char* buffer = nullptr;
     size_t buffer_size = 0;
+    Input::Block* pinned = nullptr;  // a write whose data lies in the input
+    Pipe* pipe = nullptr;            // a read that may go through it; holds the header already
+    blk::Loan loan;
     iovec segment{};
     std::vector<blk::Extent> extents;
   };
-  // One finished answer on its way out.
-  struct Reply {
-    char* data;
-    size_t size;
-    char* buffer;  // given back when sent, with buffer_size
-    size_t buffer_size;
-  };
 
   void ready(uint32_t events);
+  void receive_and_parse();
   bool receive();
   void parse();
   bool parse_request();
   bool has_room() const;
   bool more_input() const;
-  void receive_payload();
   void begin(uint16_t command, uint16_t flags, uint64_t cookie, uint64_t offset, uint32_t length);
+  int prepare_read(Job& job, uint32_t length);
+  void prepare_write(Job* job, uint32_t length);
   void submit(Job* job);
   void finished(Job& job, int error);
+  size_t read_header(const Job& job, char* end) const;
+  void offer_loan(Job& job);
+  bool settle_loan(Job& job, int error);
   void answer_read(Job& job, int error);
   void answer_map(Job& job);
   void answer_status(Job& job, int error);
   char* small_reply(size_t size);
-  void queue(Reply reply);
+  void queue(const Reply& reply);
   void send();
   void turn();
   void turn_later();
@@ -94,21 +100,20 @@ class Connection {
   Handshake handshake_;
   blk::Pool<Job> jobs_;
 
-  std::unique_ptr<char[]> input_;
-  size_t input_begin_ = 0;
-  size_t input_end_ = 0;
+  Input input_;
   Job* payload_job_ = nullptr;  // a write whose data has not arrived in full
   size_t payload_have_ = 0;
+  bool large_writes_ = false;   // data is received where it belongs, not by way of the input
   uint64_t skip_ = 0;           // data of a refused write, to be read and thrown away
   Job* refused_job_ = nullptr;  // that write; answered with the error when its data has gone by
   int refused_error_ = 0;
 
-  std::vector<Reply> replies_;
-  size_t replies_sent_ = 0;
-  size_t reply_bytes_ = 0;
+  Replies replies_;
   size_t flight_bytes_ = 0;
   bool in_batch_ = false;
   size_t batch_jobs_ = 0;  // begun since the last turn
+  bool batch_small_ = true;
+  size_t single_ = 0;  // turns of one small request in a row
   bool turn_posted_ = false;
   bool closing_ = false;  // reads no more
   bool blocked_ = false;  // the socket takes no more output for now

@@ -2,6 +2,7 @@
 // From one request on the wire to the disk, and from its completion to an answer. (The other half
 // of Connection, the socket and its batches, is in connection.cpp.)
 #include <limits>
+#include <unistd.h>
 
 #include "blk/wire.hpp"
 #include "front/nbd/connection.hpp"
@@ -96,14 +97,15 @@ void Connection::begin(uint16_t command, uint16_t flags, uint64_t cookie, uint64
     return;
   }
   Job* job = jobs_.take();
+  constexpr uint32_t k_small_request = 32 << 10;  // for more than that a nap costs little
   ++batch_jobs_;
+  batch_small_ = batch_small_ && length <= k_small_request;
   blk::Request& request = job->request;
   request = blk::Request{};
   job->connection = this;
   job->cookie = cookie;
   job->extents.clear();
-  job->buffer = nullptr;
-  job->buffer_size = 0;
+  job->loan = blk::Loan{};
   request.offset = offset;
   request.length = length;
   request.front = blk::Front::nbd;
@@ -134,16 +136,8 @@ void Connection::begin(uint16_t command, uint16_t flags, uint64_t cookie, uint64
   if ((flags & k_cmd_flag_no_hole) != 0) request.flags |= blk::k_no_unmap;
   if ((flags & k_cmd_flag_req_one) != 0) request.flags |= blk::k_one;
   if (error == 0 && shared_.stopping) error = ESHUTDOWN;
-  if (error == 0 && (request.op == blk::Op::read || carries_data)) {
-    job->buffer_size = length + (carries_data ? 0 : k_read_header);
-    job->buffer = shared_.buffers.take(job->buffer_size);
-    if (job->buffer == nullptr) error = ENOMEM;
-    job->segment = {job->buffer + (carries_data ? 0 : k_read_header), length};
-    request.data = &job->segment;
-    request.segments = 1;
-  }
+  if (error == 0 && request.op == blk::Op::read) error = prepare_read(*job, length);
   if (request.op == blk::Op::map) request.extents = &job->extents;
-  flight_bytes_ += job->buffer_size;
   if (error != 0) {
     if (!carries_data || length == 0) return finished(*job, error);
     // Answered when its data has gone by: clients take no answer to what they are still sending.
@@ -152,10 +146,66 @@ void Connection::begin(uint16_t command, uint16_t flags, uint64_t cookie, uint64
     refused_error_ = error;
     return;
   }
-  if (!carries_data) return submit(job);
-  payload_have_ = std::min<size_t>(length, input_end_ - input_begin_);
-  std::memcpy(job->buffer, input_.get() + input_begin_, payload_have_);
-  input_begin_ += payload_have_;
+  if (carries_data) return prepare_write(job, length);
+  submit(job);
+}
+
+int Connection::prepare_read(Job& job, uint32_t length) {
+  job.buffer_size = length + k_read_header;
+  flight_bytes_ += job.buffer_size;
+  job.buffer = shared_.buffers.take(job.buffer_size);
+  if (job.buffer == nullptr) return ENOMEM;
+  job.segment = {job.buffer + k_read_header, length};
+  job.request.data = &job.segment;
+  job.request.segments = 1;
+  if (shared_.loans) offer_loan(job);
+  return 0;
+}
+
+// A read is large enough when two more system calls cost less than two copies of it.
+void Connection::offer_loan(Job& job) {
+  constexpr size_t k_least = 16 << 10;
+  const size_t length = job.request.length;
+  job.request.loan = &job.loan;
+  if (!shared_.offer_pipes || length < k_least || length + k_read_header > Pipes::k_room) return;
+  job.pipe = shared_.pipes.take();
+  if (job.pipe == nullptr) return;
+  char* end = job.buffer + k_read_header;
+  const size_t size = read_header(job, end);
+  if (::write(job.pipe->write_end.get(), end - size, size) == static_cast<ssize_t>(size))
+    job.loan.pipe = job.pipe->write_end.get();
+  else
+    shared_.pipes.give_dirty(std::exchange(job.pipe, nullptr));
+}
+
+// Submits a write whose data has come in whole, or waits for the rest of it.
+void Connection::prepare_write(Job* job, uint32_t length) {
+  constexpr size_t k_large = 64 << 10;
+  blk::Request& request = job->request;
+  large_writes_ = length >= k_large;
+  request.data = &job->segment;
+  request.segments = 1;
+  const std::string_view have = input_.view().substr(0, length);
+  if (have.size() == length) job->pinned = input_.pin();
+  if (job->pinned != nullptr) {
+    job->segment = {const_cast<char*>(have.data()), length};
+    flight_bytes_ += length;
+    input_.consume(length);
+    return submit(job);
+  }
+  job->buffer_size = length;
+  flight_bytes_ += job->buffer_size;
+  job->buffer = shared_.buffers.take(length);
+  if (job->buffer == nullptr) {
+    skip_ = length;
+    refused_job_ = job;
+    refused_error_ = ENOMEM;
+    return;
+  }
+  job->segment = {job->buffer, length};
+  payload_have_ = have.size();
+  std::memcpy(job->buffer, have.data(), have.size());
+  input_.consume(have.size());
   if (payload_have_ == length) return submit(job);
   payload_job_ = job;
 }
@@ -179,20 +229,59 @@ void Connection::finished(Job& job, int error) {
   if (!in_batch_) turn_later();
 }
 
-void Connection::answer_read(Job& job, int error) {
-  if (error != 0 || job.buffer == nullptr) return answer_status(job, error);
-  // The header goes right in front of the data, so an answer is one piece.
+// Writes the header of a read's answer so that it ends at `end`; its size.
+size_t Connection::read_header(const Job& job, char* end) const {
   const auto length = static_cast<uint32_t>(job.request.length);
-  char* start = job.buffer;
   if (handshake_.structured()) {
-    char* p = chunk_header(start, k_reply_done, k_reply_offset_data, job.cookie, length + 8);
+    char* p = chunk_header(end - k_read_header, k_reply_done, k_reply_offset_data, job.cookie,
+                           length + 8);
     put64(p, job.request.offset);
-  } else {
-    start += k_read_header - k_simple_reply_size;
-    put64(put32(put32(start, k_simple_reply_magic), 0), job.cookie);
+    return k_read_header;
   }
-  const size_t size = static_cast<size_t>(job.buffer + k_read_header - start) + length;
-  queue({start, size, std::exchange(job.buffer, nullptr), job.buffer_size});
+  put64(put32(put32(end - k_simple_reply_size, k_simple_reply_magic), 0), job.cookie);
+  return k_simple_reply_size;
+}
+
+// Whether the answer went into a pipe; a pipe that was not used is given back.
+bool Connection::settle_loan(Job& job, int error) {
+  Pipe* pipe = std::exchange(job.pipe, nullptr);
+  if (pipe == nullptr) return false;
+  const size_t header = handshake_.structured() ? k_read_header : k_simple_reply_size;
+  if (error == 0 && job.loan.kind == blk::Loan::piped) {
+    Reply reply;
+    reply.head_size = header;
+    reply.body_size = job.request.length;
+    reply.pipe = pipe;
+    queue(reply);
+    return true;
+  }
+  if (job.loan.kind == blk::Loan::memory) shared_.offer_pipes = false;  // it has no pages to lend
+  char waste[k_read_header];
+  const bool clean = job.loan.kind == blk::Loan::none || job.loan.kind == blk::Loan::memory;
+  if (clean && ::read(pipe->read_end.get(), waste, header) == static_cast<ssize_t>(header))
+    shared_.pipes.give(pipe);
+  else
+    shared_.pipes.give_dirty(pipe);
+  return false;
+}
+
+void Connection::answer_read(Job& job, int error) {
+  if (settle_loan(job, error)) return;
+  if (error != 0 || job.buffer == nullptr) return answer_status(job, error);
+  // The header goes right in front of the data, so an answer that was read is one piece.
+  char* end = job.buffer + k_read_header;
+  Reply reply;
+  reply.head_size = read_header(job, end);
+  reply.head = end - reply.head_size;
+  if (job.loan.kind == blk::Loan::memory) {
+    reply.body = job.loan.at;
+    reply.body_size = job.request.length;
+  } else {
+    reply.head_size += job.request.length;
+  }
+  reply.buffer_size = job.buffer_size;
+  reply.buffer = std::exchange(job.buffer, nullptr);
+  queue(reply);
 }
 
 void Connection::answer_map(Job& job) {
@@ -212,7 +301,8 @@ void Connection::answer_map(Job& job) {
     p = put32(p, static_cast<uint32_t>(std::min(extent.length, k_max_extent)));
     p = put32(p, extent.flags);
   }
-  queue({start, k_chunk_header_size + payload, start, k_chunk_header_size + payload});
+  const size_t size = k_chunk_header_size + payload;
+  queue({start, size, nullptr, 0, start, size, nullptr});
 }
 
 void Connection::answer_status(Job& job, int error) {
@@ -228,7 +318,7 @@ void Connection::answer_status(Job& job, int error) {
   } else {
     put64(put32(put32(start, k_simple_reply_magic), code), job.cookie);
   }
-  queue({start, size, start, k_small});
+  queue({start, size, nullptr, 0, start, k_small, nullptr});
 }
 
 char* Connection::small_reply(size_t size) {
@@ -238,7 +328,9 @@ char* Connection::small_reply(size_t size) {
 }
 
 void Connection::release(Job& job) {
-  flight_bytes_ -= job.buffer_size;
+  flight_bytes_ -= job.pinned != nullptr ? job.request.length : job.buffer_size;
+  if (job.pinned != nullptr) input_.unpin(std::exchange(job.pinned, nullptr));
+  shared_.pipes.give_dirty(std::exchange(job.pipe, nullptr));
   shared_.buffers.give(std::exchange(job.buffer, nullptr), job.buffer_size);
   job.buffer_size = 0;
   jobs_.give(&job);

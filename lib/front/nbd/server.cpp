@@ -2,6 +2,7 @@
 #include "front/nbd/server.hpp"
 
 #include <algorithm>
+#include <csignal>
 
 #include "base/socket.hpp"
 
@@ -9,14 +10,14 @@ namespace pv::nbd {
 
 Server::Server(Loop& loop, Fd listener, blk::Disk& disk, blk::Counters& counters, Export exported)
     : export_(std::move(exported)), listener_(std::move(listener)), shared_{loop,    disk, counters,
-                                                                            export_, {},   false,
-                                                                            false} {}
+                                                                            export_, {},   {}} {}
 
 Server::~Server() {
   if (listener_) shared_.loop.unwatch(listener_.get());
 }
 
 Result<> Server::start() {
+  signal(SIGPIPE, SIG_IGN);  // splice(2) to a socket knows no MSG_NOSIGNAL
   return shared_.loop.watch(listener_.get(), EPOLLIN, [this](uint32_t) { accept_all(); });
 }
 
