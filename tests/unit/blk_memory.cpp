@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+// If this fails, a disk in memory forgets data, keeps what was cut off, or takes room for holes.
+#include <catch2/catch.hpp>
+
+#include "../conform/support.hpp"
+#include "blk/backend/memory.hpp"
+
+using namespace pv;
+using namespace pv::blk;
+using namespace pv::test;
+
+namespace {
+
+std::unique_ptr<Disk> memory_of(uint64_t size) {
+  Geometry geometry;
+  geometry.size = size;
+  return *make_memory_disk(geometry);
+}
+
+uint64_t allocated(const Disk& disk) {
+  json shown;
+  disk.inspect(shown);
+  return shown["backend"]["allocated_bytes"];
+}
+
+std::string read(Disk& disk, uint64_t offset, uint64_t length) {
+  Io io(Op::read, offset, length);
+  disk.submit(io.request);
+  return io.bytes();
+}
+
+void write(Disk& disk, uint64_t offset, const std::string& bytes) {
+  Io io(Op::write, offset, bytes.size());
+  std::copy(bytes.begin(), bytes.end(), io.data.begin());
+  disk.submit(io.request);
+}
+
+}  // namespace
+
+TEST_CASE("a disk in memory grows with zeroes and forgets what is cut off", "[blk]") {
+  auto disk = memory_of(1 << 20);
+  write(*disk, (1 << 20) - 4096, std::string(4096, 'x'));
+  REQUIRE(disk->resize(3 << 20));
+  CHECK(disk->geometry().size == 3 << 20);
+  CHECK(read(*disk, (1 << 20) - 512, 1024) == std::string(512, 'x') + std::string(512, '\0'));
+  write(*disk, 2 << 20, std::string(1 << 20, 'y'));
+  REQUIRE(disk->resize((1 << 20) - 2048));
+  REQUIRE(disk->resize(3 << 20));
+  CHECK((read(*disk, (1 << 20) - 2048, 2 << 20) == std::string(2 << 20, '\0')));
+  CHECK(read(*disk, (1 << 20) - 2560, 512) == std::string(512, 'x'));
+  CHECK(disk->resize(1000).error().code == Code::invalid);
+  CHECK(disk->resize(uint64_t{1} << 50).error().code == Code::unsupported);
+  CHECK(disk->geometry().size == 3 << 20);
+}
+
+TEST_CASE("a huge disk in memory takes room for what was written only", "[blk]") {
+  auto disk = memory_of(uint64_t{8} << 40);
+  CHECK(allocated(*disk) == 0);
+  write(*disk, uint64_t{7} << 40, std::string(4096, 'x'));
+  CHECK(allocated(*disk) == 65'536);
+  CHECK(read(*disk, uint64_t{3} << 40, 4096) == std::string(4096, '\0'));
+  Io discard(Op::discard, uint64_t{7} << 40, 65'536);
+  disk->submit(discard.request);
+  CHECK(allocated(*disk) == 0);
+  CHECK(read(*disk, uint64_t{7} << 40, 4096) == std::string(4096, '\0'));
+}
