@@ -42,9 +42,8 @@ class Server:
 class Provium(Server):
     """Our own server, through pv-disk as a user starts it."""
 
-    def __init__(self, name, image, extra=()):
-        out = subprocess.run(["pv-disk", "serve", name, "--image", image, *extra],
-                             check=True, capture_output=True)
+    def __init__(self, name, source):
+        out = subprocess.run(["pv-disk", "serve", name, *source], check=True, capture_output=True)
         disk = json.loads(out.stdout)["disk"]
         self.name, self.uri, self.pid = name, disk["uri"], disk["pid"]
 
@@ -65,9 +64,31 @@ def start(name, image, folder):
         "nbdkit-filters": nbdkit + ["--filter=error", "--filter=delay", "file", image],
         "qemu-nbd": qemu + ["--image-opts", raw],
         "qemu-blkdebug": qemu + ["--image-opts", debug],
+        "qemu-storage-daemon": [
+            "qemu-storage-daemon",
+            "--blockdev", f"driver=file,node-name=file,filename={image},aio=io_uring",
+            "--blockdev", "driver=raw,node-name=disk,file=file",
+            "--nbd-server", f"addr.type=unix,addr.path={socket},max-connections=16",
+            "--export", "type=nbd,id=export,node-name=disk,name=,writable=on"],
+        "nbdkit-memory": nbdkit + ["memory", str(os.path.getsize(image))],
+        "nbdkit-null": nbdkit + ["null", str(os.path.getsize(image))],
     }
-    if name == "provium":
-        return Provium(name, image)
-    if name == "provium-bare":
-        return Provium(name, image, ["--no-fault"])
-    return Server(name, commands[name], socket)
+    size = str(os.path.getsize(image))
+    overlay = os.path.join(folder, "overlay")
+    ours = {
+        "provium": ["--image", image],
+        "provium-bare": ["--image", image, "--no-fault"],
+        "provium-layers": ["--image", image, "--layer", "stats", "--layer", "fault",
+                           "--layer", f"cow:file={overlay}"],
+        "provium-memory": ["--memory", size],
+        "provium-blank": ["--memory", size],
+    }
+    if os.path.exists(overlay):
+        os.unlink(overlay)
+    if name in ours:
+        server = Provium(name, ours[name])
+    else:
+        server = Server(name, commands[name], socket)
+    if name.endswith("-memory"):
+        subprocess.run(["nbdcopy", image, server.uri], check=True)
+    return server
