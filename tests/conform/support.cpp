@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "support.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <fcntl.h>
 #include <sys/eventfd.h>
@@ -13,6 +14,7 @@
 #include "blk/backend/memory.hpp"
 #include "blk/backend/nbd.hpp"
 #include "blk/registry.hpp"
+#include "blk/wire.hpp"
 
 namespace pv::test {
 
@@ -73,8 +75,90 @@ std::string random_bytes(Rng& rng, size_t count) {
   return bytes;
 }
 
-ServerThread::ServerThread(const std::string& socket, std::unique_ptr<blk::Disk> disk)
-    : loop_(*Loop::create()), stop_(eventfd(0, EFD_CLOEXEC)), disk_(std::move(disk)) {
+namespace {
+
+bool changes_data(blk::Op op) {
+  return op == blk::Op::write || op == blk::Op::zero || op == blk::Op::discard;
+}
+
+}  // namespace
+
+void FailingDisk::submit(blk::Request& request) {
+  if (error != 0 && request.op == op) return request.done(request, error);
+  if (!recording_) return lower().submit(request);
+  std::unique_lock guard(mutex_);
+  Flight* flight = flights_.take();
+  flight->parent = &request;
+  flight->disk = this;
+  flight->submitted = serial_;
+  in_flight_ += changes_data(request.op) ? 1 : 0;
+  guard.unlock();
+  blk::make_child(flight->child, request, flight, [](blk::Request& child, int with) {
+    auto& done = *static_cast<Flight*>(child.owner);
+    done.disk->completed(done, with);
+  });
+  lower().submit(flight->child);
+}
+
+void FailingDisk::completed(Flight& flight, int with) {
+  blk::Request* parent = flight.parent;
+  {
+    const std::lock_guard guard(mutex_);
+    const blk::Request& child = flight.child;
+    in_flight_ -= changes_data(child.op) ? 1 : 0;
+    const Range range{child.offset, child.offset + child.length, ++serial_};
+    if (with == 0 && changes_data(child.op))
+      ((child.flags & blk::k_fua) != 0 ? stable_ : dirty_).push_back(range);
+    if (with == 0 && child.op == blk::Op::flush) {
+      ++flushes_;
+      // Only what had completed before the flush began is in it.
+      const auto later = std::stable_partition(
+          dirty_.begin(), dirty_.end(),
+          [&](const Range& dirty) { return dirty.serial > flight.submitted; });
+      stable_.insert(stable_.end(), later, dirty_.end());
+      dirty_.erase(later, dirty_.end());
+    }
+    flights_.give(&flight);
+  }
+  parent->done(*parent, with);
+}
+
+void FailingDisk::record() {
+  const std::lock_guard guard(mutex_);
+  recording_ = true;
+  dirty_.clear();
+  stable_.clear();
+  flushes_ = 0;
+}
+
+bool FailingDisk::stable(uint64_t offset, uint64_t length) const {
+  const std::lock_guard guard(mutex_);
+  const uint64_t end = offset + length;
+  for (uint64_t at = offset; at < end;) {
+    uint64_t reach = at;
+    for (const Range& range : stable_)
+      if (range.begin <= at) reach = std::max(reach, range.end);
+    if (reach == at) return false;
+    at = reach;
+  }
+  return true;
+}
+
+size_t FailingDisk::unstable() const {
+  const std::lock_guard guard(mutex_);
+  return dirty_.size() + in_flight_;
+}
+
+size_t FailingDisk::flushes() const {
+  const std::lock_guard guard(mutex_);
+  return flushes_;
+}
+
+ServerThread::ServerThread(const std::string& socket, std::unique_ptr<blk::Disk> disk, Loop* loop)
+    : own_loop_(loop ? nullptr : *Loop::create()),
+      loop_(loop ? loop : own_loop_.get()),
+      stop_(eventfd(0, EFD_CLOEXEC)),
+      disk_(std::move(disk)) {
   auto listener = listen_unix(socket);
   REQUIRE(listener);
   server_ = std::make_unique<nbd::Server>(*loop_, std::move(*listener), *disk_, counters_,
@@ -89,6 +173,7 @@ ServerThread::~ServerThread() {
   [[maybe_unused]] auto n = ::write(stop_.get(), &one, sizeof one);
   thread_.join();
   server_.reset();
+  loop_->unwatch(stop_.get());
 }
 
 std::vector<std::string> backend_names() {
@@ -106,6 +191,28 @@ const std::vector<StackRow>& stacks() {
   return table;
 }
 
+const StackRow& stack_row(const std::string& name) {
+  const auto named = [&](const StackRow& candidate) { return candidate.name == name; };
+  const auto row = std::find_if(stacks().begin(), stacks().end(), named);
+  REQUIRE(row != stacks().end());
+  return *row;
+}
+
+std::vector<Combination> combinations() {
+  std::vector<Combination> all;
+  for (const std::string& stack : stack_names()) {
+    all.push_back({"memory", stack, "host"});
+    all.push_back({"file", stack, "host"});
+    all.push_back({"memory", stack, "nbd"});
+  }
+  for (const char* stack : {"bare", "fault+delay"}) {
+    all.push_back({"pool", stack, "host"});
+    all.push_back({"nbd", stack, "host"});
+    all.push_back({"file", stack, "nbd"});
+  }
+  return all;
+}
+
 std::vector<std::string> stack_names() {
   std::vector<std::string> names;
   for (const StackRow& row : stacks()) names.emplace_back(row.name);
@@ -115,7 +222,7 @@ std::vector<std::string> stack_names() {
 Result<std::unique_ptr<blk::Disk>> FileOpener::image(const std::string& path, bool read_only) {
   Fd fd(open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC));
   if (!fd) return fail_errno("cannot open " + path, errno);
-  blk::Geometry geometry;
+  blk::Geometry geometry = geometry_;
   TRY_ASSIGN(geometry.size, blk::size_of_file(fd.get(), path));
   geometry.read_only = read_only;
   TRY_ASSIGN(blk::AsyncIo * io, async_io());
@@ -129,50 +236,69 @@ Result<blk::AsyncIo*> FileOpener::async_io() {
   return io_.get();
 }
 
-Bench::Bench(const std::string& backend, const std::string& stack, const blk::Geometry& geometry,
-             WrapBottom wrap)
-    : loop_(*Loop::create()) {
-  std::unique_ptr<blk::Disk> bottom;
-  if (backend == "memory") {
-    bottom = *blk::make_memory_disk(geometry);
-  } else if (backend == "nbd") {
-    auto served = blk::build_stack(*blk::make_memory_disk(geometry), {},
-                                   {system_clock(), *loop_, loop_.get(), 0});
+std::unique_ptr<blk::Disk> Bench::bottom(const std::string& backend, const blk::Geometry& geometry,
+                                         Loop& loop) {
+  if (backend == "memory") return *blk::make_memory_disk(geometry);
+  if (backend == "nbd") {
+    auto served =
+        blk::build_stack(*blk::make_memory_disk(geometry), {}, {system_clock(), loop, &loop, 0});
     REQUIRE(served);
     server_ = std::make_unique<ServerThread>(dir_.path("s"), std::move(*served));
-    blk::NbdOptions options{dir_.path("s"), geometry};
-    auto opened = blk::make_nbd_disk(options, *loop_);
+    auto opened = blk::make_nbd_disk({dir_.path("s"), geometry}, loop);
     REQUIRE(opened);
-    bottom = std::move(*opened);
-  } else {
-    Fd fd(open(dir_.path("image").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    REQUIRE(ftruncate(fd.get(), static_cast<off_t>(geometry.size)) == 0);
-    auto io = backend == "pool" ? blk::make_pool_io(*loop_) : blk::AsyncIo::create(*loop_);
-    REQUIRE(io);
-    io_ = std::move(*io);
-    bottom = blk::make_file_disk(std::move(fd), geometry, *io_);
+    return std::move(*opened);
   }
-  auto failing = std::make_unique<FailingDisk>(std::move(bottom));
-  failing_ = failing.get();
-  bottom = std::move(failing);
-  if (wrap) bottom = wrap(std::move(bottom));
-  const auto named = [&](const StackRow& candidate) { return candidate.name == stack; };
-  const auto row = std::find_if(stacks().begin(), stacks().end(), named);
-  REQUIRE(row != stacks().end());
+  Fd fd(open(dir_.path("image").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  REQUIRE(ftruncate(fd.get(), static_cast<off_t>(geometry.size)) == 0);
+  auto io = backend == "pool" ? blk::make_pool_io(loop) : blk::AsyncIo::create(loop);
+  REQUIRE(io);
+  io_ = std::move(*io);
+  return blk::make_file_disk(std::move(fd), geometry, *io_);
+}
+
+std::unique_ptr<blk::Disk> Bench::stack(std::unique_ptr<blk::Disk> bottom,
+                                        const blk::Geometry& geometry, Loop& loop) {
+  for (const char* file : row_.files) {
+    Fd fd(open(dir_.path(file).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    REQUIRE(ftruncate(fd.get(), static_cast<off_t>(geometry.size)) == 0);
+  }
   std::vector<blk::LayerSpec> layers;
-  for (std::string text : row->layers) {
+  for (std::string text : row_.layers) {
     if (const size_t at = text.find('@'); at != std::string::npos) text.replace(at, 1, dir_.path());
     layers.push_back(*blk::parse_layer(text));
   }
-  opener_ = std::make_unique<FileOpener>(*loop_);
-  const blk::Env env{system_clock(), *loop_, loop_.get(), 0, opener_.get()};
+  opener_ = std::make_unique<FileOpener>(loop, geometry);
+  const blk::Env env{system_clock(), loop, &loop, 0, opener_.get()};
   auto built = blk::build_stack(std::move(bottom), layers, env, /*audit=*/true);
   INFO((built ? "" : built.error().message));
   REQUIRE(built);
-  disk_ = std::move(*built);
-  if (!row->with_rule) return;
-  const json rule = {{"do", {{"kind", "delay"}, {"delay_ms", 0.05}}}};
-  REQUIRE(disk_->control({{"op", "fault.add"}, {"rule", json::parse(rule.dump())}}));
+  if (row_.with_rule) {
+    const json rule = {{"do", {{"kind", "delay"}, {"delay_ms", 0.05}}}};
+    REQUIRE((*built)->control({{"op", "fault.add"}, {"rule", json::parse(rule.dump())}}));
+  }
+  return std::move(*built);
+}
+
+Bench::Bench(const std::string& backend, const std::string& stack_name,
+             const blk::Geometry& geometry, WrapBottom wrap, const std::string& front)
+    : row_(stack_row(stack_name)), loop_(*Loop::create()) {
+  if (front == "nbd") front_loop_ = *Loop::create();
+  Loop& loop = front_loop_ ? *front_loop_ : *loop_;
+  auto failing = std::make_unique<FailingDisk>(bottom(backend, geometry, loop));
+  failing_ = failing.get();
+  std::unique_ptr<blk::Disk> lower = std::move(failing);
+  if (wrap) lower = wrap(std::move(lower));
+  disk_ = stack(std::move(lower), geometry, loop);
+  if (!front_loop_) return;
+  const blk::Geometry served = disk_->geometry();
+  front_ = std::make_unique<ServerThread>(dir_.path("front"), std::move(disk_), &loop);
+  auto client = blk::make_nbd_disk({dir_.path("front"), served}, *loop_);
+  REQUIRE(client);
+  disk_ = std::move(*client);  // unchecked: the server is to say what is wrong
+}
+
+int Bench::seen(blk::Op op, int error) const {
+  return over_nbd() ? blk::delivered(blk::Front::nbd, op, error) : error;
 }
 
 Bench::~Bench() {

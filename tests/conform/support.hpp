@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -15,6 +16,7 @@
 #include "base/loop.hpp"
 #include "base/rng.hpp"
 #include "blk/backend/async_io.hpp"
+#include "blk/child.hpp"
 #include "blk/counters.hpp"
 #include "blk/disk.hpp"
 #include "front/nbd/server.hpp"
@@ -58,26 +60,53 @@ struct Io {
 
 std::string random_bytes(Rng& rng, size_t count);
 
-// Fails what it is told to; stands right above the back end.
+// Stands right above the back end: fails what it is told to, and keeps a record of what has reached
+// the back end and of what a flush or FUA has made stable there. Another thread may ask.
 class FailingDisk final : public blk::Forward {
  public:
   using Forward::Forward;
-  void submit(blk::Request& request) override {
-    if (error != 0 && request.op == op) return request.done(request, error);
-    lower().submit(request);
-  }
-  blk::Op op = blk::Op::read;
-  int error = 0;
+  void submit(blk::Request& request) override;
+  std::atomic<blk::Op> op = blk::Op::read;
+  std::atomic<int> error = 0;
+
+  void record();  // from now on, and from nothing
+  // Whether writes or zeroes that are stable cover the whole range.
+  bool stable(uint64_t offset, uint64_t length) const;
+  size_t unstable() const;  // changes in flight, or completed and in no flush since
+  size_t flushes() const;
+
+ private:
+  struct Range {
+    uint64_t begin, end;
+    uint64_t serial;  // of its completion
+  };
+  struct Flight {
+    blk::Request child;
+    blk::Request* parent = nullptr;
+    FailingDisk* disk = nullptr;
+    uint64_t submitted = 0;
+  };
+  void completed(Flight& flight, int with);
+
+  std::atomic<bool> recording_ = false;
+  blk::Pool<Flight> flights_;
+  mutable std::mutex mutex_;  // guards what follows
+  std::vector<Range> dirty_, stable_;
+  uint64_t serial_ = 0;
+  size_t in_flight_ = 0;
+  size_t flushes_ = 0;
 };
 
-// An NBD server of ours in a thread of its own.
+// An NBD server of ours in a thread of its own. A disk that needs a loop was made with the one that
+// is handed in; it is the thread's as long as the server lives.
 class ServerThread {
  public:
-  ServerThread(const std::string& socket, std::unique_ptr<blk::Disk> disk);
+  ServerThread(const std::string& socket, std::unique_ptr<blk::Disk> disk, Loop* loop = nullptr);
   ~ServerThread();
 
  private:
-  std::unique_ptr<Loop> loop_;
+  std::unique_ptr<Loop> own_loop_;
+  Loop* loop_;
   Fd stop_;
   std::unique_ptr<blk::Disk> disk_;
   blk::Counters counters_;
@@ -87,24 +116,56 @@ class ServerThread {
 
 std::vector<std::string> backend_names();  // memory, file, pool, nbd
 
+// What a layer makes of the geometry below it on purpose; everything else it must hand on.
+enum Changes : uint32_t {
+  k_new_size = 1,
+  k_new_physical = 2,
+  k_new_granularity = 4,
+  k_new_discard = 8,
+  k_new_fua = 16,
+  k_new_read_only = 32,
+  k_new_id = 64,
+  k_no_resize = 128,  // refuses with Code::unsupported
+};
+
+// Where what is written to a stack ends up: all of it in the back end at its own address, some of
+// it there, or elsewhere (an overlay).
+enum class Below { same, other };
+
 // The stacks that the suite goes through. One line in the table of support.cpp each.
 struct StackRow {
   const char* name;
   std::vector<const char*> layers;  // as --layer takes them, outermost first; "@" is a fresh folder
   bool with_rule = false;           // a rule of the fault layer that changes nothing but the time
+  std::vector<const char*> files = {};  // blank files in that folder, as large as the disk
+  uint32_t changes = 0;                 // Changes, for a stack of one layer
+  Below below = Below::same;
+  uint64_t min_size = 0;  // of the back end; the suite leaves smaller ones out
 };
 const std::vector<StackRow>& stacks();
+const StackRow& stack_row(const std::string& name);
 std::vector<std::string> stack_names();
+
+// One cell of the matrix. `front` is "host" (submits right into the stack) or "nbd" (a server of
+// ours in a thread, and libnbd).
+struct Combination {
+  std::string backend, stack, front;
+};
+// Every stack on memory and file and behind NBD, a few on the other back ends.
+std::vector<Combination> combinations();
 
 // Opens raw files, for layers that need some; without locks, which one process cannot hold twice.
 class FileOpener final : public blk::Opener {
  public:
-  explicit FileOpener(Loop& loop) : loop_(loop) {}
+  // The images get this geometry, but for the size.
+  explicit FileOpener(Loop& loop, const blk::Geometry& geometry = {})
+      : loop_(loop), geometry_(geometry) {}
   Result<std::unique_ptr<blk::Disk>> image(const std::string& path, bool read_only) override;
   Result<blk::AsyncIo*> async_io() override;
 
  private:
   Loop& loop_;
+  blk::Geometry geometry_;
   std::unique_ptr<blk::AsyncIo> io_;
 };
 
@@ -114,12 +175,16 @@ using WrapBottom = std::unique_ptr<blk::Disk> (*)(std::unique_ptr<blk::Disk> low
 class Bench {
  public:
   Bench(const std::string& backend, const std::string& stack, const blk::Geometry& geometry,
-        WrapBottom wrap = nullptr);
+        WrapBottom wrap = nullptr, const std::string& front = "host");
   ~Bench();
 
   blk::Disk& disk() { return *disk_; }
   FailingDisk& failing() { return *failing_; }
   Loop& loop() { return *loop_; }
+  const StackRow& row() const { return row_; }
+  bool over_nbd() const { return front_ != nullptr; }
+  // What the front end makes of an errno.
+  int seen(blk::Op op, int error) const;
 
   // Submits and waits; the request's errno. Fails the process' patience after 20 s with -2.
   int run(Io& io);
@@ -131,11 +196,19 @@ class Bench {
   int write(uint64_t offset, std::string_view bytes, uint32_t flags = 0);
 
  private:
+  std::unique_ptr<blk::Disk> bottom(const std::string& backend, const blk::Geometry& geometry,
+                                    Loop& loop);
+  std::unique_ptr<blk::Disk> stack(std::unique_ptr<blk::Disk> bottom, const blk::Geometry& geometry,
+                                   Loop& loop);
+
   TempDir dir_;
+  const StackRow& row_;
   std::unique_ptr<Loop> loop_;
+  std::unique_ptr<Loop> front_loop_;  // of the stack, when that is behind NBD
   std::unique_ptr<ServerThread> server_;
   std::unique_ptr<blk::AsyncIo> io_;
   std::unique_ptr<blk::Opener> opener_;
+  std::unique_ptr<ServerThread> front_;
   std::unique_ptr<blk::Disk> disk_;
   FailingDisk* failing_ = nullptr;
 };
@@ -145,8 +218,14 @@ using Wrongs = std::vector<std::string>;
 struct Check {
   const char* name;
   void (*run)(Bench& bench, Rng& rng, Wrongs& wrong);
+  bool host_only = false;  // about requests that no wire carries
 };
-const std::vector<Check>& checks();
+const std::vector<Check>& checks();  // all of them
+const std::vector<Check>& durability_checks();
+
+// Runs it and complains unless it ends with `wanted`, exactly once. Over NBD the errno is what the
+// wire makes of it, and what the wire cannot carry is left out.
+void expect(Bench& bench, Io& io, int wanted, Wrongs& wrong);
 
 constexpr uint64_t k_conform_size = (1 << 20) + 3 * 512;
 
