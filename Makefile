@@ -13,8 +13,9 @@ endif
 BUILD_PACKAGES := g++ make libcli11-dev nlohmann-json3-dev libexpected-dev libfmt-dev \
                   liburing-dev libnbd-dev libxxhash-dev liblz4-dev zlib1g-dev
 RUN_PACKAGES   := qemu-system-x86 qemu-utils libnbd0 ca-certificates
-TEST_PACKAGES  := catch2 bats bats-assert bats-support jq parallel procps libnbd-bin nbdkit fio \
-                  e2fsprogs file git python3 mandoc clang-format shellcheck zsh fish cpio
+TEST_PACKAGES  := catch2 librapidcheck-dev bats bats-assert bats-support jq parallel procps \
+                  libnbd-bin nbdkit fio e2fsprogs file git python3 mandoc clang-format shellcheck \
+                  zsh fish cpio
 
 WARN     := -Wall -Wextra -Werror
 CXXFLAGS  = -std=c++20 $(OPT) -g1 $(WARN) $(SANITIZE) -Ilib -pthread -ffunction-sections \
@@ -76,7 +77,7 @@ $(foreach command,$(COMMANDS),$(eval $(call command_rule,$(command))))
 $(BUILD)/bin/pv-test: $(call obj,$(TEST_SRC)) $(BUILD)/libpv.a
 	@mkdir -p $(@D)
 	@echo "LD    $@"
-	@$(CXX) $(LDFLAGS) -o $@ $^ -lCatch2WithMain $(LDLIBS)
+	@$(CXX) $(LDFLAGS) -o $@ $^ -lCatch2WithMain -lrapidcheck $(LDLIBS)
 
 # --- what a person runs -----------------------------------------------------------------------
 

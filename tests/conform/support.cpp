@@ -279,9 +279,9 @@ std::unique_ptr<blk::Disk> Bench::stack(std::unique_ptr<blk::Disk> bottom,
   return std::move(*built);
 }
 
-Bench::Bench(const std::string& backend, const std::string& stack_name,
-             const blk::Geometry& geometry, WrapBottom wrap, const std::string& front)
-    : row_(stack_row(stack_name)), loop_(*Loop::create()) {
+Bench::Bench(const std::string& backend, const StackRow& row, const blk::Geometry& geometry,
+             WrapBottom wrap, const std::string& front)
+    : row_(row), loop_(*Loop::create()) {
   if (front == "nbd") front_loop_ = *Loop::create();
   Loop& loop = front_loop_ ? *front_loop_ : *loop_;
   auto failing = std::make_unique<FailingDisk>(bottom(backend, geometry, loop));

@@ -175,7 +175,11 @@ using WrapBottom = std::unique_ptr<blk::Disk> (*)(std::unique_ptr<blk::Disk> low
 class Bench {
  public:
   Bench(const std::string& backend, const std::string& stack, const blk::Geometry& geometry,
-        WrapBottom wrap = nullptr, const std::string& front = "host");
+        WrapBottom wrap = nullptr, const std::string& front = "host")
+      : Bench(backend, stack_row(stack), geometry, wrap, front) {}
+  // `row` outlives the bench.
+  Bench(const std::string& backend, const StackRow& row, const blk::Geometry& geometry,
+        WrapBottom wrap, const std::string& front);
   ~Bench();
 
   blk::Disk& disk() { return *disk_; }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// If this fails, some sequence of requests makes a stack of layers and a plain array of bytes
-// disagree; and what validates requests, layer specs or images lets something wrong through.
+// If this fails, what validates requests, layer specs or images lets something wrong through.
 #include <sys/stat.h>
 
 #include <catch2/catch.hpp>
@@ -22,45 +21,6 @@ using namespace pv::test;
 
 namespace {
 
-constexpr uint64_t k_sectors = 300;
-
-// One random request, run on the bench and on the model; false when they disagree.
-bool step(Bench& bench, std::string& model, Rng& rng) {
-  const uint64_t first = rng.below(k_sectors + 5);
-  const uint64_t count = rng.below(8) == 0 ? rng.below(k_sectors + 5) : rng.below(12);
-  const uint64_t offset = first * 512, length = count * 512;
-  const bool inside = offset + length <= model.size();
-  constexpr Op k_ops[] = {Op::read, Op::read,    Op::write, Op::write,
-                          Op::zero, Op::discard, Op::flush, Op::map};
-  const Op op = k_ops[rng.below(8)];
-  const uint32_t flags = rng.below(4) == 0 ? k_fua : rng.below(4) == 0 ? k_no_unmap : 0U;
-  Io io(op, offset, length, op == Op::map ? 0U : flags);
-  std::string bytes;
-  if (op == Op::write) {
-    bytes = random_bytes(rng, length);
-    std::copy(bytes.begin(), bytes.end(), io.data.begin());
-  }
-  if (op == Op::read || op == Op::write) {
-    std::vector<size_t> cuts;
-    for (uint64_t n = rng.below(5); n > 0; --n) cuts.push_back(rng.below(2000));
-    io.split_into(cuts);
-  }
-  const int wanted = op == Op::flush || inside ? 0 : ERANGE;
-  if (bench.run(io) != wanted || io.completions != 1) return false;
-  if (wanted != 0) return true;
-  if (op == Op::write) model.replace(offset, length, bytes);
-  if (op == Op::zero) model.replace(offset, length, length, '\0');
-  if (op == Op::discard) {
-    // NBD promises nothing about what a discarded range holds.
-    const std::string now = bench.read(offset, length);
-    const bool zeroes = now == std::string(length, '\0');
-    if (!zeroes && bench.disk().geometry().discard == DiscardBehaviour::zeroes) return false;
-    if (!zeroes && now != model.substr(offset, length)) return false;
-    model.replace(offset, length, now);
-  }
-  return op != Op::read || io.bytes() == model.substr(offset, length);
-}
-
 int refuse(const Geometry& geometry, Op op, uint64_t offset, uint64_t length) {
   Request request;
   request.op = op;
@@ -76,25 +36,6 @@ int refuse(const Geometry& geometry, Op op, uint64_t offset, uint64_t length) {
 }
 
 }  // namespace
-
-TEST_CASE("random requests and an array of bytes agree, on every stack", "[blk]") {
-  const uint64_t seed = test_seed();
-  SEED_INFO(seed);
-  Geometry geometry;
-  geometry.size = k_sectors * 512;
-  for (const std::string& backend : backend_names())
-    for (const char* stack : {"bare", "fault+delay", "fault(rule)"}) {
-      INFO(backend << " under " << stack);
-      Rng rng(seed);
-      Bench bench(backend, stack, geometry);
-      std::string model(geometry.size, '\0');
-      const int steps = std::string_view(stack) == "bare" ? 500 : 120;
-      int good = 0;
-      while (good < steps && step(bench, model, rng)) ++good;
-      CHECK(good == steps);
-      CHECK((bench.read(0, model.size()) == model));
-    }
-}
 
 TEST_CASE("validation is exact at every border of a disk", "[blk]") {
   Geometry geometry;
