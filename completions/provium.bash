@@ -25,7 +25,7 @@ _provium_load() {
 _provium_values() {
   case $1 in
     --json) echo compact pretty ;;
-    --layer) echo fault delay: ;;
+    --layer) "${2}pv-disk" layers -o name ;;
     --format) echo raw qcow2 vmdk vhdx vpc vdi ;;
     --op) echo read write flush discard zero map cache ;;
     --errno) echo EIO ENOSPC EPERM EROFS EINVAL ENOMEM ETIMEDOUT ENODEV EBUSY ;;

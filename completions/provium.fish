@@ -28,7 +28,7 @@ function __provium_values
         case --json
             printf '%s\n' compact pretty
         case --layer
-            printf '%s\n' fault delay:
+            "$argv[2]pv-disk" layers -o name 2>/dev/null </dev/null
         case --format
             printf '%s\n' raw qcow2 vmdk vhdx vpc vdi
         case --op

@@ -31,11 +31,17 @@ Result<json> size_of(const Object& disk, const Deadline& deadline) {
   return size;
 }
 
-Result<json> stats_of(const Object& disk, const Deadline& deadline) {
+Result<json> stats_of(const Object& disk, const Deadline& deadline, bool reset) {
   TRY_ASSIGN(serve::DiskClient client, serve::DiskClient::connect(disk, deadline));
   TRY_ASSIGN(const json reply, client.call({{"op", "stats"}}));
   TRY_ASSIGN(json document, serve::disk_document(disk));
   document["stats"] = reply["stats"];
+  if (reset) {
+    if (auto done = client.call({{"op", "stats.reset"}}); !done)
+      return fail(done.error().code == Code::unsupported
+                      ? Error(Code::unsupported, "--reset needs a layer 'stats' on the disk")
+                      : done.error());
+  }
   return document;
 }
 
@@ -65,7 +71,15 @@ void build_size(cli::Verb& verb) {
   build_show(verb, size_of);
 }
 void build_stats(cli::Verb& verb) {
-  build_show(verb, stats_of);
+  auto name = std::make_shared<std::string>();
+  auto reset = std::make_shared<bool>(false);
+  verb.positional("disk", *name, "The disk (default: the one of the document on stdin)");
+  verb.flag("--reset", *reset, "Then start the figures of the layer 'stats' anew");
+  verb.run([name, reset](cli::Context& context) {
+    return show(context, *name, [reset](const Object& disk, const Deadline& deadline) {
+      return stats_of(disk, deadline, *reset);
+    });
+  });
 }
 
 void build_list(cli::Verb& verb) {

@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
           {"close", "End disk servers and forget the disks", build_close},
           {"info", "Show a disk", build_info},
           {"list", "List disks", build_list},
+          {"layers", "Show the layers that a disk can have", build_layers},
           {"size", "Show the capacity of a disk and the size of its image", build_size},
           {"stats", "Show what a disk has served so far", build_stats},
           {"read", "Read from a disk through its server", build_read},

@@ -17,6 +17,7 @@ void build_serve(cli::Verb& verb);
 void build_close(cli::Verb& verb);
 void build_info(cli::Verb& verb);
 void build_list(cli::Verb& verb);
+void build_layers(cli::Verb& verb);
 void build_size(cli::Verb& verb);
 void build_stats(cli::Verb& verb);
 void build_read(cli::Verb& verb);

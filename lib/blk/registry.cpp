@@ -14,7 +14,11 @@ namespace {
 
 const LayerRow k_layers[] = {
     {"delay", "adds latency to every request", delay_params(), make_delay},
+    {"discard", "what a discard does, and what is said of it", discard_params(), make_discard},
     {"fault", "misbehaves by rule; idle without rules", fault_params(), make_fault},
+    {"fua", "FUA ignored and declared so, or made of write and flush", fua_params(), make_fua},
+    {"readonly", "refuses every change", readonly_params(), make_readonly},
+    {"stats", "counts and times what passes", stats_params(), make_stats},
 };
 
 const LayerRow* find_layer(std::string_view name) {

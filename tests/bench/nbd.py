@@ -34,8 +34,8 @@ GROUPS = {
 def start_fio(server, options, seconds):
     return subprocess.Popen(
         ["fio", "--name=bench", "--ioengine=nbd", f"--uri={server.uri}", "--time_based",
-         f"--runtime={int(seconds * 1000)}ms", "--norandommap", "--randrepeat=0", "--output-format=json",
-         *options], stdout=subprocess.PIPE)
+         f"--runtime={int(seconds * 1000)}ms", "--norandommap", "--randrepeat=0",
+         "--output-format=json", *options], stdout=subprocess.PIPE)
 
 
 def finish_fio(job, reads):

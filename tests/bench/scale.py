@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Four disks at once: the sum of their 4k random reads against one disk alone and against nbdkit."""
+"""Four disks at once: the sum of their 4k random reads, against one disk alone and nbdkit."""
 import os
 import statistics
 import subprocess

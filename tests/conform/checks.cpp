@@ -288,7 +288,10 @@ void errors_pass_unchanged(Bench& bench, Rng& rng, Wrongs& wrong) {
       bench.failing().op = op;
       bench.failing().error = error;
       Io io(op, op == Op::flush ? 0 : 4096, op == Op::flush ? 0 : 4096);
-      expect(bench, io, error, wrong);
+      if (op == Op::discard && (bench.row().changes & k_own_discard) != 0)
+        bench.run(io);  // it may never have come that far
+      else
+        expect(bench, io, error, wrong);
     }
   bench.failing().error = 0;
   expect_content(bench, content, "after failed requests", wrong);

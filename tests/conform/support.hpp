@@ -125,7 +125,8 @@ enum Changes : uint32_t {
   k_new_fua = 16,
   k_new_read_only = 32,
   k_new_id = 64,
-  k_no_resize = 128,  // refuses with Code::unsupported
+  k_no_resize = 128,    // refuses with Code::unsupported
+  k_own_discard = 256,  // a discard becomes something else, or nothing
 };
 
 // Where what is written to a stack ends up: all of it in the back end at its own address, some of

@@ -161,7 +161,9 @@ class Run {
   static StackRow make_row(const Plan& plan) {
     std::vector<const StackRow*> alone;
     for (const StackRow& row : stacks())
-      if (row.layers.size() == 1 && row.min_size <= 512 << 10) alone.push_back(&row);
+      if (row.layers.size() == 1 && row.min_size <= 512 << 10 &&
+          (row.changes & k_new_read_only) == 0)
+        alone.push_back(&row);
     StackRow made{"random", {}};
     std::vector<LayerSpec> specs;
     std::set<std::string> used;

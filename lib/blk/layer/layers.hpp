@@ -10,6 +10,22 @@ std::span<const ParamSpec> delay_params();
 Result<std::unique_ptr<Disk>> make_delay(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                          const Env& env);
 
+std::span<const ParamSpec> discard_params();
+Result<std::unique_ptr<Disk>> make_discard(std::unique_ptr<Disk> lower, const LayerSpec& spec,
+                                           const Env& env);
+
+std::span<const ParamSpec> fua_params();
+Result<std::unique_ptr<Disk>> make_fua(std::unique_ptr<Disk> lower, const LayerSpec& spec,
+                                       const Env& env);
+
+std::span<const ParamSpec> readonly_params();
+Result<std::unique_ptr<Disk>> make_readonly(std::unique_ptr<Disk> lower, const LayerSpec& spec,
+                                            const Env& env);
+
+std::span<const ParamSpec> stats_params();
+Result<std::unique_ptr<Disk>> make_stats(std::unique_ptr<Disk> lower, const LayerSpec& spec,
+                                         const Env& env);
+
 std::span<const ParamSpec> fault_params();
 Result<std::unique_ptr<Disk>> make_fault(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                          const Env& env);
