@@ -18,6 +18,7 @@
 #include "front/nbd/server.hpp"
 #include "serve/control_ops.hpp"
 #include "serve/disk_object.hpp"
+#include "serve/resize.hpp"
 #include "serve/source.hpp"
 
 namespace pv::serve {
@@ -49,6 +50,7 @@ class DiskServer {
       : object_(object), spec_(std::move(spec)), loop_(loop), source_(object.dir, loop) {}
   ~DiskServer() {
     control_.reset();
+    resizer_.reset();
     ops_.reset();
     front_.reset();
     stack_.reset();  // hangs up on the storage daemons, which end with the source
@@ -69,9 +71,15 @@ class DiskServer {
         nbd::Export{object_.name, "provium disk " + object_.display(), stack_->geometry()});
     TRY(front_->start());
     ops_ = std::make_unique<ControlOps>(*stack_, counters_, [this] { return live_state(); });
+    resizer_ = std::make_unique<Resizer>(
+        Resizer::Parts{loop_, *stack_, counters_, *front_, *ops_, [this] { return save_size(); }});
     control_ = std::make_unique<ControlServer>(
-        loop_, [this](ControlServer::ConnectionId, const json& request,
-                      ControlServer::Reply reply) { ops_->handle(request, std::move(reply)); });
+        loop_,
+        [this](ControlServer::ConnectionId id, const json& request, std::string raw, Reply reply) {
+          on_request(id, request, std::move(raw), std::move(reply));
+        },
+        k_max_host_io);
+    control_->on_abandoned([this](ControlServer::ConnectionId id) { resizer_->abandon(id); });
     TRY(control_->listen(object_.path("ctl.sock")));
     return loop_.on_signals({SIGTERM, SIGINT}, [this](int) { stop(); });
   }
@@ -102,6 +110,24 @@ class DiskServer {
   }
 
  private:
+  void on_request(ControlServer::ConnectionId id, const json& request, std::string raw,
+                  Reply reply) {
+    const std::string op = get_string(request, "op");
+    if (op == "resize") return resizer_->resize(request, std::move(reply));
+    if (op == "wait_resize") return resizer_->wait(id, request, std::move(reply));
+    ops_->handle(request, std::move(raw), std::move(reply));
+  }
+
+  // A command may have added keys of its own to the state.
+  Result<> save_size() {
+    const uint64_t size = stack_->geometry().size;
+    if (spec_.size != 0) spec_.size = size;
+    TRY_ASSIGN(json stored, object_.load());
+    stored["size_bytes"] = size;
+    stored["source"] = source_json(spec_);
+    return object_.save(stored);
+  }
+
   json live_state() const {
     json now = state();
     json layers;
@@ -135,6 +161,7 @@ class DiskServer {
   std::unique_ptr<blk::Disk> stack_;
   std::unique_ptr<nbd::Server> front_;
   std::unique_ptr<ControlOps> ops_;
+  std::unique_ptr<Resizer> resizer_;
   std::unique_ptr<ControlServer> control_;
   bool stopping_ = false;
   uint64_t deadline_ns_ = 0;

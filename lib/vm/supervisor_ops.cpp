@@ -56,6 +56,7 @@ void Supervisor::on_request(ControlServer::ConnectionId id, const json& request,
   if (op == "agent") return op_agent(request, reply);
   if (op == "plug") return op_plug(request, reply);
   if (op == "unplug") return op_unplug(request, reply);
+  if (op == "resize") return op_resize(request, reply);
   reply(fail(Code::invalid, fmt::format("unknown op '{}'", printable(op))));
 }
 
@@ -138,27 +139,57 @@ void Supervisor::add_device(const DiskSpec& disk, size_t slot, uint64_t timeout_
 }
 
 void Supervisor::op_unplug(const json& request, const Reply& reply) {
+  const auto found = slot_of(request, reply);
+  if (!found) return;
+  const size_t slot = *found;
+  if (const auto going = unplugs_.find(slot); going != unplugs_.end())
+    return going->second.replies.push_back(reply);
+  const TimerId timer = loop_->after(timeout_of(request), [this, slot] {
+    device_kept(slot, "the guest has not released it in time");
+  });
+  unplugs_[slot] = {timer, slots_[slot], {reply}};
+  qmp_->execute(
+      "device_del", {{"id", device_name(slot)}}, k_qmp_ns, [this, slot](Result<json> result) {
+        // Asked once before: the guest may still let go of it.
+        const bool pending =
+            !result && result.error().message.find("already in the process") != std::string::npos;
+        if (!result && !pending) device_kept(slot, result.error().message);
+      });
+}
+
+// Nullopt when the disk is not there; that has been answered then.
+std::optional<size_t> Supervisor::slot_of(const json& request, const Reply& reply) {
   const std::string id = get_string(request, "id");
-  for (const auto& [number, name] : slots_) {
-    if (name != id) continue;
-    const size_t slot = number;
-    if (const auto going = unplugs_.find(slot); going != unplugs_.end())
-      return going->second.replies.push_back(reply);
-    const TimerId timer = loop_->after(timeout_of(request), [this, slot] {
-      device_kept(slot, "the guest has not released it in time");
-    });
-    unplugs_[slot] = {timer, id, {reply}};
-    qmp_->execute(
-        "device_del", {{"id", device_name(slot)}}, k_qmp_ns, [this, slot](Result<json> result) {
-          // Asked once before: the guest may still let go of it.
-          const bool pending =
-              !result && result.error().message.find("already in the process") != std::string::npos;
-          if (!result && !pending) device_kept(slot, result.error().message);
-        });
-    return;
-  }
+  for (const auto& [slot, name] : slots_)
+    if (name == id) return slot;
   reply(fail(Code::no_such_disk,
              fmt::format("VM '{}' has no disk '{}' plugged in", plan_.vm.name, printable(id))));
+  return std::nullopt;
+}
+
+// QEMU's NBD client learns a size when it connects. It notices that the server has hung up, and
+// connects again, with its next request; a question about block status (qemu-io's `alloc`) is one
+// that the guest does not see. Then block_resize makes the node and the guest's device take it.
+void Supervisor::op_resize(const json& request, const Reply& reply) {
+  const auto found = slot_of(request, reply);
+  if (!found) return;
+  const std::string node = node_name(*found);
+  const uint64_t size = get_u64(request, "size_bytes");
+  const uint64_t timeout_ns = timeout_of(request);
+  const auto resize = [this, node, size, timeout_ns, reply,
+                       id = slots_[*found]](const Result<json>& asked) {
+    if (!asked) return reply(fail(asked.error()));
+    qmp_->execute(
+        "block_resize", {{"node-name", node}, {"size", size}}, timeout_ns,
+        [this, id, size, reply](Result<json> result) {
+          if (!result) return reply(fail(result.error()));
+          log_event({{"event", "disk_resized"}, {"data", {{"id", id}, {"size_bytes", size}}}});
+          reply(json::object());
+        });
+  };
+  qmp_->execute("human-monitor-command",
+                {{"command-line", fmt::format("qemu-io {} \"alloc 0\"", node)}}, timeout_ns,
+                resize);
 }
 
 // The guest has let go, whether or not somebody still waits for it.
