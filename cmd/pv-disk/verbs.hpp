@@ -28,11 +28,12 @@ void build_map(cli::Verb& verb);
 void build_io(cli::Verb& verb);
 void build_resize(cli::Verb& verb);
 void build_wait_resize(cli::Verb& verb);
+void build_eject(cli::Verb& verb);
 
 // What `attach` and `serve` have in common: the source, the geometry, the layers.
 struct SpecFlags {
   serve::SourceFlags source;
-  std::string sector_size, physical_sector_size, serial;
+  std::string sector_size, physical_sector_size, serial, uuid;
   std::vector<std::string> layers;
   bool read_only = false;
   bool no_fault = false;

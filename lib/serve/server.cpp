@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "serve/server.hpp"
 
+#include <bit>
 #include <csignal>
 #include <cstdio>
 #include <malloc.h>
@@ -96,7 +97,12 @@ class DiskServer {
                   {"sector_size", geometry.sector_size},
                   {"physical_sector_size", geometry.physical_sector_size},
                   {"read_only", geometry.read_only},
+                  {"sector_shift", std::countr_zero(geometry.sector_size)},
+                  {"fua", geometry.fua ? "honoured" : "ignored"},
                   {"discard", behaviour_name(geometry.discard)},
+                  {"discard_granularity_bytes", geometry.discard_granularity},
+                  {"reservations", has_layer("reserve")},
+                  {"uuid", geometry.id == blk::DiskId{} ? json() : json(disk_id_text(geometry.id))},
                   {"serial", spec_.serial},
                   {"source", source_json(spec_)},
                   {"transport", "nbd"},
@@ -106,6 +112,7 @@ class DiskServer {
                   {"start_ticks", self.start_ticks},
                   {"image_path", source_.image_path()},
                   {"layers", spec_.layers}};
+    if (spec_.cdrom) state.update({{"cdrom", true}, {"medium", medium_}});
     return state;
   }
 
@@ -114,18 +121,37 @@ class DiskServer {
                   Reply reply) {
     const std::string op = get_string(request, "op");
     if (op == "resize") return resizer_->resize(request, std::move(reply));
+    if (op == "eject") return reply(eject());
     if (op == "wait_resize") return resizer_->wait(id, request, std::move(reply));
     ops_->handle(request, std::move(raw), std::move(reply));
   }
 
+  bool has_layer(std::string_view name) const {
+    const auto is = [&](const std::string& layer) {
+      return layer.substr(0, layer.find(':')) == name;
+    };
+    return std::any_of(spec_.layers.begin(), spec_.layers.end(), is);
+  }
+
   // A command may have added keys of its own to the state.
+  Result<> save_keys(const json& changed) {
+    TRY_ASSIGN(json stored, object_.load());
+    stored.update(changed);
+    return object_.save(stored);
+  }
+
   Result<> save_size() {
     const uint64_t size = stack_->geometry().size;
     if (spec_.size != 0) spec_.size = size;
-    TRY_ASSIGN(json stored, object_.load());
-    stored["size_bytes"] = size;
-    stored["source"] = source_json(spec_);
-    return object_.save(stored);
+    return save_keys({{"size_bytes", size}, {"source", source_json(spec_)}});
+  }
+
+  // The drive is the VM's; here only what becomes of the disc is remembered.
+  Result<json> eject() {
+    if (!spec_.cdrom) return fail(Code::unsupported_eject, "only a disc in a CD drive is ejected");
+    medium_ = false;
+    TRY(save_keys({{"medium", false}}));
+    return json::object();
   }
 
   json live_state() const {
@@ -133,6 +159,7 @@ class DiskServer {
     json layers;
     stack_->inspect(layers);
     if (const json* faults = find(layers, "faults")) now["faults"] = *faults;
+    if (const json* backend = find(layers, "backend")) now["type"] = get_string(*backend, "type");
     now["connections"] = front_->connections();
     now["in_flight"] = counters_.in_flight();
     return now;
@@ -163,6 +190,7 @@ class DiskServer {
   std::unique_ptr<ControlOps> ops_;
   std::unique_ptr<Resizer> resizer_;
   std::unique_ptr<ControlServer> control_;
+  bool medium_ = true;  // of a CD drive
   bool stopping_ = false;
   uint64_t deadline_ns_ = 0;
 };

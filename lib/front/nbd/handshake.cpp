@@ -59,6 +59,7 @@ uint16_t transmission_flags(const blk::Geometry& geometry) {
   unsigned flags = k_has_flags | k_send_flush | k_send_fua | k_send_df | k_can_multi_conn |
                    k_send_cache | k_send_trim | k_send_write_zeroes;
   if (geometry.read_only) flags |= k_read_only;
+  if (!geometry.fua) flags &= ~static_cast<unsigned>(k_send_fua);
   if (geometry.discard == blk::DiscardBehaviour::ignored)
     flags &= ~static_cast<unsigned>(k_send_trim);
   return static_cast<uint16_t>(flags);
