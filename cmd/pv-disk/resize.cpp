@@ -75,6 +75,7 @@ Result<int> resize(cli::Context& context, Options options) {
 }
 
 Result<int> wait_resize(cli::Context& context, const WaitOptions& options) {
+  if (options.from.empty()) return fail(Code::usage, "wait-resize: say from which size (--from)");
   TRY_ASSIGN(const uint64_t from, parse_size(options.from));
   TRY_ASSIGN(const target::DiskTarget at, target::disk_target(context, options.disk));
   TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
@@ -102,7 +103,7 @@ void build_resize(cli::Verb& verb) {
 void build_wait_resize(cli::Verb& verb) {
   auto options = std::make_shared<WaitOptions>();
   verb.positional("disk", options->disk, "The disk (default: the one of the document on stdin)");
-  verb.option("--from", options->from, "SIZE", "The capacity that it has now")->required();
+  verb.option("--from", options->from, "SIZE", "The capacity that it has now");
   verb.run([options](cli::Context& context) { return wait_resize(context, *options); });
 }
 

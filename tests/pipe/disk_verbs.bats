@@ -224,8 +224,8 @@ EOF
   fio=$!
   for i in {1..20}; do
     pv-disk resize t $((64 + i % 3))M --shrink >/dev/null
-    pv-disk io t --parallel 8 >/dev/null < <(for i in {1..20}; do
-      echo '{"op":"write","offset_bytes":33554432,"pattern":7,"length_bytes":65536}'; done)
+    yes '{"op":"write","offset_bytes":33554432,"pattern":7,"length_bytes":65536}' | head -20 |
+      pv-disk io t --parallel 8 >/dev/null
   done
   wait "$fio"
   run -0 grep -c 'err= 0' fio.log
