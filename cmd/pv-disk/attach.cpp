@@ -17,6 +17,7 @@ struct Options {
   std::string vm;
   std::string id;
   SpecFlags spec;
+  bool cdrom = false;
 };
 
 // A new object for the disk; one that was detached makes room for its successor.
@@ -42,6 +43,13 @@ Result<int> act(cli::Context& context, const Options& options) {
   const std::string id = options.id.empty() ? "attached-" + at.vm.name : options.id;
   TRY(check_name("disk", id));
   TRY_ASSIGN(serve::Spec spec, spec_from(context, options.spec));
+  if (options.cdrom) {
+    constexpr uint32_t k_disc_sector = 2048;  // MMC-6, "logical block"
+    if (!options.spec.sector_size.empty() && spec.sector_size != k_disc_sector)
+      return fail(Code::usage, fmt::format("the sectors of a CD have {} bytes", k_disc_sector));
+    spec.sector_size = k_disc_sector;
+    spec.read_only = spec.cdrom = true;
+  }
   TRY(serve::complete(spec, id));
   TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
   TRY_ASSIGN(const LockFile lock, vm::lock_vm(at.vm, deadline));
@@ -69,6 +77,7 @@ void build_attach(cli::Verb& verb) {
   auto options = std::make_shared<Options>();
   verb.positional("vm", options->vm, "The VM (default: the one of the document on stdin)");
   verb.option("--id", options->id, "NAME", "Name of the disk (default: attached-VM)");
+  verb.flag("--cdrom", options->cdrom, "As a disc in a CD drive, read-only");
   add_spec_flags(verb, options->spec);
   verb.run([options](cli::Context& context) { return act(context, *options); });
 }

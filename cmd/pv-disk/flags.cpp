@@ -30,6 +30,8 @@ void add_spec_flags(cli::Verb& verb, SpecFlags& flags) {
   verb.option("--physical-sector-size", flags.physical_sector_size, "BYTES",
               "Physical sector size (default: the logical one)");
   verb.option("--serial", flags.serial, "TEXT", "Serial number, at most 20 characters");
+  verb.option("--uuid", flags.uuid, "ID",
+              "The disk's own id of 16 bytes: a UUID, or 32 hex digits");
   verb.flag("--no-fault", flags.no_fault, "Serve without a fault layer: pv-fault refuses the disk");
   verb.flag("--read-only", flags.read_only, "Refuse every change");
 }
@@ -56,6 +58,9 @@ Result<serve::Spec> spec_from(cli::Context& context, const SpecFlags& flags) {
   if (!flags.physical_sector_size.empty()) {
     TRY_ASSIGN(spec.physical_sector_size,
                parse_sector_size("--physical-sector-size", flags.physical_sector_size));
+  }
+  if (!flags.uuid.empty()) {
+    TRY_ASSIGN(spec.id, serve::parse_disk_id(flags.uuid));
   }
   spec.serial = flags.serial;
   spec.layers = flags.layers;

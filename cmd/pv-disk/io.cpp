@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT
-// read, write, flush, discard, zero: host I/O through the disk's own server.
-#define XXH_INLINE_ALL
-#include <fcntl.h>
-#include <xxhash.h>
+// io: operations as JSON Lines on stdin, over one control connection, results in order on stdout.
+// What is held at a time is bounded: one unfinished input line, and the operations of the window.
+#include <deque>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 
-#include "base/file.hpp"
+#include "base/line_channel.hpp"
+#include "base/loop.hpp"
 #include "base/text.hpp"
+#include "base/units.hpp"
+#include "io_op.hpp"
 #include "serve/client.hpp"
 #include "serve/control_ops.hpp"
 #include "verbs.hpp"
@@ -15,190 +18,234 @@
 namespace pv::diskcmd {
 namespace {
 
-constexpr uint64_t k_max_document_data = 64 << 20;
-constexpr uint64_t k_max_input = uint64_t{4} << 30;
+constexpr uint64_t k_max_parallel = 256;
+constexpr size_t k_max_line = 32 << 20;            // base64 of the largest write, and some
+constexpr uint64_t k_max_flight_bytes = 64 << 20;  // data of the operations in the window
 
 struct Options {
   std::string disk;
-  RangeFlags range;
-  std::string from;
-  bool raw = false;
-  bool strict = false;
-  bool fua = false;
-  bool all = false;
+  std::string parallel;
 };
 
-struct Opened {
-  target::DiskTarget at;
-  serve::DiskClient client;
-  uint64_t size;
-  uint64_t sector_size;
+class Stream {
+ public:
+  Stream(cli::Context& context, Loop& loop, Fd server, uint64_t parallel, uint64_t timeout_ns)
+      : context_(context),
+        loop_(loop),
+        parallel_(parallel),
+        timeout_ns_(timeout_ns),
+        input_(k_max_line),
+        channel_(loop, std::move(server),
+                 {[this](const std::string& line) { on_line(line); },
+                  [this](const char* why) { end(Error(Code::server_dead, closed_text(why))); },
+                  [this](std::string bytes) { complete(reply_, std::move(bytes)); }}) {}
+
+  Result<int> run() {
+    started_ns_ = system_clock().now_ns();
+    pump();
+    TRY(loop_.run());
+    if (error_) return fail(*error_);
+    if (!context_.selects_field()) TRY(context_.emit(summary()));
+    if (failed_ == 0) return 0;
+    cli::say(
+        fmt::format("pv-disk: {} of {} operations did not do what was expected", failed_, count_));
+    return exit_class(Code::io);
+  }
+
+ private:
+  struct Slot {
+    IoOp op;
+    uint64_t tag = 0;
+    TimerId timer = 0;
+    uint64_t started_ns = 0;
+    std::optional<json> result;
+  };
+
+  static std::string closed_text(const char* why) {
+    return fmt::format("the disk's server: {}", why);
+  }
+
+  // Starts what may be started, then sees to it that more input comes.
+  void pump() {
+    while (wants_input()) {
+      if (auto line = input_.next())
+        start(*line);
+      else if (eof_ || !read_some())
+        break;
+    }
+    if (watching_ && (eof_ || !wants_input())) {
+      loop_.unwatch(STDIN_FILENO);
+      watching_ = ready_ = false;
+    }
+    if (!window_.empty() || !(eof_ || malformed_)) return;
+    if (malformed_ && !error_) error_ = malformed_;
+    loop_.stop();
+  }
+
+  bool wants_input() const { return !error_ && !malformed_ && has_room(); }
+  bool has_room() const {
+    return window_.size() < parallel_ && (window_.empty() || flight_bytes_ < k_max_flight_bytes);
+  }
+
+  // False when there is nothing to be had right now: a file never says so, a pipe or a terminal is
+  // watched until it has something.
+  bool read_some() {
+    if (!watching_) {
+      const auto watched = loop_.watch(STDIN_FILENO, EPOLLIN, [this](uint32_t) {
+        ready_ = true;
+        pump();
+      });
+      watching_ = watched.has_value();
+    }
+    if (watching_ && !std::exchange(ready_, false)) return false;
+    char chunk[65536];
+    const ssize_t n = ::read(STDIN_FILENO, chunk, sizeof chunk);
+    if (n < 0 && (errno == EINTR || errno == EAGAIN)) return true;
+    if (n < 0) {
+      malformed_ = system_error("cannot read stdin", errno);
+    } else if (n == 0) {
+      eof_ = true;
+      if (unfinished_) input_.feed("\n");
+    } else {
+      unfinished_ = chunk[n - 1] != '\n';
+      if (!input_.feed({chunk, static_cast<size_t>(n)})) refuse_line("it is too long");
+    }
+    return true;
+  }
+
+  // What was begun before is finished and printed first.
+  void refuse_line(const std::string& why) {
+    ++lines_;
+    malformed_ =
+        Error(Code::bad_document, fmt::format("line {}: {}", lines_, why)).with("line", lines_);
+  }
+
+  void start(const std::string& line) {
+    if (line.find_first_not_of(" \t") == std::string::npos) {
+      ++lines_;
+      return;
+    }
+    auto op = parse_io_op(line, lines_ + 1);
+    if (!op) return refuse_line(op.error().message);
+    ++lines_;
+    ++count_;
+    window_.emplace_back();
+    Slot& slot = window_.back();
+    slot.op = std::move(*op);
+    slot.tag = count_;
+    slot.started_ns = system_clock().now_ns();
+    slot.timer = loop_.after(timeout_ns_, [this, number = lines_] {
+      end(Error(Code::timeout, fmt::format("line {}: no answer in time", number))
+              .with("line", number));
+    });
+    flight_bytes_ += slot.op.bytes();
+    json request = slot.op.request;
+    request["tag"] = slot.tag;
+    const std::string payload = std::exchange(slot.op.payload, std::string());
+    if (channel_.send(to_line(request) + "\n") && !payload.empty()) channel_.send(payload);
+  }
+
+  void on_line(const std::string& line) {
+    auto reply = parse_json(line);
+    if (!reply) return end(reply.error());
+    reply_ = std::move(*reply);
+    const uint64_t raw = get_u64(reply_, "raw_bytes");
+    if (raw != 0) return channel_.expect_raw(raw);
+    complete(reply_, {});
+  }
+
+  void complete(const json& reply, const std::string& data) {
+    const uint64_t tag = get_u64(reply, "tag");
+    for (Slot& slot : window_) {
+      if (slot.tag != tag || slot.result) continue;
+      loop_.cancel(slot.timer);
+      const json* error = find(reply, "error");
+      const Result<json> answer = error ? Result<json>(fail(error_from_json(*error))) : reply;
+      slot.result = io_result(slot.op, answer, data);
+      (*slot.result)["duration_ms"] =
+          static_cast<double>((system_clock().now_ns() - slot.started_ns) / 1000) / 1000;
+    }
+    print_finished();
+  }
+
+  void print_finished() {
+    while (!window_.empty() && window_.front().result) {
+      const Slot& slot = window_.front();
+      flight_bytes_ -= slot.op.bytes();
+      const bool error = slot.result->contains("error");
+      if (error) ++errors_;
+      if (!get_bool(*slot.result, "ok")) ++failed_;
+      const std::string name = get_string(*slot.result, "op");
+      if (!error && name == "read") bytes_read_ += slot.op.bytes();
+      if (!error && name == "write") bytes_written_ += slot.op.bytes();
+      auto printed =
+          context_.emit({{"v", cli::k_document_version}, {"io", std::move(*slot.result)}});
+      if (printed) printed = context_.finish();  // on a terminal too: now, not at the end
+      window_.pop_front();
+      if (!printed) return end(printed.error());
+    }
+    pump();
+  }
+
+  void end(const Error& error) {
+    if (!error_) error_ = error;
+    loop_.stop();
+  }
+
+  json summary() const {
+    const uint64_t ns = system_clock().now_ns() - started_ns_;
+    return {{"v", cli::k_document_version},
+            {"summary",
+             {{"operations", count_},
+              {"errors", errors_},
+              {"failed", failed_},
+              {"read_bytes", bytes_read_},
+              {"written_bytes", bytes_written_},
+              {"duration_ms", static_cast<double>(ns / 1000) / 1000}}}};
+  }
+
+  cli::Context& context_;
+  Loop& loop_;
+  const uint64_t parallel_;
+  const uint64_t timeout_ns_;
+  LineBuffer input_;
+  bool watching_ = false, ready_ = false, eof_ = false, unfinished_ = false;
+  std::deque<Slot> window_;  // in the order of the input
+  uint64_t flight_bytes_ = 0;
+  json reply_;  // the one whose bytes are on their way
+  std::optional<Error> error_;
+  std::optional<Error> malformed_;
+  uint64_t lines_ = 0, count_ = 0, errors_ = 0, failed_ = 0;
+  uint64_t bytes_read_ = 0, bytes_written_ = 0, started_ns_ = 0;
+  LineChannel channel_;  // last: ends first
 };
 
-Result<Opened> open_disk(cli::Context& context, const std::string& name) {
-  TRY_ASSIGN(target::DiskTarget at, target::disk_target(context, name));
-  TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
-  TRY_ASSIGN(serve::DiskClient client, serve::DiskClient::connect(at.disk, deadline));
-  TRY_ASSIGN(const json state, at.disk.load());
-  return Opened{std::move(at), std::move(client), get_u64(state, "size_bytes"),
-                get_u64(state, "sector_size", 512)};
-}
-
-// A request that is sent in several pieces fails whole too: checked before the first one.
-Result<> check_range(const Opened& disk, uint64_t offset, uint64_t length) {
-  if (offset <= disk.size && length <= disk.size - offset) return {};
-  return fail(Code::out_of_range, fmt::format("{}: {} bytes at {} reach past the end ({} bytes)",
-                                              disk.at.disk.display(), length, offset, disk.size));
-}
-
-json data_json(uint64_t offset, std::string_view bytes) {
-  return {{"offset_bytes", offset},
-          {"length_bytes", bytes.size()},
-          {"b64", base64_encode(bytes)},
-          {"xxh3", fmt::format("{:016x}", XXH3_64bits(bytes.data(), bytes.size()))}};
-}
-
-Result<int> read(cli::Context& context, const Options& options) {
-  if (options.raw) context.raw_output();
-  TRY_ASSIGN(Opened disk, open_disk(context, options.disk));
-  TRY_ASSIGN(const ByteRange range, range_from(options.range, disk.sector_size));
-  const uint64_t length = range.length.value_or(disk.sector_size);
-  TRY(check_range(disk, range.offset, length));
-  if (!options.raw && length > k_max_document_data)
+Result<int> act(cli::Context& context, const Options& options) {
+  if (options.disk.empty() && !context.input_from_file())
+    return fail(Code::usage, "io: name the disk (or use --in): stdin carries the operations");
+  uint64_t parallel = 1;
+  if (!options.parallel.empty()) {
+    TRY_ASSIGN(parallel, parse_count("--parallel", options.parallel));
+  }
+  if (parallel == 0 || parallel > k_max_parallel)
     return fail(Code::usage,
-                fmt::format("more than {} bytes in a document; use --raw", k_max_document_data));
-  std::string bytes;
-  for (uint64_t at = 0; at < length;) {
-    const uint64_t n = std::min<uint64_t>(serve::k_max_host_io, length - at);
-    TRY_ASSIGN(const std::string piece, disk.client.read(range.offset + at, n));
-    at += n;
-    if (options.raw)
-      TRY(context.emit_raw(piece));
-    else
-      bytes += piece;
-  }
-  if (options.raw) return 0;
-  context.document()["data"] = data_json(range.offset, bytes);
-  TRY(context.emit());
-  return 0;
-}
-
-// What is to be written: --from, else stdin when the disk was named, else the document's data.
-Result<std::string> payload(cli::Context& context, const Options& options, ByteRange& range) {
-  if (!options.from.empty() && options.from != "-") return read_file(options.from, k_max_input);
-  if (!context.has_input() || (options.from == "-" && context.input_from_file()))
-    return read_all(STDIN_FILENO, k_max_input, "stdin");
-  const json* data = find(context.document(), "data");
-  if (!data || !find(*data, "b64"))
-    return fail(Code::bad_document,
-                "nothing to write: the document has no \"data\"; use --from FILE");
-  if (options.range.sector.empty() && options.range.offset.empty()) {
-    const json* offset = find(*data, "offset_bytes");
-    if (!offset || !offset->is_number_unsigned())
-      return fail(Code::bad_document, "data.offset_bytes is not a number of bytes");
-    range.offset = offset->get<uint64_t>();
-  }
-  return base64_decode(get_string(*data, "b64"));
-}
-
-Result<int> write(cli::Context& context, const Options& options) {
-  TRY_ASSIGN(Opened disk, open_disk(context, options.disk));
-  TRY_ASSIGN(ByteRange range, range_from(options.range, disk.sector_size));
-  TRY_ASSIGN(const std::string bytes, payload(context, options, range));
-  if (range.length && *range.length != bytes.size())
-    return fail(Code::usage,
-                fmt::format("there are {} bytes to write, not {}", bytes.size(), *range.length));
-  TRY(check_range(disk, range.offset, bytes.size()));
-  const uint64_t tail = (range.offset + bytes.size()) % disk.sector_size;
-  if (options.strict && (tail != 0 || range.offset % disk.sector_size != 0))
-    return fail(Code::invalid, fmt::format("{} bytes at {} are not whole sectors of {} (--strict)",
-                                           bytes.size(), range.offset, disk.sector_size));
-  for (uint64_t at = 0; at < bytes.size();) {
-    const uint64_t n = std::min<uint64_t>(serve::k_max_host_io, bytes.size() - at);
-    TRY(disk.client.write(range.offset + at, std::string_view(bytes).substr(at, n), options.fua));
-    at += n;
-  }
-  context.document()["data"] = {
-      {"offset_bytes", range.offset},
-      {"length_bytes", bytes.size()},
-      {"partial_tail", tail != 0},
-      {"xxh3", fmt::format("{:016x}", XXH3_64bits(bytes.data(), bytes.size()))}};
-  TRY(context.emit());
-  return 0;
-}
-
-// discard and zero.
-Result<int> change(cli::Context& context, const Options& options, const char* op) {
-  TRY_ASSIGN(Opened disk, open_disk(context, options.disk));
-  TRY_ASSIGN(ByteRange range, range_from(options.range, disk.sector_size));
-  const RangeFlags& given = options.range;
-  const bool ranged = !(given.sector + given.count + given.offset + given.length).empty();
-  if (options.all && ranged)
-    return fail(Code::usage, fmt::format("{}: --all and a range exclude each other", op));
-  if (options.all) range = {0, disk.size};
-  if (!range.length)
-    return fail(Code::usage, fmt::format("{}: say how much (--count, --length or --all)", op));
-  TRY(disk.client.call({{"op", op},
-                        {"offset_bytes", range.offset},
-                        {"length_bytes", *range.length},
-                        {"fua", options.fua}}));
-  context.document()["data"] = {{"offset_bytes", range.offset}, {"length_bytes", *range.length}};
-  TRY(context.emit());
-  return 0;
-}
-
-Result<int> flush(cli::Context& context, const Options& options) {
-  TRY_ASSIGN(Opened disk, open_disk(context, options.disk));
-  TRY(disk.client.call({{"op", "flush"}}));
-  TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
-  TRY_ASSIGN(context.document()["disk"], target::live_disk_document(disk.at.disk, deadline));
-  TRY(context.emit());
-  return 0;
-}
-
-std::shared_ptr<Options> start(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
-  verb.positional("disk", options->disk, "The disk (default: the one of the document on stdin)");
-  return options;
-}
-
-void build_change(cli::Verb& verb, const char* op) {
-  auto options = start(verb);
-  add_range_flags(verb, options->range);
-  verb.flag("--all", options->all, "The whole disk");
-  verb.flag("--fua", options->fua, "On stable storage before it returns");
-  verb.run([options, op](cli::Context& context) { return change(context, *options, op); });
+                fmt::format("--parallel {} is not between 1 and {}", parallel, k_max_parallel));
+  TRY_ASSIGN(const target::DiskTarget at, target::disk_target(context, options.disk));
+  TRY_ASSIGN(const uint64_t timeout_ns, context.timeout_ns(target::k_default_timeout_ns));
+  TRY_ASSIGN(serve::DiskClient client,
+             serve::DiskClient::connect(at.disk, Deadline::in_ns(timeout_ns)));
+  TRY_ASSIGN(const std::unique_ptr<Loop> loop, Loop::create());
+  return Stream(context, *loop, client.release(), parallel, timeout_ns).run();
 }
 
 }  // namespace
 
-void build_read(cli::Verb& verb) {
-  auto options = start(verb);
-  add_range_flags(verb, options->range);
-  verb.flag("--raw", options->raw, "Print the bytes instead of a document");
-  verb.run([options](cli::Context& context) { return read(context, *options); });
-}
-
-void build_write(cli::Verb& verb) {
-  auto options = start(verb);
-  add_range_flags(verb, options->range);
-  verb.option("--from", options->from, "FILE",
-              "Where the bytes come from (default: stdin, or the document's data)");
-  verb.flag("--strict", options->strict, "Refuse what does not cover whole sectors");
-  verb.flag("--fua", options->fua, "On stable storage before it returns");
-  verb.run([options](cli::Context& context) { return write(context, *options); });
-}
-
-void build_flush(cli::Verb& verb) {
-  auto options = start(verb);
-  verb.run([options](cli::Context& context) { return flush(context, *options); });
-}
-
-void build_discard(cli::Verb& verb) {
-  build_change(verb, "discard");
-}
-void build_zero(cli::Verb& verb) {
-  build_change(verb, "zero");
+void build_io(cli::Verb& verb) {
+  auto options = std::make_shared<Options>();
+  verb.positional("disk", options->disk, "The disk (stdin carries the operations)");
+  verb.option("--parallel", options->parallel, "N",
+              "Have up to N operations in flight (default: 1, at most 256)");
+  verb.run([options](cli::Context& context) { return act(context, *options); });
 }
 
 }  // namespace pv::diskcmd

@@ -24,6 +24,11 @@ int main(int argc, char** argv) {
           {"flush", "Put what was written on stable storage", build_flush},
           {"discard", "Give a range back to the image", build_discard},
           {"zero", "Write zeroes to a range", build_zero},
+          {"map", "Show what is allocated, zero, or a hole", build_map},
+          {"io", "Run operations given as JSON Lines on stdin", build_io},
+          {"resize", "Change the capacity of a disk while it is served", build_resize},
+          {"eject", "Take the disc out of a CD drive", build_eject},
+          {"wait-resize", "Wait until the capacity is another", build_wait_resize},
       }};
   return pv::cli::command_main(spec, argc, argv);
 }

@@ -25,11 +25,16 @@ void build_write(cli::Verb& verb);
 void build_flush(cli::Verb& verb);
 void build_discard(cli::Verb& verb);
 void build_zero(cli::Verb& verb);
+void build_map(cli::Verb& verb);
+void build_io(cli::Verb& verb);
+void build_resize(cli::Verb& verb);
+void build_wait_resize(cli::Verb& verb);
+void build_eject(cli::Verb& verb);
 
 // What `attach` and `serve` have in common: the source, the geometry, the layers.
 struct SpecFlags {
   serve::SourceFlags source;
-  std::string sector_size, physical_sector_size, serial;
+  std::string sector_size, physical_sector_size, serial, uuid;
   std::vector<std::string> layers;
   bool read_only = false;
   bool no_fault = false;

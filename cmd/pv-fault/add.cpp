@@ -133,9 +133,9 @@ Result<int> act(cli::Context& context, const Options& options) {
   TRY_ASSIGN(Session session, open_session(context, options.disk));
   TRY_ASSIGN(const json state, session.at.disk.load());
   TRY_ASSIGN(const json rule, make_rule(context, options, get_u64(state, "sector_size", 512)));
-  TRY_ASSIGN(const json reply, session.client.call({{"op", "fault.add"}, {"rule", rule}}));
-  TRY_ASSIGN(context.document()["disk"],
-             target::live_disk_document(session.at.disk, session.deadline));
+  TRY_ASSIGN(const json reply,
+             session.client.call({{"op", "fault.add"}, {"rule", rule}, {"with_disk", true}}));
+  TRY_ASSIGN(context.document()["disk"], target::disk_document_from(session.at.disk, reply));
   context.document()["rule"] = reply["rule"];
   TRY(context.emit());
   return 0;

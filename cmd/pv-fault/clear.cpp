@@ -16,13 +16,13 @@ Result<int> act(cli::Context& context, const Options& options) {
   TRY_ASSIGN(Session session, open_session(context, options.disk));
   std::vector<std::string> ids = options.ids;
   if (ids.empty()) ids.emplace_back();  // the empty id clears everything
-  json cleared = json::array();
+  json cleared = json::array(), reply;
   for (const std::string& id : ids) {
-    TRY_ASSIGN(const json reply, session.client.call({{"op", "fault.clear"}, {"id", id}}));
+    TRY_ASSIGN(reply,
+               session.client.call({{"op", "fault.clear"}, {"id", id}, {"with_disk", true}}));
     for (const json& rule : reply["cleared"]) cleared.push_back(rule);
   }
-  TRY_ASSIGN(context.document()["disk"],
-             target::live_disk_document(session.at.disk, session.deadline));
+  TRY_ASSIGN(context.document()["disk"], target::disk_document_from(session.at.disk, reply));
   context.document().erase("rule");  // it may be one that is no longer there
   context.document()["cleared"] = cleared;
   TRY(context.emit());

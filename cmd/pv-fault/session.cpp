@@ -13,7 +13,7 @@ Result<Session> open_session(cli::Context& context, const std::string& disk) {
   TRY_ASSIGN(target::DiskTarget at, target::disk_target(context, disk));
   TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
   TRY_ASSIGN(serve::DiskClient client, serve::DiskClient::connect(at.disk, deadline));
-  return Session{std::move(at), std::move(client), deadline};
+  return Session{std::move(at), std::move(client)};
 }
 
 json disk_reference(const Object& disk) {

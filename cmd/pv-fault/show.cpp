@@ -27,8 +27,8 @@ Result<int> list(cli::Context& context, const std::string& disk) {
 
 Result<int> active(cli::Context& context, const std::string& disk) {
   TRY_ASSIGN(Session session, open_session(context, disk));
-  TRY(session.client.call({{"op", "fault.list"}}));  // refused without a fault layer
-  TRY_ASSIGN(json document, target::live_disk_document(session.at.disk, session.deadline));
+  TRY_ASSIGN(const json reply, session.client.call({{"op", "fault.list"}, {"with_disk", true}}));
+  TRY_ASSIGN(json document, target::disk_document_from(session.at.disk, reply));
   std::vector<std::string> names = document["faults"].get<std::vector<std::string>>();
   std::sort(names.begin(), names.end());
   document["faults"] = names;

@@ -23,7 +23,6 @@ void add_disk_flag(cli::Verb& verb, std::string& disk);
 struct Session {
   target::DiskTarget at;
   serve::DiskClient client;
-  Deadline deadline;
 };
 Result<Session> open_session(cli::Context& context, const std::string& disk);
 

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <linux/fs.h>
+#include <poll.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -15,10 +16,15 @@
 
 namespace pv {
 
-Result<std::string> read_all(int fd, size_t max_bytes, std::string_view name) {
+Result<std::string> read_all(int fd, size_t max_bytes, std::string_view name,
+                             const Deadline& deadline) {
   std::string data;
   char buffer[65536];
+  pollfd waiting{fd, POLLIN, 0};
   while (true) {
+    const int ready = poll(&waiting, 1, deadline.left_ms());
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready == 0) return fail(Code::timeout, fmt::format("{} does not end in time", name));
     const ssize_t n = read(fd, buffer, sizeof buffer);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return fail_errno(fmt::format("cannot read {}", name), errno);

@@ -14,8 +14,9 @@ namespace pv {
 
 // Reads a file; Code::invalid when it is larger than `max_bytes`.
 Result<std::string> read_file(const std::string& path, size_t max_bytes);
-// Reads a descriptor to its end, same bound.
-Result<std::string> read_all(int fd, size_t max_bytes, std::string_view name);
+// Reads a descriptor to its end, same bound; Code::timeout when the end does not come in time.
+Result<std::string> read_all(int fd, size_t max_bytes, std::string_view name,
+                             const Deadline& deadline = Deadline::in_ns(UINT64_MAX));
 // The last `max_bytes` of a file; empty when it cannot be read.
 std::string tail_of_file(const std::string& path, size_t max_bytes);
 

@@ -36,6 +36,13 @@ std::optional<std::string> LineBuffer::next() {
   return line;
 }
 
+std::string LineBuffer::take(size_t max_bytes) {
+  std::string bytes = data_.substr(start_, max_bytes);
+  start_ += bytes.size();
+  searched_ = start_;
+  return bytes;
+}
+
 LineChannel::LineChannel(Loop& loop, Fd fd, Handler handler)
     : loop_(loop), fd_(std::move(fd)), handler_(std::move(handler)) {
   if (!loop_.watch(fd_.get(), EPOLLIN, [this](uint32_t events) { on_ready(events); }))
@@ -64,21 +71,72 @@ void LineChannel::end(const char* why) {
 void LineChannel::on_ready(uint32_t events) {
   const auto alive = alive_;
   if ((events & EPOLLOUT) != 0 && !flush()) return end("the other side has closed");
-  if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0 && *alive) receive();
+  if (!*alive) return;
+  if (held_ && (events & (EPOLLHUP | EPOLLERR)) != 0) return end("the other side has closed");
+  if (!held_ && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) receive();
+}
+
+// Straight to where the bytes are wanted; false when the other side has closed.
+bool LineChannel::receive_raw() {
+  while (raw_have_ < raw_.size()) {
+    const ssize_t n =
+        recv(fd_.get(), raw_.data() + raw_have_, raw_.size() - raw_have_, MSG_DONTWAIT);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN) return true;
+    if (n <= 0) return false;
+    raw_have_ += static_cast<size_t>(n);
+  }
+  return true;
 }
 
 void LineChannel::receive() {
   constexpr size_t k_chunk = 65536;
   char chunk[k_chunk];
-  const auto alive = alive_;
+  if (!raw_.empty()) {
+    if (!receive_raw()) return end("the other side has closed");
+    return deliver();
+  }
   const ssize_t n = recv(fd_.get(), chunk, sizeof chunk, MSG_DONTWAIT);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (n <= 0) return end("the other side has closed");
   if (!in_.feed({chunk, static_cast<size_t>(n)})) return end("a line is too long");
-  while (auto line = in_.next()) {
-    handler_.line(std::move(*line));
-    if (!*alive) return;
+  deliver();
+}
+
+void LineChannel::deliver() {
+  const auto alive = alive_;
+  while (*alive && !held_) {
+    if (!raw_.empty()) {
+      if (raw_have_ < raw_.size()) return;
+      raw_have_ = 0;
+      handler_.raw(std::exchange(raw_, std::string()));
+    } else {
+      auto line = in_.next();
+      if (!line) return;
+      handler_.line(std::move(*line));
+    }
   }
+}
+
+void LineChannel::expect_raw(size_t count) {
+  raw_ = in_.take(count);
+  raw_have_ = raw_.size();
+  raw_.resize(count);
+}
+
+void LineChannel::hold(bool on) {
+  if (!fd_ || held_ == on) return;
+  held_ = on;
+  update_interest();
+  if (on) return;
+  loop_.post([this, alive = alive_] {
+    if (*alive) deliver();  // what had been read already
+  });
+}
+
+void LineChannel::update_interest() {
+  const uint32_t in = held_ ? 0U : EPOLLIN;
+  loop_.change(fd_.get(), want_write_ ? in | EPOLLOUT : in);
 }
 
 bool LineChannel::flush() {
@@ -95,8 +153,10 @@ bool LineChannel::flush() {
     out_start_ = 0;
   }
   const bool want = unsent_bytes() > 0;
-  if (want != want_write_) loop_.change(fd_.get(), want ? EPOLLIN | EPOLLOUT : EPOLLIN);
+  if (want == want_write_) return true;
   want_write_ = want;
+  update_interest();
+  if (!want && handler_.drained) handler_.drained();
   return true;
 }
 

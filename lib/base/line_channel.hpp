@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A non-blocking stream socket that carries lines, as QMP, the guest agent and control sockets do.
+// A non-blocking stream socket that carries lines, as QMP, the guest agent and control sockets do;
+// a line may announce raw bytes that follow it.
 // Both directions are bounded: a peer that sends a line without end, or does not read what we
 // send, is cut off instead of filling our memory. Owned by one object on one Loop's thread.
 #pragma once
@@ -29,6 +30,8 @@ class LineBuffer {
   bool feed(std::string_view bytes);
   // Next complete line without its newline (and carriage return).
   std::optional<std::string> next();
+  // What follows the last line that was handed out: at most `max_bytes`, as they are.
+  std::string take(size_t max_bytes);
 
  private:
   size_t max_;
@@ -43,6 +46,10 @@ class LineChannel {
     std::function<void(std::string line)> line;
     // Called once, last; the channel may be destroyed in it.
     std::function<void(const char* why)> closed;
+    // What expect_raw() asked for, in one piece.
+    std::function<void(std::string bytes)> raw{};
+    // Everything that waited to be sent is on its way.
+    std::function<void()> drained{};
   };
 
   LineChannel(Loop& loop, Fd fd, Handler handler);
@@ -53,6 +60,10 @@ class LineChannel {
   // Sends now what the socket takes and the rest later. False when the channel is closed or the
   // peer has left too much unread.
   bool send(std::string_view bytes);
+  // From inside the `line` handler: the next `count` bytes, more than none, are no lines.
+  void expect_raw(size_t count);
+  // While held nothing is read or delivered: what comes waits in the socket.
+  void hold(bool on);
   size_t unsent_bytes() const { return out_.size() - out_start_; }
   bool is_open() const { return static_cast<bool>(fd_); }
   int fd() const { return fd_.get(); }
@@ -61,7 +72,10 @@ class LineChannel {
 
  private:
   void on_ready(uint32_t events);
+  bool receive_raw();
   void receive();
+  void deliver();
+  void update_interest();
   bool flush();
   void end(const char* why);
 
@@ -72,6 +86,9 @@ class LineChannel {
   std::string out_;
   size_t out_start_ = 0;
   bool want_write_ = false;
+  bool held_ = false;
+  std::string raw_;
+  size_t raw_have_ = 0;  // of raw_.size(); nothing is expected when that is 0
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // false once destroyed or shut
 };
 

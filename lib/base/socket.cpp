@@ -136,9 +136,17 @@ Result<json> LineClient::read_json(const Deadline& deadline) {
 }
 
 Result<std::string> LineClient::read_bytes(size_t count, const Deadline& deadline) {
-  while (buffer_.size() < count) TRY(fill(deadline));
   std::string bytes = buffer_.substr(0, count);
-  buffer_.erase(0, count);
+  buffer_.erase(0, bytes.size());
+  size_t have = bytes.size();
+  bytes.resize(count);
+  while (have < count) {
+    TRY(wait_for(fd_.get(), POLLIN, deadline));
+    const ssize_t n = recv(fd_.get(), bytes.data() + have, count - have, 0);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return fail(Code::server_dead, "the server has closed the connection");
+    have += static_cast<size_t>(n);
+  }
   return bytes;
 }
 

@@ -41,6 +41,8 @@ class LineClient {
   Result<json> call(const json& request, const Deadline& deadline);
 
   int fd() const { return fd_.get(); }
+  // The connection itself, before anything was received on it.
+  Fd release() { return std::move(fd_); }
 
  private:
   Result<> fill(const Deadline& deadline);

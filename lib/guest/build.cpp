@@ -36,6 +36,13 @@ const std::vector<WantedModule> k_base_modules = {
     {"button", WantedModule::Missing::is_fine},
 };
 
+// Loading these takes tens of milliseconds: done only where there is a CD drive.
+const std::vector<WantedModule> k_cdrom_modules = {
+    {"virtio_scsi", WantedModule::Missing::is_fine, true},
+    {"sr_mod", WantedModule::Missing::is_fine, true},
+    {"isofs", WantedModule::Missing::is_fine, true},
+};
+
 class Builder {
  public:
   Builder(const BuildOptions& options, const Deadline& deadline, const Progress& progress,
@@ -241,6 +248,7 @@ Result<> Builder::write_image() {
   if (modules_dir_.empty())
     for (WantedModule& each : wanted) each.missing = WantedModule::Missing::is_fine;
   for (const std::string& module : options_.modules) wanted.push_back({module});
+  wanted.insert(wanted.end(), k_cdrom_modules.begin(), k_cdrom_modules.end());
   TRY_ASSIGN(const ModuleSet modules, close_modules(tree, wanted, deadline_));
 
   progress_("writing the initial RAM disk");
@@ -261,9 +269,11 @@ Result<> Builder::write_image() {
 }
 
 json Builder::manifest(const ModuleSet& modules, uint64_t initrd_bytes) const {
-  json loaded = json::array(), packages = json::array(), files = json::array();
+  json loaded = json::array(), on_demand = json::array(), packages = json::array(),
+       files = json::array();
   json installed = json::array();
-  for (const Module& module : modules.load_order) loaded.push_back(module.name);
+  for (const Module& module : modules.load_order)
+    (module.on_demand ? on_demand : loaded).push_back(module.name);
   for (const Source& each : sources_) {
     if (each.host) installed.push_back(each.identity.substr(0, each.identity.find(' ')));
     for (const Package& package : each.packages)
@@ -274,6 +284,7 @@ json Builder::manifest(const ModuleSet& modules, uint64_t initrd_bytes) const {
               {"kernel_version", kernel_.version},
               {"kernel_format", kernel_.pvh ? "vmlinux" : "bzimage"},
               {"modules", loaded},
+              {"on_demand_modules", on_demand},
               {"builtin_modules", modules.builtin},
               {"missing_modules", modules.missing},
               {"packages", packages},

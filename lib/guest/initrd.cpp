@@ -76,10 +76,10 @@ void add_modules(CpioWriter& out, const InitrdParts& parts) {
     dep += fmt::format("{}:{}\n", file, closure);
     for (const std::string& name : module.aliases)
       alias += fmt::format("alias {} {}\n", printable(name), module.name);
-    order += module.name + "\n";
+    if (!module.on_demand) order += module.name + "\n";
   }
   out.file("usr/lib/modules/load-order", order);
-  if (order.empty()) return;
+  if (dep.empty()) return;
   out.file(dir + "/modules.dep", dep);
   out.file(dir + "/modules.alias", alias);
 }

@@ -57,6 +57,7 @@ class Closer {
 
   Result<> want(const WantedModule& wanted) {
     const std::string name = module_name(wanted.name);
+    on_demand_ = wanted.on_demand;
     if (tree_.files.count(name) != 0) return add(name, 0);
     if (tree_.builtin.count(name) != 0) {
       set_.builtin.push_back(name);
@@ -91,6 +92,7 @@ class Closer {
     const std::string& path = tree_.files.at(name);
     Module module;
     module.name = name;
+    module.on_demand = on_demand_;
     TRY_ASSIGN(const std::string packed, read_file(path, k_max_module));
     auto data = decompress(packed, k_max_module, deadline_);
     if (!data) return named(path, data.error());
@@ -138,6 +140,7 @@ class Closer {
 
   const ModuleTree& tree_;
   const Deadline& deadline_;
+  bool on_demand_ = false;
   std::set<std::string> done_;
   ModuleSet set_;
 };

@@ -32,6 +32,8 @@ Result<ModuleTree> index_modules(const std::string& dir, const std::string& vers
 struct WantedModule {
   std::string name;
   enum class Missing { is_error, is_fine } missing = Missing::is_error;
+  // Not loaded at boot, and neither is what only it needs. These come last in a list.
+  bool on_demand = false;
 };
 
 struct Module {
@@ -39,6 +41,7 @@ struct Module {
   std::string data;                  // unpacked, unsigned, without debug information
   std::vector<std::string> depends;  // names, direct
   std::vector<std::string> aliases;
+  bool on_demand = false;
 };
 
 struct ModuleSet {

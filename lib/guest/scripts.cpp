@@ -18,6 +18,11 @@ mount -t devpts -o mode=0620,ptmxmode=0666 devpts /dev/pts
 modules=
 while read -r m; do modules="$modules $m"; done </lib/modules/load-order
 [ -z "$modules" ] || modprobe -a $modules
+# A virtio SCSI controller (1004 at an old bus) means a CD drive.
+for d in /sys/bus/pci/devices/*/device; do
+	read -r t <"$d"
+	case $t in 0x1048 | 0x1004) modprobe -a virtio_scsi sr_mod && break ;; esac
+done
 
 name=tiny
 read -r cmdline </proc/cmdline

@@ -2,6 +2,7 @@
 // A command's conversation with a disk server.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "base/clock.hpp"
@@ -19,11 +20,19 @@ class DiskClient {
 
   Result<json> call(const json& request);
 
-  // One request of at most k_max_host_io bytes; bytes, not base64, on this side.
-  Result<std::string> read(uint64_t offset, uint64_t length);
+  // In requests of at most k_max_host_io bytes; the next one is on its way while `take` has the
+  // bytes of the one before.
+  using Take = std::function<Result<>(const std::string& bytes)>;
+  Result<> read(uint64_t offset, uint64_t length, const Take& take);
+  // One request of at most k_max_host_io bytes.
   Result<json> write(uint64_t offset, std::string_view bytes, bool fua);
 
+  // The connection, for a conversation of one's own.
+  Fd release() { return line_.release(); }
+
  private:
+  Result<> ask(uint64_t offset, uint64_t length);
+  tl::unexpected<Error> named(Error error) const;
   DiskClient(LineClient line, std::string name, const Deadline& deadline)
       : line_(std::move(line)), name_(std::move(name)), call_ns_(deadline.left_ns()) {}
   LineClient line_;

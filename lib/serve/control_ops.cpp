@@ -10,8 +10,29 @@
 
 namespace pv::serve {
 
+namespace {
+
+// As many extents as fit in a line of some hundred kilobytes; whoever asks goes on where they end.
+constexpr size_t k_max_map_extents = 4096;
+
+json extents_json(uint64_t at, const std::vector<blk::Extent>& extents) {
+  json rows = json::array();
+  for (const blk::Extent& extent : extents) {
+    if (rows.size() == k_max_map_extents) break;
+    rows.push_back({{"offset_bytes", at},
+                    {"length_bytes", extent.length},
+                    {"hole", (extent.flags & blk::k_hole) != 0},
+                    {"zero", (extent.flags & blk::k_zero) != 0}});
+    at += extent.length;
+  }
+  return rows;
+}
+
+}  // namespace
+
 // One host request. Keeps itself alive until the disk has completed it.
 struct ControlOps::HostIo {
+  explicit HostIo(Reply r) : reply(std::move(r)) {}
   blk::Request request;
   blk::Injected injected;
   iovec segment{};
@@ -25,6 +46,7 @@ struct ControlOps::HostIo {
   uint64_t asked_length = 0;
   std::string payload;
   bool merging = false;
+  bool raw_reply = false;
 };
 
 Error io_error(blk::Op op, int error, const blk::Injected& injected) {
@@ -61,7 +83,7 @@ Error io_error(blk::Op op, int error, const blk::Injected& injected) {
       .with("phase", blk::phase_name(injected.phase));
 }
 
-void ControlOps::handle(const json& request, Reply reply) {
+void ControlOps::handle(const json& request, std::string raw, Reply reply) {
   const std::string op = get_string(request, "op");
   if (op == "info") return reply(json{{"disk", info_()}});
   if (op == "stats") {
@@ -72,42 +94,55 @@ void ControlOps::handle(const json& request, Reply reply) {
     return reply(json{{"stats", stats}});
   }
   blk::Op kind;
-  if (blk::op_from_name(op, kind)) return start_io(kind, request, std::move(reply));
+  if (!blk::op_from_name(op, kind)) return handle_other(request, reply);
+  if (!paused_) return start_io(kind, request, std::move(raw), std::move(reply));
+  waiting_.push_back([this, kind, request, raw = std::move(raw), reply = std::move(reply)] {
+    start_io(kind, request, raw, reply);
+  });
+}
+
+void ControlOps::handle_other(const json& request, const Reply& reply) {
   auto answer = disk_.control(request);
-  if (!answer && answer.error().code == Code::unsupported && op.rfind("fault.", 0) == 0)
+  if (!answer && answer.error().code == Code::unsupported &&
+      get_string(request, "op").rfind("fault.", 0) == 0)
     return reply(fail(Code::not_mediated, "the disk is served without a fault layer (--no-fault)"));
+  if (answer && get_bool(request, "with_disk")) (*answer)["disk"] = info_();
   reply(std::move(answer));
 }
 
-void ControlOps::start_io(blk::Op op, const json& request, Reply reply) {
-  auto io = std::make_shared<HostIo>();
-  io->owner = this;
-  io->self = io;
-  io->reply = std::move(reply);
-  const auto refuse = [&](Error error) {
-    io->self.reset();
-    io->reply(fail(std::move(error)));
-  };
+void ControlOps::resume() {
+  paused_ = false;
+  for (const auto& begin : std::exchange(waiting_, {})) begin();
+}
+
+void ControlOps::start_io(blk::Op op, const json& request, std::string raw, Reply reply) {
   const uint64_t length = get_u64(request, "length_bytes");
   if ((op == blk::Op::read || op == blk::Op::write) && length > k_max_host_io)
-    return refuse(Error(Code::invalid, fmt::format("more than {} bytes at once", k_max_host_io)));
+    return reply(fail(Code::invalid, fmt::format("more than {} bytes at once", k_max_host_io)));
+  if (op == blk::Op::write && raw.empty()) {
+    auto bytes = base64_decode(get_string(request, "b64"));
+    if (!bytes) return reply(fail(Code::invalid, "write: the data is not base64"));
+    raw = std::move(*bytes);
+  }
+  if (op == blk::Op::write && raw.size() != length)
+    return reply(fail(Code::invalid, "write: there is not as much data as was said"));
+  auto io = std::make_shared<HostIo>(std::move(reply));
+  io->owner = this;
+  io->self = io;
   io->asked_offset = get_u64(request, "offset_bytes");
   io->asked_length = length;
+  io->payload = std::move(raw);
+  io->raw_reply = get_bool(request, "raw");
   blk::Request& r = io->request;
   r.op = op;
   r.offset = io->asked_offset;
   r.length = length;
   r.injected = &io->injected;
   r.extents = op == blk::Op::map ? &io->extents : nullptr;
-  r.flags = get_bool(request, "fua") ? blk::k_fua : 0U;
+  r.flags = (get_bool(request, "fua") ? blk::k_fua : 0U) |
+            (get_bool(request, "no_unmap") ? blk::k_no_unmap : 0U);
   r.owner = io.get();
   r.done = &ControlOps::done;
-  if (op == blk::Op::write) {
-    auto bytes = base64_decode(get_string(request, "b64"));
-    if (!bytes || bytes->size() != length)
-      return refuse(Error(Code::invalid, "write: the data is not base64 of the stated length"));
-    io->payload = std::move(*bytes);
-  }
   const uint64_t sector = disk_.geometry().sector_size;
   const uint64_t size = disk_.geometry().size;
   const bool in_range = r.offset <= size && length <= size - r.offset;
@@ -126,6 +161,7 @@ void ControlOps::submit(std::shared_ptr<HostIo> io) {
     r.data = &io->segment;
     r.segments = 1;
   }
+  ++in_flight_;
   if ((r.flags & blk::k_internal) == 0) counters_.started();
   disk_.submit(r);
 }
@@ -152,6 +188,7 @@ void ControlOps::done(blk::Request& request, int error) {
 
 void ControlOps::finish(HostIo& io, int error) {
   blk::Request& r = io.request;
+  --in_flight_;
   if ((r.flags & blk::k_internal) == 0) counters_.completed(r.op, r.length, error);
   if (io.merging && error == 0) {
     io.merging = false;
@@ -164,21 +201,11 @@ void ControlOps::finish(HostIo& io, int error) {
   const std::shared_ptr<HostIo> last = std::move(io.self);  // destroyed on return
   if (error != 0) return io.reply(fail(io_error(r.op, error, io.injected)));
   json answer = {{"offset_bytes", io.asked_offset}, {"length_bytes", io.asked_length}};
-  if (r.op == blk::Op::read) answer["b64"] = base64_encode(io.data);
   if (r.op == blk::Op::write) answer["partial"] = r.length != io.asked_length;
-  if (r.op == blk::Op::map) {
-    json rows = json::array();
-    uint64_t at = r.offset;
-    for (const blk::Extent& extent : io.extents) {
-      rows.push_back({{"offset_bytes", at},
-                      {"length_bytes", extent.length},
-                      {"hole", (extent.flags & blk::k_hole) != 0},
-                      {"zero", (extent.flags & blk::k_zero) != 0}});
-      at += extent.length;
-    }
-    answer["extents"] = rows;
-  }
-  io.reply(answer);
+  if (r.op == blk::Op::map) answer["extents"] = extents_json(r.offset, io.extents);
+  if (r.op == blk::Op::read && io.raw_reply) return io.reply(std::move(answer), std::move(io.data));
+  if (r.op == blk::Op::read) answer["b64"] = base64_encode(io.data);
+  io.reply(std::move(answer));
 }
 
 }  // namespace pv::serve

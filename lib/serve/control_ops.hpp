@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MIT
 // The operations of a disk server's control socket, one JSON object each way:
-//   info | stats | read | write | flush | discard | zero | map | fault.* (passed to the layers)
+//   info | stats | read | write | flush | discard | zero | map | cache
+//   and what only layers know, such as fault.*; of their replies, "with_disk" asks for `disk` too
+// Data is in "b64", or, with "raw" (read) and "raw_bytes" (write), in bytes after the line.
 // Host reads and writes go through the whole stack, so they meet the same faults as the guest.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
 
+#include "base/control.hpp"
 #include "base/json_fwd.hpp"
 #include "base/result.hpp"
 #include "blk/counters.hpp"
@@ -17,7 +21,7 @@ namespace pv::serve {
 
 constexpr uint64_t k_max_host_io = 16 << 20;  // bytes in one request
 
-using Reply = std::function<void(Result<json>)>;
+using Reply = ControlServer::Reply;
 
 class ControlOps {
  public:
@@ -25,11 +29,17 @@ class ControlOps {
   ControlOps(blk::Disk& disk, blk::Counters& counters, std::function<json()> info)
       : disk_(disk), counters_(counters), info_(std::move(info)) {}
 
-  void handle(const json& request, Reply reply);
+  void handle(const json& request, std::string raw, Reply reply);
+
+  // Between these, I/O waits to be begun; what is in flight goes on.
+  void pause() { paused_ = true; }
+  void resume();
+  size_t in_flight() const { return in_flight_; }
 
  private:
   struct HostIo;
-  void start_io(blk::Op op, const json& request, Reply reply);
+  void handle_other(const json& request, const Reply& reply);
+  void start_io(blk::Op op, const json& request, std::string raw, Reply reply);
   void submit(std::shared_ptr<HostIo> io);
   void merge_edges(std::shared_ptr<HostIo> io);
   static void done(blk::Request& request, int error);
@@ -38,6 +48,9 @@ class ControlOps {
   blk::Disk& disk_;
   blk::Counters& counters_;
   std::function<json()> info_;
+  bool paused_ = false;
+  std::deque<std::function<void()>> waiting_;
+  size_t in_flight_ = 0;
 };
 
 // What a failed request is called outside: out_of_range, read_only, io with the errno and, when a

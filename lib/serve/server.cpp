@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "serve/server.hpp"
 
+#include <bit>
 #include <csignal>
 #include <cstdio>
 #include <malloc.h>
@@ -18,6 +19,7 @@
 #include "front/nbd/server.hpp"
 #include "serve/control_ops.hpp"
 #include "serve/disk_object.hpp"
+#include "serve/resize.hpp"
 #include "serve/source.hpp"
 
 namespace pv::serve {
@@ -49,6 +51,7 @@ class DiskServer {
       : object_(object), spec_(std::move(spec)), loop_(loop), source_(object.dir, loop) {}
   ~DiskServer() {
     control_.reset();
+    resizer_.reset();
     ops_.reset();
     front_.reset();
     stack_.reset();  // hangs up on the storage daemons, which end with the source
@@ -69,9 +72,15 @@ class DiskServer {
         nbd::Export{object_.name, "provium disk " + object_.display(), stack_->geometry()});
     TRY(front_->start());
     ops_ = std::make_unique<ControlOps>(*stack_, counters_, [this] { return live_state(); });
+    resizer_ = std::make_unique<Resizer>(
+        Resizer::Parts{loop_, *stack_, counters_, *front_, *ops_, [this] { return save_size(); }});
     control_ = std::make_unique<ControlServer>(
-        loop_, [this](ControlServer::ConnectionId, const json& request,
-                      ControlServer::Reply reply) { ops_->handle(request, std::move(reply)); });
+        loop_,
+        [this](ControlServer::ConnectionId id, const json& request, std::string raw, Reply reply) {
+          on_request(id, request, std::move(raw), std::move(reply));
+        },
+        k_max_host_io);
+    control_->on_abandoned([this](ControlServer::ConnectionId id) { resizer_->abandon(id); });
     TRY(control_->listen(object_.path("ctl.sock")));
     return loop_.on_signals({SIGTERM, SIGINT}, [this](int) { stop(); });
   }
@@ -88,7 +97,12 @@ class DiskServer {
                   {"sector_size", geometry.sector_size},
                   {"physical_sector_size", geometry.physical_sector_size},
                   {"read_only", geometry.read_only},
+                  {"sector_shift", std::countr_zero(geometry.sector_size)},
+                  {"fua", geometry.fua ? "honoured" : "ignored"},
                   {"discard", behaviour_name(geometry.discard)},
+                  {"discard_granularity_bytes", geometry.discard_granularity},
+                  {"reservations", has_layer("reserve")},
+                  {"uuid", geometry.id == blk::DiskId{} ? json() : json(disk_id_text(geometry.id))},
                   {"serial", spec_.serial},
                   {"source", source_json(spec_)},
                   {"transport", "nbd"},
@@ -98,15 +112,54 @@ class DiskServer {
                   {"start_ticks", self.start_ticks},
                   {"image_path", source_.image_path()},
                   {"layers", spec_.layers}};
+    if (spec_.cdrom) state.update({{"cdrom", true}, {"medium", medium_}});
     return state;
   }
 
  private:
+  void on_request(ControlServer::ConnectionId id, const json& request, std::string raw,
+                  Reply reply) {
+    const std::string op = get_string(request, "op");
+    if (op == "resize") return resizer_->resize(request, std::move(reply));
+    if (op == "eject") return reply(eject());
+    if (op == "wait_resize") return resizer_->wait(id, request, std::move(reply));
+    ops_->handle(request, std::move(raw), std::move(reply));
+  }
+
+  bool has_layer(std::string_view name) const {
+    const auto is = [&](const std::string& layer) {
+      return layer.substr(0, layer.find(':')) == name;
+    };
+    return std::any_of(spec_.layers.begin(), spec_.layers.end(), is);
+  }
+
+  // A command may have added keys of its own to the state.
+  Result<> save_keys(const json& changed) {
+    TRY_ASSIGN(json stored, object_.load());
+    stored.update(changed);
+    return object_.save(stored);
+  }
+
+  Result<> save_size() {
+    const uint64_t size = stack_->geometry().size;
+    if (spec_.size != 0) spec_.size = size;
+    return save_keys({{"size_bytes", size}, {"source", source_json(spec_)}});
+  }
+
+  // The drive is the VM's; here only what becomes of the disc is remembered.
+  Result<json> eject() {
+    if (!spec_.cdrom) return fail(Code::unsupported_eject, "only a disc in a CD drive is ejected");
+    medium_ = false;
+    TRY(save_keys({{"medium", false}}));
+    return json::object();
+  }
+
   json live_state() const {
     json now = state();
     json layers;
     stack_->inspect(layers);
     if (const json* faults = find(layers, "faults")) now["faults"] = *faults;
+    if (const json* backend = find(layers, "backend")) now["type"] = get_string(*backend, "type");
     now["connections"] = front_->connections();
     now["in_flight"] = counters_.in_flight();
     return now;
@@ -135,7 +188,9 @@ class DiskServer {
   std::unique_ptr<blk::Disk> stack_;
   std::unique_ptr<nbd::Server> front_;
   std::unique_ptr<ControlOps> ops_;
+  std::unique_ptr<Resizer> resizer_;
   std::unique_ptr<ControlServer> control_;
+  bool medium_ = true;  // of a CD drive
   bool stopping_ = false;
   uint64_t deadline_ns_ = 0;
 };

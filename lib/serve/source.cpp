@@ -50,6 +50,7 @@ blk::Geometry geometry_of(const Spec& spec, uint64_t size) {
   geometry.physical_sector_size = spec.physical_sector_size;
   geometry.discard_granularity = spec.sector_size;
   geometry.read_only = spec.read_only;
+  geometry.id = spec.id;
   return geometry;
 }
 

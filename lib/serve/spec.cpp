@@ -24,7 +24,41 @@ std::string serial_for(const std::string& id) {
   return fmt::format("{}-{:08x}", id.substr(0, 11), static_cast<uint32_t>(hash));
 }
 
+// Of sixteen bytes a serial has room for the first ten, as hexadecimal digits.
+std::string serial_for(const blk::DiskId& id) {
+  std::string text;
+  for (size_t i = 0; i < k_max_serial / 2; ++i) text += fmt::format("{:02x}", id[i]);
+  return text;
+}
+
 }  // namespace
+
+Result<blk::DiskId> parse_disk_id(std::string_view text) {
+  std::string digits;
+  for (size_t i = 0; i < text.size(); ++i) {
+    // The hyphens of a UUID, RFC 4122: all four or none.
+    const bool hyphen = text.size() == 36 && (i == 8 || i == 13 || i == 18 || i == 23);
+    if (!hyphen || text[i] != '-') digits += text[i];
+  }
+  blk::DiskId id{};
+  if (digits.size() != 2 * id.size() ||
+      digits.find_first_not_of("0123456789abcdefABCDEF") != std::string::npos)
+    return fail(Code::usage, fmt::format("disk id '{}' is neither a UUID nor 32 hexadecimal digits",
+                                         printable(text)));
+  for (size_t i = 0; i < id.size(); ++i)
+    id[i] = static_cast<uint8_t>(std::stoul(digits.substr(2 * i, 2), nullptr, 16));
+  if (id == blk::DiskId{}) return fail(Code::usage, "a disk id of all zeroes means none");
+  return id;
+}
+
+std::string disk_id_text(const blk::DiskId& id) {
+  std::string text;
+  for (size_t i = 0; i < id.size(); ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+    text += fmt::format("{:02x}", id[i]);
+  }
+  return text;
+}
 
 Result<> set_source(Spec& spec, const SourceFlags& flags) {
   std::vector<std::string> given;
@@ -75,6 +109,7 @@ Result<> complete(Spec& spec, const std::string& id) {
     geometry.size = spec.size;
     TRY(blk::check_geometry(geometry));
   }
+  if (spec.serial.empty() && spec.id != blk::DiskId{}) spec.serial = serial_for(spec.id);
   if (spec.serial.empty()) spec.serial = serial_for(id);
   if (spec.serial.size() > k_max_serial)
     return fail(Code::invalid,

@@ -9,6 +9,7 @@
 
 #include "base/json_fwd.hpp"
 #include "base/result.hpp"
+#include "blk/disk.hpp"
 
 namespace pv::serve {
 
@@ -20,6 +21,8 @@ struct Spec {
   uint32_t sector_size = 512;
   uint32_t physical_sector_size = 0;  // 0: as sector_size, at least
   bool read_only = false;
+  bool cdrom = false;               // a disc in a drive: read-only, sectors of 2048
+  blk::DiskId id{};                 // all zero: none
   std::string serial;               // at most 20 characters
   std::vector<std::string> layers;  // as typed, outermost first
   bool no_fault = false;            // without the fault layer, which is added otherwise
@@ -42,6 +45,11 @@ Result<> set_source(Spec& spec, const json& source);
 // Sector sizes, serial (a longer one than virtio-blk carries is refused), layer names and keys; the
 // fault layer is added outermost when nobody named it.
 Result<> complete(Spec& spec, const std::string& id);
+
+// A UUID, or 32 hexadecimal digits. All zero is Code::usage: that means "none".
+Result<blk::DiskId> parse_disk_id(std::string_view text);
+// As a UUID.
+std::string disk_id_text(const blk::DiskId& id);
 
 // The `source` object of a document.
 json source_json(const Spec& spec);

@@ -47,15 +47,19 @@ Result<DiskTarget> disk_target(cli::Context& context, const std::string& name) {
 }
 
 Result<json> live_disk_document(const Object& disk, const Deadline& deadline) {
+  TRY_ASSIGN(const json stored, serve::disk_document(disk));
+  const std::string state = get_string(stored, "state");
+  if (state != "attached" && state != "serving") return disk_document_from(disk, json::object());
+  TRY_ASSIGN(serve::DiskClient client, serve::DiskClient::connect(disk, deadline));
+  TRY_ASSIGN(const json reply, client.call({{"op", "info"}}));
+  return disk_document_from(disk, reply);
+}
+
+Result<json> disk_document_from(const Object& disk, const json& reply) {
   TRY_ASSIGN(json document, serve::disk_document(disk));
-  const std::string state = get_string(document, "state");
-  if (state == "attached" || state == "serving") {
-    TRY_ASSIGN(serve::DiskClient client, serve::DiskClient::connect(disk, deadline));
-    TRY_ASSIGN(const json reply, client.call({{"op", "info"}}));
-    if (const json* now = find(reply, "disk")) {
-      for (const auto& [key, value] : now->items())
-        if (key != "start_ticks" && key != "image_path") document[key] = value;
-    }
+  if (const json* now = find(reply, "disk")) {
+    for (const auto& [key, value] : now->items())
+      if (key != "start_ticks" && key != "image_path") document[key] = value;
   }
   // What the image file measures now; somebody may have cut or grown it.
   TRY_ASSIGN(const json stored, disk.load());

@@ -21,6 +21,9 @@ Result<DiskTarget> disk_target(cli::Context& context, const std::string& name);
 // What `disk` of an outgoing document is to say now: the server's own words where it is alive.
 Result<json> live_disk_document(const Object& disk, const Deadline& deadline);
 
+// The same from a reply of its server that has `disk` in it (or from none, when it is not alive).
+Result<json> disk_document_from(const Object& disk, const json& reply);
+
 constexpr uint64_t k_default_timeout_ns = 30 * k_ns_per_s;
 
 }  // namespace pv::target

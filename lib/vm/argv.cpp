@@ -72,17 +72,22 @@ void add_channels(Argv& argv, const Machine& m) {
            "virtserialport,bus=vser.0,nr=1,chardev=ga,name=org.qemu.guest_agent.0,id=agent");
 }
 
+size_t port_device(size_t slot) {
+  return k_first_port_device + slot / k_functions;
+}
+
 void add_disks(Argv& argv, const Machine& m) {
   for (size_t i = 0; i < port_count(m.disks.size()); ++i) {
-    const size_t function = i % k_functions;
     argv.add("-device", fmt::format("pcie-root-port,id=rp{},bus=pcie.0,chassis={},slot={},"
                                     "addr=0x{:x}.{}{}",
-                                    i, i + 1, i + 1, k_first_port_device + i / k_functions,
-                                    function, function == 0 ? ",multifunction=on" : ""));
+                                    i, i + 1, i + 1, port_device(i), i % k_functions,
+                                    i % k_functions == 0 ? ",multifunction=on" : ""));
   }
   for (size_t slot = 0; slot < m.disks.size(); ++slot) {
-    argv.add("-blockdev", to_line(blockdev_arguments(m.disks[slot], slot)));
-    argv.add("-device", to_line(device_arguments(m.disks[slot], slot)));
+    const DiskSpec& disk = m.disks[slot];
+    if (disk.medium) argv.add("-blockdev", to_line(blockdev_arguments(disk, slot)));
+    argv.add("-device", to_line(device_arguments(disk, slot)));
+    if (disk.cdrom) argv.add("-device", to_line(drive_arguments(disk, slot)));
   }
 }
 
@@ -101,6 +106,10 @@ Result<DiskSpec> disk_spec(const json& state, const std::string& nbd_socket) {
   disk.sector_size = get_u64(state, "sector_size", 512);
   disk.physical_sector_size = get_u64(state, "physical_sector_size", disk.sector_size);
   disk.read_only = get_bool(state, "read_only");
+  disk.discard = get_string(state, "discard") != "ignored";
+  disk.discard_granularity = get_u64(state, "discard_granularity_bytes", disk.sector_size);
+  disk.cdrom = get_bool(state, "cdrom");
+  disk.medium = get_bool(state, "medium", true);
   if (disk.id.empty()) return fail(Code::bug, "a disk's state has no id");
   if (disk.serial.empty()) disk.serial = disk.id.substr(0, k_max_serial);
   if (disk.serial.size() > k_max_serial)
@@ -110,8 +119,15 @@ Result<DiskSpec> disk_spec(const json& state, const std::string& nbd_socket) {
   return disk;
 }
 
+std::string port_address(size_t slot) {
+  return fmt::format("0000:00:{:02x}.{}", port_device(slot), slot % k_functions);
+}
+
 std::string node_name(size_t slot) {
   return fmt::format("disk{}", slot);
+}
+std::string drive_name(size_t slot) {
+  return fmt::format("cd{}", slot);
 }
 std::string device_name(size_t slot) {
   return fmt::format("vd{}", slot);
@@ -127,7 +143,12 @@ json blockdev_arguments(const DiskSpec& disk, size_t slot) {
           {"discard", "unmap"}};
 }
 
+// A CD drive has a controller of its own, so that it is plugged and unplugged like a disk.
 json device_arguments(const DiskSpec& disk, size_t slot) {
+  if (disk.cdrom)
+    return {{"driver", "virtio-scsi-pci"},
+            {"id", device_name(slot)},
+            {"bus", fmt::format("rp{}", slot)}};
   return {{"driver", "virtio-blk-pci"},
           {"id", device_name(slot)},
           {"bus", fmt::format("rp{}", slot)},
@@ -135,10 +156,21 @@ json device_arguments(const DiskSpec& disk, size_t slot) {
           {"serial", disk.serial},
           {"logical_block_size", disk.sector_size},
           {"physical_block_size", std::max(disk.physical_sector_size, disk.sector_size)},
-          {"discard", true},
+          {"discard_granularity", disk.discard_granularity},
+          {"discard", disk.discard},
           {"write-zeroes", true},
           {"werror", "report"},
           {"rerror", "report"}};
+}
+
+json drive_arguments(const DiskSpec& disk, size_t slot) {
+  if (!disk.cdrom) return nullptr;
+  json drive = {{"driver", "scsi-cd"},
+                {"id", drive_name(slot)},
+                {"bus", device_name(slot) + ".0"},
+                {"serial", disk.serial}};
+  if (disk.medium) drive["drive"] = node_name(slot);
+  return drive;
 }
 
 uint64_t memory_bytes(const Machine& machine) {

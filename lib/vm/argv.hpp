@@ -32,6 +32,10 @@ struct DiskSpec {
   uint64_t sector_size = 512;
   uint64_t physical_sector_size = 512;
   bool read_only = false;
+  bool discard = true;  // the guest may discard
+  uint64_t discard_granularity = 512;
+  bool cdrom = false;
+  bool medium = true;  // a CD drive may be empty
 };
 Result<DiskSpec> disk_spec(const json& state, const std::string& nbd_socket);
 
@@ -39,7 +43,12 @@ Result<DiskSpec> disk_spec(const json& state, const std::string& nbd_socket);
 // Names come from the slot: QEMU allows node names of 31 characters, a disk's id may be longer.
 json blockdev_arguments(const DiskSpec& disk, size_t slot);
 json device_arguments(const DiskSpec& disk, size_t slot);
+// What goes on the device: the CD drive on its controller. Null for other disks.
+json drive_arguments(const DiskSpec& disk, size_t slot);
+// The port's PCI address as the guest sees it.
+std::string port_address(size_t slot);
 std::string node_name(size_t slot);
+std::string drive_name(size_t slot);
 std::string device_name(size_t slot);
 
 struct Machine {

@@ -23,4 +23,15 @@ Result<json> plug_disk(const Object& vm, const json& disk_state, const std::stri
 // still completed by the supervisor.
 Result<json> unplug_disk(const Object& vm, const std::string& disk_id, const Deadline& deadline);
 
+// Makes QEMU take notice that the disk's server has changed the size, and waits until the guest
+// has:
+// {"guest_bytes"}, null without an agent and in a paused VM. The server has hung up on QEMU before.
+Result<json> resize_disk(const Object& vm, const json& disk_state, uint64_t size,
+                         const Deadline& deadline);
+
+// Takes the disc out of a CD drive. Code::wrong_state when the guest has locked it, and not
+// `force`.
+Result<> eject_disk(const Object& vm, const std::string& disk_id, bool force,
+                    const Deadline& deadline);
+
 }  // namespace pv::vm

@@ -40,9 +40,9 @@ Supervisor::Supervisor(BootPlan plan, Fd ready, std::unique_ptr<Loop> loop)
       loop_(std::move(loop)),
       agent_(*loop_),
       runs_(*loop_, agent_),
-      control_(*loop_, [this](ControlServer::ConnectionId id, const json& request, Reply reply) {
-        on_request(id, request, reply);
-      }) {}
+      control_(*loop_,
+               [this](ControlServer::ConnectionId id, const json& request, const std::string&,
+                      const Reply& reply) { on_request(id, request, reply); }) {}
 
 int Supervisor::run(BootPlan plan, Fd ready) {
   prctl(PR_SET_NAME, "pv-vm-sup");

@@ -10,6 +10,8 @@
 //   agent execute arguments           {"return":…}
 //   plug disk socket                  {"slot"}          the guest may not have seen it yet
 //   unplug id                         {"released"}      true after DEVICE_DELETED
+//   resize id size_bytes              {}                the disk's server has hung up on QEMU
+//   eject id force                    {}                the disc is out
 //   quit                              {"forced","exit_status"|"signal"}
 #pragma once
 
@@ -75,7 +77,12 @@ class Supervisor {
   void op_agent(const json& request, const Reply& reply);
   void op_plug(const json& request, const Reply& reply);
   void op_unplug(const json& request, const Reply& reply);
+  void op_resize(const json& request, const Reply& reply);
+  void op_eject(const json& request, const Reply& reply);
+  void remove_medium(size_t slot, uint64_t timeout_ns, const Reply& reply);
+  std::optional<size_t> slot_of(const json& request, const Reply& reply);
   void add_device(const DiskSpec& disk, size_t slot, uint64_t timeout_ns, const Reply& reply);
+  void add_drive(const json& drive, size_t slot, uint64_t timeout_ns, const Reply& reply);
   void device_deleted(size_t slot);
   void device_kept(size_t slot, const std::string& why);
 

@@ -56,6 +56,8 @@ void Supervisor::on_request(ControlServer::ConnectionId id, const json& request,
   if (op == "agent") return op_agent(request, reply);
   if (op == "plug") return op_plug(request, reply);
   if (op == "unplug") return op_unplug(request, reply);
+  if (op == "resize") return op_resize(request, reply);
+  if (op == "eject") return op_eject(request, reply);
   reply(fail(Code::invalid, fmt::format("unknown op '{}'", printable(op))));
 }
 
@@ -125,9 +127,11 @@ void Supervisor::op_plug(const json& request, const Reply& reply) {
 
 void Supervisor::add_device(const DiskSpec& disk, size_t slot, uint64_t timeout_ns,
                             const Reply& reply) {
+  const json drive = drive_arguments(disk, slot);
   qmp_->execute("device_add", device_arguments(disk, slot), timeout_ns,
-                [this, slot, reply](Result<json> result) {
-                  if (result) return reply(json({{"slot", slot}}));
+                [this, slot, drive, timeout_ns, reply](Result<json> result) {
+                  if (result && drive.is_null()) return reply(json({{"slot", slot}}));
+                  if (result) return add_drive(drive, slot, timeout_ns, reply);
                   const Error error = result.error();
                   qmp_->execute("blockdev-del", {{"node-name", node_name(slot)}}, k_qmp_ns,
                                 [this, slot, reply, error](Result<json>) {
@@ -137,34 +141,110 @@ void Supervisor::add_device(const DiskSpec& disk, size_t slot, uint64_t timeout_
                 });
 }
 
+void Supervisor::add_drive(const json& drive, size_t slot, uint64_t timeout_ns,
+                           const Reply& reply) {
+  qmp_->execute("device_add", drive, timeout_ns, [this, slot, reply](const Result<json>& result) {
+    if (result) return reply(json({{"slot", slot}}));
+    // The slot is free again when the guest has let go of the controller.
+    qmp_->execute("device_del", {{"id", device_name(slot)}}, k_qmp_ns, [](const Result<json>&) {});
+    reply(fail(result.error()));
+  });
+}
+
 void Supervisor::op_unplug(const json& request, const Reply& reply) {
+  const auto found = slot_of(request, reply);
+  if (!found) return;
+  const size_t slot = *found;
+  if (const auto going = unplugs_.find(slot); going != unplugs_.end())
+    return going->second.replies.push_back(reply);
+  const TimerId timer = loop_->after(timeout_of(request), [this, slot] {
+    device_kept(slot, "the guest has not released it in time");
+  });
+  unplugs_[slot] = {timer, slots_[slot], {reply}};
+  qmp_->execute(
+      "device_del", {{"id", device_name(slot)}}, k_qmp_ns, [this, slot](Result<json> result) {
+        // Asked once before: the guest may still let go of it.
+        const bool pending =
+            !result && result.error().message.find("already in the process") != std::string::npos;
+        if (!result && !pending) device_kept(slot, result.error().message);
+      });
+}
+
+// Nullopt when the disk is not there; that has been answered then.
+std::optional<size_t> Supervisor::slot_of(const json& request, const Reply& reply) {
   const std::string id = get_string(request, "id");
-  for (const auto& [number, name] : slots_) {
-    if (name != id) continue;
-    const size_t slot = number;
-    if (const auto going = unplugs_.find(slot); going != unplugs_.end())
-      return going->second.replies.push_back(reply);
-    const TimerId timer = loop_->after(timeout_of(request), [this, slot] {
-      device_kept(slot, "the guest has not released it in time");
-    });
-    unplugs_[slot] = {timer, id, {reply}};
-    qmp_->execute(
-        "device_del", {{"id", device_name(slot)}}, k_qmp_ns, [this, slot](Result<json> result) {
-          // Asked once before: the guest may still let go of it.
-          const bool pending =
-              !result && result.error().message.find("already in the process") != std::string::npos;
-          if (!result && !pending) device_kept(slot, result.error().message);
-        });
-    return;
-  }
+  for (const auto& [slot, name] : slots_)
+    if (name == id) return slot;
   reply(fail(Code::no_such_disk,
              fmt::format("VM '{}' has no disk '{}' plugged in", plan_.vm.name, printable(id))));
+  return std::nullopt;
+}
+
+// QEMU's NBD client learns a size when it connects. It notices that the server has hung up, and
+// connects again, with its next request; a question about block status (qemu-io's `alloc`) is one
+// that the guest does not see. Then block_resize makes the node and the guest's device take it.
+void Supervisor::op_resize(const json& request, const Reply& reply) {
+  const auto found = slot_of(request, reply);
+  if (!found) return;
+  const std::string node = node_name(*found);
+  const uint64_t size = get_u64(request, "size_bytes");
+  const uint64_t timeout_ns = timeout_of(request);
+  const auto resize = [this, node, size, timeout_ns, reply,
+                       id = slots_[*found]](const Result<json>& asked) {
+    if (!asked) return reply(fail(asked.error()));
+    qmp_->execute(
+        "block_resize", {{"node-name", node}, {"size", size}}, timeout_ns,
+        [this, id, size, reply](Result<json> result) {
+          if (!result) return reply(fail(result.error()));
+          log_event({{"event", "disk_resized"}, {"data", {{"id", id}, {"size_bytes", size}}}});
+          reply(json::object());
+        });
+  };
+  qmp_->execute("human-monitor-command",
+                {{"command-line", fmt::format("qemu-io {} \"alloc 0\"", node)}}, timeout_ns,
+                resize);
+}
+
+// A guest that has mounted a disc locks the tray: then QEMU only tells it of the wish.
+void Supervisor::op_eject(const json& request, const Reply& reply) {
+  const auto found = slot_of(request, reply);
+  if (!found) return;
+  const size_t slot = *found;
+  const json tray = {{"id", drive_name(slot)}, {"force", get_bool(request, "force")}};
+  const uint64_t timeout_ns = timeout_of(request);
+  qmp_->execute("blockdev-open-tray", tray, timeout_ns,
+                [this, slot, timeout_ns, reply](const Result<json>& asked) {
+                  if (!asked) return reply(fail(asked.error()));
+                  remove_medium(slot, timeout_ns, reply);
+                });
+}
+
+void Supervisor::remove_medium(size_t slot, uint64_t timeout_ns, const Reply& reply) {
+  const std::string name = plan_.vm.name + "/" + slots_[slot];
+  qmp_->execute(
+      "blockdev-remove-medium", {{"id", drive_name(slot)}}, timeout_ns,
+      [this, slot, name, reply](const Result<json>& result) {
+        if (!result && result.error().message.find("is not open") != std::string::npos)
+          return reply(
+              fail(Code::wrong_state,
+                   fmt::format("the guest has locked the tray of '{}'; --force opens it", name)));
+        if (!result) return reply(fail(result.error()));
+        log_event({{"event", "disk_ejected"}, {"data", {{"id", slots_[slot]}}}});
+        qmp_->execute("blockdev-del", {{"node-name", node_name(slot)}}, k_qmp_ns,
+                      [reply](const Result<json>& deleted) {
+                        if (!deleted) return reply(fail(deleted.error()));
+                        reply(json::object());
+                      });
+      });
 }
 
 // The guest has let go, whether or not somebody still waits for it.
 void Supervisor::device_deleted(size_t slot) {
   qmp_->execute("blockdev-del", {{"node-name", node_name(slot)}}, k_qmp_ns,
                 [this, slot](Result<json> result) {
+                  // An ejected disc has no node any more.
+                  if (!result && result.error().message.find("find node") != std::string::npos)
+                    result = json::object();
                   slots_.erase(slot);
                   const auto found = unplugs_.find(slot);
                   if (found == unplugs_.end()) return;

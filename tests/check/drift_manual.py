@@ -95,7 +95,8 @@ def unknown_keys(noun, value):
 def key_problems():
     """What the commands emit must be in pv-json(7)."""
     json = page("pv-json")
-    known = {noun: set(json.entries(noun, "Li")) for noun in ("disk", "rule", "data", "kind")}
+    known = {noun: set(json.entries(noun, "Li")) for noun in ("disk", "rule", "data", "kind",
+                                                              "extent", "io")}
     known["summary"] = set(json.entries("event and summary", "Li"))
     known["event"] = set(page("pv-faults").entries("JOURNAL", "Li"))
     known["error"] = set(json.entries("ERROR DOCUMENTS", "Li"))
@@ -105,7 +106,8 @@ def key_problems():
             "pv-disk create t.img --size 1M", "pv-disk serve d --image t.img", "pv-disk info d",
             "pv-disk stats d", "pv-disk size d", "pv-disk write d --from t.img",
             "pv-fault add --disk d slow --op flush", "pv-fault add --disk d eio_read",
-            "pv-disk read d", "pv-disk flush d", "pv-fault list --disk d",
+            "pv-disk read d", "pv-disk flush d", "pv-disk map d", "pv-disk io d",
+            "pv-disk resize d 2M", "pv-disk wait-resize d --from 1M", "pv-fault list --disk d",
             "pv-fault journal --disk d", "pv-fault clear --disk d", "pv-disk read d",
             "pv-disk read d --sector 4096", "pv-fault kinds", "pv-disk list", "pv-disk close d",
             "pv-disk close d"]
@@ -120,7 +122,7 @@ def key_problems():
     for noun, keys in seen.items():
         for key in sorted(keys - known[noun]):
             yield f"{noun}.{key}: emitted, but not in the manual"
-    for noun in ("rule", "data", "kind", "summary", "event"):
+    for noun in ("rule", "data", "kind", "extent", "summary", "event"):
         for key in sorted(known[noun] - seen[noun]):
             yield f"{noun}.{key}: in the manual, but not emitted"
 

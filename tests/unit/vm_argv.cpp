@@ -128,6 +128,36 @@ TEST_CASE("argv: disks keep their order, each on a port of its own") {
   CHECK(count_with(values(argv, "-device"), "pcie-root-port") == port_count(3));
 }
 
+TEST_CASE("argv: a disk that ignores discards says so, and its granularity is passed on") {
+  auto disk = disk_spec({{"id", "a"}, {"discard", "ignored"}}, "/s");
+  REQUIRE(disk);
+  CHECK(device_arguments(*disk, 0)["discard"] == false);
+  disk = disk_spec({{"id", "a"}, {"discard", "unspecified"}, {"discard_granularity_bytes", 65536}},
+                   "/s");
+  REQUIRE(disk);
+  CHECK(device_arguments(*disk, 0)["discard"] == true);
+  CHECK(device_arguments(*disk, 0)["discard_granularity"] == 65536);
+}
+
+TEST_CASE("argv: a CD drive has its own controller, and no medium once it was ejected") {
+  Machine m = machine();
+  for (const bool medium : {true, false}) {
+    const auto disk =
+        disk_spec({{"id", "cd"}, {"cdrom", true}, {"medium", medium}, {"read_only", true}}, "/s");
+    REQUIRE(disk);
+    m.disks.push_back(*disk);
+  }
+  const auto argv = build_argv(m);
+  CHECK(values(argv, "-blockdev").size() == 1);
+  CHECK(device_arguments(m.disks[1], 1)["driver"] == "virtio-scsi-pci");
+  CHECK(drive_arguments(m.disks[0], 0)["drive"] == node_name(0));
+  CHECK_FALSE(drive_arguments(m.disks[1], 1).contains("drive"));
+  CHECK(drive_arguments(m.disks[1], 1)["bus"] == device_name(1) + ".0");
+  CHECK(count_with(values(argv, "-device"), "scsi-cd") == 2);
+  CHECK(port_address(0) == "0000:00:04.0");
+  CHECK(port_address(9) == "0000:00:05.1");
+}
+
 TEST_CASE("argv: there are always spare ports, and no address is used twice") {
   for (size_t disks = 0; disks <= k_max_cold_disks; ++disks) {
     CHECK(port_count(disks) >= disks + k_spare_ports);

@@ -55,6 +55,13 @@ class FileDisk final : public Disk {
     }
   }
 
+  Result<> resize(uint64_t size) override {
+    if (ftruncate(fd_.get(), static_cast<off_t>(size)) < 0)
+      return fail_errno("cannot resize the image", errno);
+    geometry_.size = size;
+    return {};
+  }
+
   void inspect(json& out) const override {
     out["backend"] = {{"type", "file"},
                       {"async", io_.name()},

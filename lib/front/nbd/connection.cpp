@@ -199,7 +199,9 @@ void Connection::drop() {
 void Connection::update_interest() {
   if (!socket_) return;
   uint32_t wanted = 0;
-  if (!closing_ && has_room() && !input_.full()) wanted |= EPOLLIN;
+  // The data of a request that was begun is read also while others have to wait.
+  const bool room = payload_job_ != nullptr || skip_ != 0 || (has_room() && !input_.full());
+  if (!closing_ && room) wanted |= EPOLLIN;
   if (blocked_) wanted |= EPOLLOUT;
   if (wanted == interest_) return;
   interest_ = wanted;

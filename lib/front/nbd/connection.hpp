@@ -11,6 +11,7 @@
 
 #include "base/fd.hpp"
 #include "base/loop.hpp"
+#include "base/socket.hpp"
 #include "blk/child.hpp"
 #include "blk/counters.hpp"
 #include "blk/disk.hpp"
@@ -48,6 +49,8 @@ class Connection {
   void close();
   // After a pause: takes what has come meanwhile.
   void resume() { turn_later(); }
+  // The process that has connected; 0 when that cannot be told.
+  pid_t peer() const { return socket_ ? peer_pid(socket_.get()) : 0; }
   bool in_transmission() const { return handshake_.state() == Handshake::State::transmission; }
 
  private:

@@ -36,6 +36,13 @@ void Server::resume() {
   for (const auto& connection : connections_) connection->resume();
 }
 
+void Server::disconnect(pid_t peer) {
+  std::vector<Connection*> ending;
+  for (const auto& connection : connections_)
+    if (connection->peer() == peer) ending.push_back(connection.get());
+  for (Connection* connection : ending) connection->close();
+}
+
 // Out of descriptors: the waiting client would wake us for ever, so it waits a moment.
 void Server::rest() {
   constexpr uint64_t k_pause_ns = 50 * k_ns_per_ms;

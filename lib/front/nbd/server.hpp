@@ -26,6 +26,8 @@ class Server {
   // Lets no further request in until resume(); those in flight go on.
   void pause();
   void resume();
+  // Ends the connections that process `peer` has made, in order: what is in flight is answered.
+  void disconnect(pid_t peer);
   size_t connections() const { return connections_.size(); }
 
  private:
