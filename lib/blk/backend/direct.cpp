@@ -250,14 +250,16 @@ Result<Alignment> alignment_of(int fd, const std::string& path) {
 }  // namespace
 
 Result<std::unique_ptr<Disk>> make_direct_disk(Fd fd, const Geometry& geometry, AsyncIo& io,
-                                               const std::string& path) {
+                                               const std::string& path, uint32_t at_least) {
   const int mode = geometry.read_only ? O_RDONLY : O_RDWR;
   const std::string again = fmt::format("/proc/self/fd/{}", fd.get());
   Fd direct(open(again.c_str(), mode | O_DIRECT | O_CLOEXEC));
   if (!direct && errno == EINVAL)
     return fail(Code::unsupported, fmt::format("{}: its file system has no O_DIRECT", path));
   if (!direct) return fail_errno(fmt::format("cannot open {} with O_DIRECT", path), errno);
-  TRY_ASSIGN(const Alignment alignment, alignment_of(direct.get(), path));
+  TRY_ASSIGN(Alignment alignment, alignment_of(direct.get(), path));
+  alignment.memory = std::max(alignment.memory, at_least);
+  alignment.offset = std::max(alignment.offset, at_least);
   return std::make_unique<DirectDisk>(make_file_disk(std::move(fd), geometry, io),
                                       std::move(direct), alignment, io);
 }

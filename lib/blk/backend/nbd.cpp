@@ -22,6 +22,7 @@ constexpr uint64_t k_connect_ms = 20'000;
 constexpr uint64_t k_data_chunk = 32 << 20;
 constexpr uint64_t k_range_chunk = 1 << 30;
 constexpr uint64_t k_zeroes = 1 << 20;
+constexpr int k_idle_attempts = 8;
 
 bool changes_data(Op op) {
   return op == Op::write || op == Op::discard || op == Op::zero;
@@ -139,6 +140,7 @@ class NbdDisk final : public Disk, private NbdLink::Owner {
     geometry_.size = size;
     TRY(check_geometry(geometry_));
     ++connects_;
+    idle_attempts_ = 0;
     return {};
   }
 
@@ -155,7 +157,10 @@ class NbdDisk final : public Disk, private NbdLink::Owner {
   }
 
   void link_down() override { loss_.connection_lost(); }
-  bool link_wanted() const override { return !parked_.empty(); }
+  // A server of our own comes back without being asked for.
+  bool link_wanted() override {
+    return !parked_.empty() || (options_.keeper != nullptr && ++idle_attempts_ <= k_idle_attempts);
+  }
 
   // The job waits for a connection, but not for ever.
   void park(Job& job) {
@@ -354,6 +359,7 @@ class NbdDisk final : public Disk, private NbdLink::Owner {
   bool server_fua_ = false;
   uint64_t data_chunk_ = k_data_chunk;
   uint64_t connects_ = 0;
+  int idle_attempts_ = 0;
   Pool<Job> jobs_;
   std::deque<Job*> finished_;
   std::deque<Job*> parked_;  // oldest first

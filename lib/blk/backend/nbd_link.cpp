@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <netdb.h>
+#include <poll.h>
 
 #include <fmt/format.h>
 
@@ -71,7 +72,7 @@ Result<> NbdLink::connect_now(const Deadline& deadline) {
     while (outcome && nbd_.nbd_aio_is_ready(handle_) != 1) {
       if (deadline.passed())
         outcome = fail(Code::timeout, "the server does not answer in time");
-      else if (nbd_.nbd_poll(handle_, deadline.left_ms()) < 0 || dead())
+      else if (!step(deadline.left_ms()) || dead())
         outcome = fail(Code::io, nbd_.nbd_get_error());
     }
     if (outcome) break;
@@ -124,15 +125,33 @@ Result<> NbdLink::watch() {
   return {};
 }
 
-void NbdLink::ready(uint32_t events) {
+// What the connection waits for, as EPOLL* bits.
+uint32_t NbdLink::wants() const {
   const unsigned direction = nbd_.nbd_aio_get_direction(handle_);
+  return ((direction & LIBNBD_AIO_DIRECTION_READ) != 0 ? EPOLLIN : 0U) |
+         ((direction & LIBNBD_AIO_DIRECTION_WRITE) != 0 ? EPOLLOUT : 0U);
+}
+
+// A broken connection is told to the side that waits: nbd_poll() would always tell the reader,
+// which libnbd 1.14 refuses while it still connects.
+bool NbdLink::notify(uint32_t events) {
+  const uint32_t wanted = wants();
   const bool broken = (events & (EPOLLHUP | EPOLLERR)) != 0;
-  int moved = 0;
-  if ((direction & LIBNBD_AIO_DIRECTION_READ) != 0 && (broken || (events & EPOLLIN) != 0))
-    moved = nbd_.nbd_aio_notify_read(handle_);
-  else if ((direction & LIBNBD_AIO_DIRECTION_WRITE) != 0 && (broken || (events & EPOLLOUT) != 0))
-    moved = nbd_.nbd_aio_notify_write(handle_);
-  if (moved < 0) why_ = nbd_.nbd_get_error();
+  if ((wanted & EPOLLIN) != 0 && (broken || (events & EPOLLIN) != 0))
+    return nbd_.nbd_aio_notify_read(handle_) == 0;
+  if ((wanted & EPOLLOUT) != 0 && (broken || (events & EPOLLOUT) != 0))
+    return nbd_.nbd_aio_notify_write(handle_) == 0;
+  return true;
+}
+
+bool NbdLink::step(int timeout_ms) {
+  pollfd waiting = {nbd_.nbd_aio_get_fd(handle_), static_cast<short>(wants()), 0};
+  if (poll(&waiting, 1, timeout_ms) <= 0) return true;
+  return notify(static_cast<uint32_t>(waiting.revents));
+}
+
+void NbdLink::ready(uint32_t events) {
+  if (!notify(events)) why_ = nbd_.nbd_get_error();
   update();
   owner_.link_moved();
 }
@@ -154,10 +173,7 @@ void NbdLink::update() {
     pause_ns_ = 0;
     why_.clear();
   }
-  const unsigned direction = nbd_.nbd_aio_get_direction(handle_);
-  uint32_t wanted = 0;
-  if ((direction & LIBNBD_AIO_DIRECTION_READ) != 0) wanted |= EPOLLIN;
-  if ((direction & LIBNBD_AIO_DIRECTION_WRITE) != 0) wanted |= EPOLLOUT;
+  const uint32_t wanted = wants();
   if (wanted == interest_) return;
   interest_ = wanted;
   loop_.change(watched_, wanted);

@@ -20,10 +20,10 @@ class NbdLink {
  public:
   class Owner {
    public:
-    virtual Result<> link_up() = 0;        // negotiated; an error turns the server down
-    virtual void link_moved() = 0;         // completions may have come
-    virtual void link_down() = 0;          // lost, or an attempt has failed
-    virtual bool link_wanted() const = 0;  // whether to try again after a failed attempt
+    virtual Result<> link_up() = 0;  // negotiated; an error turns the server down
+    virtual void link_moved() = 0;   // completions may have come
+    virtual void link_down() = 0;    // lost, or an attempt has failed
+    virtual bool link_wanted() = 0;  // whether to try again after a failed attempt
 
    protected:
     ~Owner() = default;
@@ -58,6 +58,9 @@ class NbdLink {
     return nbd_.nbd_aio_is_dead(handle_) == 1 || nbd_.nbd_aio_is_closed(handle_) == 1;
   }
   Result<> begin();
+  uint32_t wants() const;
+  bool notify(uint32_t events);
+  bool step(int timeout_ms);
   void attempt();
   void failed(std::string why);
   void ready(uint32_t events);
