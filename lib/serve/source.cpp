@@ -134,11 +134,14 @@ Result<std::unique_ptr<blk::Disk>> Source::open_image(Spec& spec) {
     if (!spec.format.empty() && spec.format != "raw")
       return fail(Code::usage, spec.path + " is a device: its format is raw");
     spec.format = "raw";
-    return open_daemon(json{{"driver", "host_device"},
+    auto disk = open_daemon(json{{"driver", "host_device"},
                             {"node-name", k_node_name},
                             {"filename", spec.path},
                             {"read-only", spec.read_only}},
-                       spec, spec.path);
+                            spec, spec.path);
+    if (!disk && disk.error().code == Code::invalid)  // /dev/null and its like have no size
+      return fail(Code::no_image, spec.path + " is no regular file or block device");
+    return disk;
   }
   TRY_ASSIGN(Fd fd, open_path(spec.path, spec.read_only));
   TRY(blk::size_of_file(fd.get(), spec.path));  // a directory or a pipe stops here
