@@ -135,9 +135,9 @@ Result<std::unique_ptr<blk::Disk>> Source::open_image(Spec& spec) {
       return fail(Code::usage, spec.path + " is a device: its format is raw");
     spec.format = "raw";
     auto disk = open_daemon(json{{"driver", "host_device"},
-                            {"node-name", k_node_name},
-                            {"filename", spec.path},
-                            {"read-only", spec.read_only}},
+                                 {"node-name", k_node_name},
+                                 {"filename", spec.path},
+                                 {"read-only", spec.read_only}},
                             spec, spec.path);
     if (!disk && disk.error().code == Code::invalid)  // /dev/null and its like have no size
       return fail(Code::no_image, spec.path + " is no regular file or block device");
