@@ -17,13 +17,21 @@ Result<uint32_t> parse_sector_size(std::string_view what, const std::string& tex
 }  // namespace
 
 void add_spec_flags(cli::Verb& verb, SpecFlags& flags) {
-  verb.option("--image", flags.source.image, "PATH", "Source: an image that exists");
+  verb.option("--image", flags.source.image, "PATH",
+              "Source: an image that exists, a block device, or a URI");
   verb.option("--scratch", flags.source.scratch, "SIZE", "Source: a blank disk, gone when closed");
   verb.option("--template", flags.source.template_path, "PATH",
               "Source: a copy of this image, gone when closed");
   verb.option("--memory", flags.source.memory, "SIZE", "Source: a blank disk in memory");
+  verb.option("--blockdev", flags.source.blockdev, "JSON",
+              "Source: an object that qemu-storage-daemon opens as it is");
   verb.option("--format", flags.source.format, "NAME",
               "Format of the image (default: by its extension, where the content agrees)");
+  verb.option("--key-file", flags.source.key_file, "PATH",
+              "The passphrase of an encrypted image: the whole file, a newline included");
+  verb.flag("--direct", flags.direct, "Past the page cache (O_DIRECT)");
+  verb.option("--reconnect", flags.reconnect, "DURATION",
+              "How long requests wait for a back end that is gone (default: 5s)");
   verb.option("--layer", flags.layers, "NAME:KEY=VALUE",
               "Put a layer on the disk, outermost first (can be repeated)");
   verb.option("--sector-size", flags.sector_size, "BYTES", "Logical sector size (default: 512)");
@@ -62,7 +70,11 @@ Result<serve::Spec> spec_from(cli::Context& context, const SpecFlags& flags) {
   if (!flags.uuid.empty()) {
     TRY_ASSIGN(spec.id, serve::parse_disk_id(flags.uuid));
   }
+  if (!flags.reconnect.empty()) {
+    TRY_ASSIGN(spec.reconnect_ns, parse_duration(flags.reconnect));
+  }
   spec.serial = flags.serial;
+  spec.direct = flags.direct;
   spec.layers = flags.layers;
   spec.read_only = flags.read_only;
   spec.no_fault = flags.no_fault;

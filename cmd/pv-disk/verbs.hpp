@@ -34,10 +34,11 @@ void build_eject(cli::Verb& verb);
 // What `attach` and `serve` have in common: the source, the geometry, the layers.
 struct SpecFlags {
   serve::SourceFlags source;
-  std::string sector_size, physical_sector_size, serial, uuid;
+  std::string sector_size, physical_sector_size, serial, uuid, reconnect;
   std::vector<std::string> layers;
   bool read_only = false;
   bool no_fault = false;
+  bool direct = false;
 };
 void add_spec_flags(cli::Verb& verb, SpecFlags& flags);
 // The spec, still without what depends on the disk's id (serve::complete); with no source flag, the

@@ -19,13 +19,22 @@ struct Magic {
   std::string_view extension;
   off_t offset;  // from the start, or from the end when negative
   std::string_view bytes;
+  bool in_raw = false;  // guests put it at the start of their disks: no reason to doubt a raw one
 };
 
 constexpr Magic k_magics[] = {
-    {"qcow2", ".qcow2", 0, "QFI\xfb"sv},       {"vmdk", ".vmdk", 0, "KDMV"sv},
-    {"vmdk", ".vmdk", 0, "# Disk Desc"sv},     {"vhdx", ".vhdx", 0, "vhdxfile"sv},
-    {"vpc", ".vhd", 0, "conectix"sv},          {"vpc", ".vpc", -512, "conectix"sv},
+    {"qcow2", ".qcow2", 0, "QFI\xfb"sv},
+    {"vmdk", ".vmdk", 0, "KDMV"sv},
+    {"vmdk", ".vmdk", 0, "# Disk Desc"sv},
+    {"vhdx", ".vhdx", 0, "vhdxfile"sv},
+    {"vpc", ".vhd", 0, "conectix"sv},
+    {"vpc", ".vpc", -512, "conectix"sv},
     {"vdi", ".vdi", 64, "\x7f\x10\xda\xbe"sv},
+    {"luks", ".luks", 0, "LUKS\xba\xbe"sv, true},
+    {"qed", ".qed", 0, "QED\0"sv},
+    {"parallels", ".hds", 0, "WithoutFreeSpace"sv},
+    {"parallels", ".parallels", 0, "WithouFreSpacExt"sv},
+    {"dmg", ".dmg", -512, "koly"sv},
 };
 
 bool has_magic(int fd, const Magic& magic) {
@@ -76,7 +85,8 @@ Result<std::string> choose_format(const std::string& path, int fd, std::string_v
   std::string expected, found;
   for (const Magic& magic : k_magics) {
     if (extension == magic.extension) expected = magic.format;
-    if (has_magic(fd, magic)) found = magic.format;
+    if (has_magic(fd, magic) && (!magic.in_raw || extension == magic.extension))
+      found = magic.format;
   }
   if (expected == found) return found.empty() ? "raw" : found;
   if (!expected.empty())
@@ -87,6 +97,14 @@ Result<std::string> choose_format(const std::string& path, int fd, std::string_v
               fmt::format("{} looks like {}; say --format {}, or --format raw if that is the "
                           "guest's own data",
                           path, found, found));
+}
+
+bool is_read_only_format(std::string_view format) {
+  return format == "dmg";
+}
+
+bool takes_key(std::string_view format) {
+  return format == "luks" || format == "qcow2";
 }
 
 }  // namespace pv::blk

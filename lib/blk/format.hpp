@@ -21,4 +21,9 @@ std::string format_of_extension(const std::string& path);
 
 std::vector<std::string> known_formats();
 
+// Formats that QEMU only reads.
+bool is_read_only_format(std::string_view format);
+// Formats that may be encrypted with a key of the user's (luks always is).
+bool takes_key(std::string_view format);
+
 }  // namespace pv::blk

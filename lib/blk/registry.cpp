@@ -8,6 +8,7 @@
 #include "base/text.hpp"
 #include "blk/checked.hpp"
 #include "blk/layer/layers.hpp"
+#include "blk/uri.hpp"
 
 namespace pv::blk {
 namespace {
@@ -66,7 +67,7 @@ void absolute_paths(LayerSpec& layer) {
   if (row == nullptr) return;
   for (const ParamSpec& param : row->params) {
     const auto given = layer.params.find(param.key);
-    if (param.kind == ParamSpec::path && given != layer.params.end())
+    if (param.kind == ParamSpec::path && given != layer.params.end() && !is_uri(given->second))
       given->second = absolute_path(given->second);
   }
 }

@@ -159,7 +159,10 @@ class DiskServer {
     json layers;
     stack_->inspect(layers);
     if (const json* faults = find(layers, "faults")) now["faults"] = *faults;
-    if (const json* backend = find(layers, "backend")) now["type"] = get_string(*backend, "type");
+    if (const json* backend = find(layers, "backend")) {
+      now["backend"] = *backend;
+      now["type"] = get_string(*backend, "type");
+    }
     now["connections"] = front_->connections();
     now["in_flight"] = counters_.in_flight();
     return now;

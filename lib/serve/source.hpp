@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/fd.hpp"
+#include "base/json_fwd.hpp"
 #include "base/loop.hpp"
 #include "blk/backend/async_io.hpp"
 #include "blk/disk.hpp"
@@ -28,17 +29,18 @@ class Source final : public blk::Opener {
   Result<std::unique_ptr<blk::Disk>> image(const std::string& path, bool read_only) override;
   Result<blk::AsyncIo*> async_io() override;
 
-  // The file that holds the data; "" for memory.
+  // The file that holds the data; "" where none does.
   const std::string& image_path() const { return image_path_; }
-  // The qemu-storage-daemons, one for each image in a format other than raw.
-  std::deque<StorageDaemon>& daemons() { return daemons_; }
 
  private:
-  Result<std::unique_ptr<blk::Disk>> open_file(Fd fd, const std::string& path,
-                                               const std::string& format, const Spec& spec);
+  Result<Fd> copy_template(Spec& spec);
+  Result<std::unique_ptr<blk::Disk>> open_image(Spec& spec);
+  Result<std::unique_ptr<blk::Disk>> open_file(Fd fd, const std::string& path, Spec& spec);
   Result<std::unique_ptr<blk::Disk>> open_raw(Fd fd, const std::string& path, const Spec& spec);
-  Result<std::unique_ptr<blk::Disk>> open_formatted(const std::string& path,
-                                                    const std::string& format, const Spec& spec);
+  Result<std::unique_ptr<blk::Disk>> open_uri(Spec& spec);
+  Result<std::unique_ptr<blk::Disk>> open_formatted(json file, Spec& spec, const std::string& name);
+  Result<std::unique_ptr<blk::Disk>> open_daemon(const json& node, const Spec& spec,
+                                                 const std::string& name);
 
   std::string dir_;
   Loop& loop_;
@@ -46,7 +48,7 @@ class Source final : public blk::Opener {
   uint32_t sector_size_ = 512;
   uint32_t physical_sector_size_ = 512;
   std::unique_ptr<blk::AsyncIo> io_;
-  std::deque<StorageDaemon> daemons_;
+  std::deque<StorageDaemon> daemons_;  // one for each image that QEMU opens
 };
 
 }  // namespace pv::serve

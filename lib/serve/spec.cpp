@@ -9,7 +9,10 @@
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/checked.hpp"
+#include "blk/format.hpp"
 #include "blk/registry.hpp"
+#include "blk/uri.hpp"
+#include "serve/blockdev.hpp"
 
 namespace pv::serve {
 namespace {
@@ -29,6 +32,28 @@ std::string serial_for(const blk::DiskId& id) {
   std::string text;
   for (size_t i = 0; i < k_max_serial / 2; ++i) text += fmt::format("{:02x}", id[i]);
   return text;
+}
+
+// --image names a file, or something else by its URI.
+Result<> set_image(Spec& spec, const SourceFlags& flags) {
+  const bool copied = flags.image.empty();
+  const std::string& name = copied ? flags.template_path : flags.image;
+  spec.format = flags.format;
+  if (!flags.key_file.empty()) spec.key_file = absolute_path(flags.key_file);
+  if (!blk::is_uri(name)) {
+    spec.type = copied ? "template" : "image";
+    spec.path = absolute_path(name);
+    return {};
+  }
+  if (copied) return fail(Code::usage, "--template takes a file, not the URI " + name);
+  TRY(blockdev_of_uri(name));
+  spec.type = "uri";
+  spec.uri = name;
+  if (!spec.format.empty()) return {};
+  // There is no content to look at before it is open: the name alone speaks.
+  const std::string path = name.substr(0, name.find_first_of("?#"));
+  spec.format = path.rfind("nbd", 0) == 0 ? "raw" : blk::format_of_extension(path);
+  return {};
 }
 
 }  // namespace
@@ -66,18 +91,23 @@ Result<> set_source(Spec& spec, const SourceFlags& flags) {
   if (!flags.scratch.empty()) given.push_back("--scratch " + flags.scratch);
   if (!flags.template_path.empty()) given.push_back("--template " + flags.template_path);
   if (!flags.memory.empty()) given.push_back("--memory " + flags.memory);
+  if (!flags.blockdev.empty()) given.push_back("--blockdev " + flags.blockdev);
   if (given.size() != 1)
     return fail(Code::usage,
-                fmt::format("a disk has exactly one source (--image, --scratch, --template or "
-                            "--memory); given: {}",
+                fmt::format("a disk has exactly one source (--image, --scratch, --template, "
+                            "--memory or --blockdev); given: {}",
                             given.empty() ? "none" : join(given, ", ")));
-  if (!flags.image.empty() || !flags.template_path.empty()) {
-    spec.type = flags.image.empty() ? "template" : "image";
-    spec.path = absolute_path(flags.image.empty() ? flags.template_path : flags.image);
-    spec.format = flags.format;
+  if (!flags.image.empty() || !flags.template_path.empty()) return set_image(spec, flags);
+  if (!flags.format.empty()) return fail(Code::usage, "--format belongs to --image or --template");
+  if (!flags.blockdev.empty()) {
+    TRY(blockdev_of_user(flags.blockdev, false));
+    spec.type = "blockdev";
+    spec.blockdev = flags.blockdev;
+    if (!flags.key_file.empty()) spec.key_file = absolute_path(flags.key_file);
     return {};
   }
-  if (!flags.format.empty()) return fail(Code::usage, "--format belongs to --image or --template");
+  if (!flags.key_file.empty())
+    return fail(Code::usage, "--key-file belongs to --image, --template or --blockdev");
   spec.type = flags.scratch.empty() ? "memory" : "scratch";
   TRY_ASSIGN(spec.size, parse_size(flags.scratch.empty() ? flags.memory : flags.scratch));
   return {};
@@ -92,7 +122,12 @@ Result<> set_source(Spec& spec, const json& source) {
   if (type == "template") flags.template_path = path;
   if (type == "scratch") flags.scratch = size;
   if (type == "memory") flags.memory = size;
-  if (type == "image" || type == "template") flags.format = get_string(source, "format");
+  if (type == "uri") flags.image = get_string(source, "uri");
+  if (const json* node = find(source, "blockdev"); node && type == "blockdev")
+    flags.blockdev = to_line(*node);
+  if (type == "image" || type == "template" || type == "uri")
+    flags.format = get_string(source, "format");
+  flags.key_file = get_string(source, "key_file");
   if (!flags.any())
     return fail(Code::bad_document, fmt::format("disk.source has no usable type ('{}')", type));
   return set_source(spec, flags);
@@ -110,6 +145,10 @@ Result<> complete(Spec& spec, const std::string& id) {
     TRY(blk::check_geometry(geometry));
   }
   if (spec.serial.empty() && spec.id != blk::DiskId{}) spec.serial = serial_for(spec.id);
+  if (spec.type == "uri" && is_read_only_scheme(spec.uri.substr(0, spec.uri.find(':'))))
+    spec.read_only = true;
+  if (spec.direct && (spec.type == "memory" || spec.type == "uri" || spec.type == "blockdev"))
+    return fail(Code::usage, "--direct is for files and block devices");
   if (spec.serial.empty()) spec.serial = serial_for(id);
   if (spec.serial.size() > k_max_serial)
     return fail(Code::invalid,
@@ -135,7 +174,10 @@ Result<> complete(Spec& spec, const std::string& id) {
 json source_json(const Spec& spec) {
   json source = {{"type", spec.type}};
   if (!spec.path.empty()) source["path"] = spec.path;
+  if (!spec.uri.empty()) source["uri"] = spec.uri;
+  if (!spec.blockdev.empty()) source["blockdev"] = json::parse(spec.blockdev);
   if (!spec.format.empty()) source["format"] = spec.format;
+  if (!spec.key_file.empty()) source["key_file"] = spec.key_file;
   if (spec.size != 0) source["size_bytes"] = spec.size;
   return source;
 }

@@ -14,10 +14,15 @@
 namespace pv::serve {
 
 struct Spec {
-  std::string type;    // "image", "scratch", "template", "memory"
-  std::string path;    // image, template: absolute
-  std::string format;  // image, template: "raw", "qcow2", …
-  uint64_t size = 0;   // scratch, memory: bytes
+  std::string type;      // "image", "scratch", "template", "memory", "uri", "blockdev"
+  std::string path;      // image, template: absolute
+  std::string uri;       // uri: as typed
+  std::string blockdev;  // blockdev: an object of QEMU's, as typed
+  std::string format;    // image, template, uri: "raw", "qcow2", …
+  std::string key_file;  // what opens an encrypted image: absolute
+  bool direct = false;   // past the page cache
+  uint64_t reconnect_ns = 5'000'000'000;  // how long requests wait for a back end that is gone
+  uint64_t size = 0;                      // scratch, memory: bytes
   uint32_t sector_size = 512;
   uint32_t physical_sector_size = 0;  // 0: as sector_size, at least
   bool read_only = false;
@@ -30,9 +35,10 @@ struct Spec {
 
 // How flags name a source: exactly one may be set.
 struct SourceFlags {
-  std::string image, scratch, template_path, memory, format;
+  std::string image, scratch, template_path, memory, blockdev, format, key_file;
   bool any() const {
-    return !image.empty() || !scratch.empty() || !template_path.empty() || !memory.empty();
+    return !image.empty() || !scratch.empty() || !template_path.empty() || !memory.empty() ||
+           !blockdev.empty();
   }
 };
 

@@ -14,6 +14,7 @@
 #include "blk/backend/memory.hpp"
 #include "blk/backend/nbd.hpp"
 #include "blk/registry.hpp"
+#include "upstream.hpp"
 #include "blk/wire.hpp"
 
 namespace pv::test {
@@ -177,7 +178,7 @@ ServerThread::~ServerThread() {
 }
 
 std::vector<std::string> backend_names() {
-  return {"memory", "file", "pool", "nbd"};
+  return {"memory", "file", "pool", "nbd", "qcow2", "nbdkit"};
 }
 
 const std::vector<StackRow>& stacks() {
@@ -261,10 +262,14 @@ std::unique_ptr<blk::Disk> Bench::bottom(const std::string& backend, const blk::
         blk::build_stack(*blk::make_memory_disk(geometry), {}, {system_clock(), loop, &loop, 0});
     REQUIRE(served);
     server_ = std::make_unique<ServerThread>(dir_.path("s"), std::move(*served));
-    auto opened = blk::make_nbd_disk({dir_.path("s"), geometry}, loop);
+    blk::NbdOptions options;
+    options.socket = dir_.path("s");
+    options.geometry = geometry;
+    auto opened = blk::make_nbd_disk(options, loop);
     REQUIRE(opened);
     return std::move(*opened);
   }
+  if (backend == "qcow2" || backend == "nbdkit") return upstream_disk(backend, geometry, loop);
   Fd fd(open(dir_.path("image").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   REQUIRE(ftruncate(fd.get(), static_cast<off_t>(geometry.size)) == 0);
   auto io = backend == "pool" ? blk::make_pool_io(loop) : blk::AsyncIo::create(loop);

@@ -114,7 +114,7 @@ class ServerThread {
   std::thread thread_;
 };
 
-std::vector<std::string> backend_names();  // memory, file, pool, nbd
+std::vector<std::string> backend_names();  // memory, file, pool, nbd, qcow2, nbdkit
 
 // What a layer makes of the geometry below it on purpose; everything else it must hand on.
 enum Changes : uint32_t {

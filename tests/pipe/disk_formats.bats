@@ -114,16 +114,18 @@ assert_stderr_names() { grep -qi -- "$1" <<<"$stderr" || fail "stderr lacks '$1'
   PV_QSD=/nonexistent/qsd serve d --image t.img
 }
 
-@test "qemu-storage-daemon killed: requests fail, the server says so and can be closed" {
+@test "qemu-storage-daemon killed: another takes its place, and a flush tells what may be lost" {
   qemu-img create -q -f qcow2 t.qcow2 1M
   serve d --image t.qcow2
-  local server helper
-  server=$(pv-disk info d -o pid)
-  helper=$(pgrep -P "$server" qemu-storage)
-  kill -KILL "$helper"
-  expect_error io 4 pv-disk read d
-  has '.error.errno == "ESHUTDOWN" and .error.injected == false'
+  printf 'safe' | pv-disk write d --fua >/dev/null
+  printf 'maybe' | pv-disk write d --sector 64 >/dev/null
+  kill -KILL "$(pv-disk info d -o backend.pid)"
+  assert_equal "$(pv-disk read d --raw | head -c 4)" safe
+  expect_error io 4 pv-disk flush d
+  has '.error.errno == "EIO" and .error.injected == false'
+  ok pv-disk flush d
   ok pv-disk info d
+  has '.disk.backend | .connected and .restarts == 1 and .unflushed_losses == 1'
   ok pv-disk close d
 }
 

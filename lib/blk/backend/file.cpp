@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "blk/backend/window.hpp"
+#include "blk/checked.hpp"
 #include "blk/child.hpp"
 
 namespace pv::blk {
@@ -55,16 +56,30 @@ class FileDisk final : public Disk {
     }
   }
 
+  // A file is cut or grown; a device has the size that it has.
   Result<> resize(uint64_t size) override {
+    struct stat st {};
+    if (fstat(fd_.get(), &st) < 0) return fail_errno("cannot stat the image", errno);
+    if (!S_ISREG(st.st_mode))
+      return fail(Code::unsupported, "a block device cannot be resized from here");
+    Geometry wanted = geometry_;
+    wanted.size = size;
+    TRY(check_geometry(wanted));
     if (ftruncate(fd_.get(), static_cast<off_t>(size)) < 0)
       return fail_errno("cannot resize the image", errno);
-    geometry_.size = size;
+    geometry_ = wanted;
+    // Answers that are still to be sent may lie in the old one.
+    if (window_) outlived_.push_back(std::move(window_));
+    window_ = Window::open(fd_.get(), size);
     return {};
   }
 
   void inspect(json& out) const override {
+    const Result<uint64_t> now = size_of_file(fd_.get(), "the image");
     out["backend"] = {{"type", "file"},
                       {"async", io_.name()},
+                      {"backing_size_bytes", now ? json(*now) : json(nullptr)},
+                      {"resized_outside", now && *now != geometry_.size},
                       {"bytes_backing", bytes_backing_},
                       {"bytes_zero_filled", bytes_zero_filled_},
                       {"short_writes", short_writes_}};
@@ -303,6 +318,7 @@ class FileDisk final : public Disk {
   Geometry geometry_;
   AsyncIo& io_;
   std::unique_ptr<Window> window_;  // null where the file cannot be mapped
+  std::vector<std::unique_ptr<Window>> outlived_;
   Pool<Pending> pool_;
   bool nowait_ = true;
   uint64_t bytes_backing_ = 0;
