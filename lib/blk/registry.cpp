@@ -13,6 +13,7 @@ namespace pv::blk {
 namespace {
 
 const LayerRow k_layers[] = {
+    {"cow", "keeps changes in an overlay", cow_params(), make_cow, {}, "", k_base_read_only},
     {"delay", "adds latency to every request", delay_params(), make_delay},
     {"fault", "misbehaves by rule; idle without rules", fault_params(), make_fault},
 };
@@ -55,6 +56,13 @@ Result<> check_layers(std::span<const LayerSpec> outermost_first) {
     TRY(check_order(outermost_first[i], outermost_first.first(i)));
   }
   return {};
+}
+
+bool base_needs(std::span<const LayerSpec> layers, unsigned need) {
+  return std::any_of(layers.begin(), layers.end(), [&](const LayerSpec& layer) {
+    const LayerRow* row = find_layer(layer.name);
+    return row != nullptr && (row->needs & need) == need;
+  });
 }
 
 void absolute_paths(LayerSpec& layer) {

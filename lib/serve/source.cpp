@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/text.hpp"
 #include "blk/backend/file.hpp"
 #include "blk/backend/memory.hpp"
 #include "blk/backend/nbd.hpp"
@@ -58,6 +59,26 @@ Error not_whole_sectors(const std::string& path, Error error) {
   return error;
 }
 
+// Tells a layer that asks which file it stands on, and when that was changed last.
+class Identified final : public blk::Forward {
+ public:
+  Identified(std::unique_ptr<blk::Disk> lower, std::string path)
+      : Forward(std::move(lower)), path_(std::move(path)) {}
+
+  Result<json> control(const json& request) override {
+    if (get_string(request, "op") != "base.identity") return lower().control(request);
+    struct stat st {};
+    if (stat(path_.c_str(), &st) < 0) return fail_errno("cannot stat " + path_, errno);
+    if (!S_ISREG(st.st_mode)) return fail(Code::unsupported, path_ + " is no regular file");
+    const auto mtime_ns = static_cast<uint64_t>(st.st_mtim.tv_sec) * k_ns_per_s +
+                          static_cast<uint64_t>(st.st_mtim.tv_nsec);
+    return json{{"file_size", static_cast<uint64_t>(st.st_size)}, {"mtime_ns", mtime_ns}};
+  }
+
+ private:
+  std::string path_;
+};
+
 }  // namespace
 
 Source::~Source() {
@@ -69,6 +90,7 @@ Source::~Source() {
 }
 
 Result<std::unique_ptr<blk::Disk>> Source::open(Spec& spec) {
+  spec.read_only = spec.read_only || spec.base_read_only;
   sector_size_ = spec.sector_size;
   physical_sector_size_ = spec.physical_sector_size;
   if (spec.type == "memory") return blk::make_memory_disk(geometry_of(spec, spec.size));
@@ -90,6 +112,11 @@ Result<std::unique_ptr<blk::Disk>> Source::open(Spec& spec) {
     fd = std::move(copy);
   }
   return open_file(std::move(fd), image_path_, spec.format, spec);
+}
+
+std::unique_ptr<blk::Disk> Source::identified(std::unique_ptr<blk::Disk> bottom) const {
+  if (image_path_.empty()) return bottom;
+  return std::make_unique<Identified>(std::move(bottom), image_path_);
 }
 
 Result<std::unique_ptr<blk::Disk>> Source::image(const std::string& path, bool read_only) {

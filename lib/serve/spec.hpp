@@ -20,6 +20,7 @@ struct Spec {
   uint32_t sector_size = 512;
   uint32_t physical_sector_size = 0;  // 0: as sector_size, at least
   bool read_only = false;
+  bool base_read_only = false;      // because a layer keeps the changes elsewhere
   std::string serial;               // at most 20 characters
   std::vector<std::string> layers;  // as typed, outermost first
   bool no_fault = false;            // without the fault layer, which is added otherwise

@@ -262,7 +262,27 @@ void many_in_flight(Bench& bench, Rng& rng, Wrongs& wrong) {
   }
 }
 
+// Only what is not ours yet is read from the back end.
+void errors_of_a_base(Bench& bench, Wrongs& wrong) {
+  for (const int error : {EIO, ENOMEM, ETIMEDOUT, EHWPOISON}) {
+    bench.failing().op = Op::read;
+    bench.failing().error = error;
+    Io read(Op::read, 4096, 4096), part(Op::write, 512, 512);
+    expect(bench, read, error, wrong);
+    expect(bench, part, error, wrong);
+    bench.failing().op = Op::map;
+    Io map(Op::map, 4096, 4096);
+    expect(bench, map, error, wrong);
+  }
+  for (const Op op : {Op::write, Op::zero, Op::discard, Op::flush}) {
+    bench.failing().op = op;
+    Io io(op, 0, op == Op::flush ? 0 : bench.disk().geometry().size);
+    expect(bench, io, 0, wrong);
+  }
+}
+
 void errors_pass_unchanged(Bench& bench, Rng& rng, Wrongs& wrong) {
+  if (bench.keeps_changes()) return errors_of_a_base(bench, wrong);
   const std::string content = fill(bench, rng, wrong);
   for (const Op op : {Op::read, Op::write, Op::zero, Op::discard, Op::map, Op::flush})
     for (const int error : {EIO, ENOSPC, EROFS, ERANGE, EINVAL, ENOMEM, ETIMEDOUT, EHWPOISON}) {

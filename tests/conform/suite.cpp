@@ -175,6 +175,7 @@ TEST_CASE("a read-only disk refuses every change with EROFS and reads on", "[con
   for (const std::string& backend : backend_names())
     for (const std::string& stack : stack_names()) {
       INFO(backend << " under " << stack);
+      if (keeps_changes(stack)) continue;  // such a disk is not read-only, whatever is below
       Bench bench(backend, stack, geometry);
       for (const Op op : {Op::write, Op::zero, Op::discard}) {
         Io io(op, 0, 512);

@@ -6,6 +6,10 @@
 
 namespace pv::blk {
 
+std::span<const ParamSpec> cow_params();
+Result<std::unique_ptr<Disk>> make_cow(std::unique_ptr<Disk> lower, const LayerSpec& spec,
+                                       const Env& env);
+
 std::span<const ParamSpec> delay_params();
 Result<std::unique_ptr<Disk>> make_delay(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                          const Env& env);
