@@ -16,6 +16,7 @@ const LayerRow k_layers[] = {
     {"cow", "keeps changes in an overlay", cow_params(), make_cow, {}, "", k_base_read_only},
     {"delay", "adds latency to every request", delay_params(), make_delay},
     {"fault", "misbehaves by rule; idle without rules", fault_params(), make_fault},
+    {"readcache", "keeps what was read from a slow disk", readcache_params(), make_readcache},
 };
 
 const LayerRow* find_layer(std::string_view name) {

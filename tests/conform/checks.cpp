@@ -264,10 +264,11 @@ void many_in_flight(Bench& bench, Rng& rng, Wrongs& wrong) {
 
 // Only what is not ours yet is read from the back end.
 void errors_of_a_base(Bench& bench, Wrongs& wrong) {
+  uint64_t at = 4096;
   for (const int error : {EIO, ENOMEM, ETIMEDOUT, EHWPOISON}) {
     bench.failing().op = Op::read;
     bench.failing().error = error;
-    Io read(Op::read, 4096, 4096), part(Op::write, 512, 512);
+    Io read(Op::read, at += 131'072, 4096), part(Op::write, at + 512, 512);
     expect(bench, read, error, wrong);
     expect(bench, part, error, wrong);
     bench.failing().op = Op::map;
@@ -282,10 +283,11 @@ void errors_of_a_base(Bench& bench, Wrongs& wrong) {
 }
 
 void errors_pass_unchanged(Bench& bench, Rng& rng, Wrongs& wrong) {
-  if (bench.keeps_changes()) return errors_of_a_base(bench, wrong);
+  if (bench.reach() == StackRow::keeps) return errors_of_a_base(bench, wrong);
   const std::string content = fill(bench, rng, wrong);
   for (const Op op : {Op::read, Op::write, Op::zero, Op::discard, Op::map, Op::flush})
     for (const int error : {EIO, ENOSPC, EROFS, ERANGE, EINVAL, ENOMEM, ETIMEDOUT, EHWPOISON}) {
+      if (op == Op::read && bench.reach() == StackRow::caches) continue;
       bench.failing().op = op;
       bench.failing().error = error;
       Io io(op, op == Op::flush ? 0 : 4096, op == Op::flush ? 0 : 4096);

@@ -98,14 +98,23 @@ std::vector<std::string> backend_names() {
 const std::vector<StackRow>& stacks() {
   static const std::vector<StackRow> table = {
       {"bare", {}},
-      {"cow", {"cow"}, false, true},
-      {"cow(4k)", {"cow:block=4k,file=@/over"}, false, true},
-      {"cow(64k)", {"cow:block=64k,file=@/over"}, false, true},
-      {"cow(1M)", {"cow:block=1M,file=@/over"}, false, true},
-      {"cow+cow", {"cow:file=@/b", "cow:block=16k,file=@/a"}, false, true},
-      {"cow+delay", {"cow:file=@/over", "delay:for=100us"}, false, true},
-      {"fault+cow+fault", {"fault", "cow:block=8k,file=@/over", "fault"}, false, true},
+      {"cow", {"cow"}, false, StackRow::keeps},
+      {"cow(4k)", {"cow:block=4k,file=@/over"}, false, StackRow::keeps},
+      {"cow(64k)", {"cow:block=64k,file=@/over"}, false, StackRow::keeps},
+      {"cow(1M)", {"cow:block=1M,file=@/over"}, false, StackRow::keeps},
+      {"cow+cow", {"cow:file=@/b", "cow:block=16k,file=@/a"}, false, StackRow::keeps},
+      {"cow+delay", {"cow:file=@/over", "delay:for=100us"}, false, StackRow::keeps},
+      {"fault+cow+fault", {"fault", "cow:block=8k,file=@/over", "fault"}, false, StackRow::keeps},
       {"delay", {"delay:for=100us"}},
+      {"readcache", {"readcache:populate=both"}, false, StackRow::caches},
+      {"readcache(small)", {"readcache:size=128k,populate=both"}, false, StackRow::caches},
+      {"readcache(file)", {"readcache:file=@/fast"}, false, StackRow::caches},
+      {"readcache(file, small)",
+       {"readcache:file=@/fast,size=128k,populate=write"},
+       false,
+       StackRow::caches},
+      {"readcache+delay", {"readcache", "delay:for=100us"}, false, StackRow::caches},
+      {"cow+readcache", {"cow:file=@/over", "readcache:populate=both"}, false, StackRow::keeps},
       {"fault", {"fault"}},
       {"fault+delay", {"fault", "delay:for=100us"}},
       {"fault(rule)", {"fault"}, true},
@@ -115,7 +124,7 @@ const std::vector<StackRow>& stacks() {
 
 bool keeps_changes(const std::string& stack) {
   for (const StackRow& row : stacks())
-    if (row.name == stack) return row.keeps_changes;
+    if (row.name == stack) return row.reach == StackRow::keeps;
   return false;
 }
 
@@ -172,7 +181,7 @@ Bench::Bench(const std::string& backend, const std::string& stack, const blk::Ge
   const auto named = [&](const StackRow& candidate) { return candidate.name == stack; };
   const auto row = std::find_if(stacks().begin(), stacks().end(), named);
   REQUIRE(row != stacks().end());
-  keeps_changes_ = row->keeps_changes;
+  reach_ = row->reach;
   std::vector<blk::LayerSpec> layers;
   for (std::string text : row->layers) {
     if (const size_t at = text.find('@'); at != std::string::npos) text.replace(at, 1, dir_.path());

@@ -92,7 +92,8 @@ struct StackRow {
   const char* name;
   std::vector<const char*> layers;  // as --layer takes them, outermost first; "@" is a fresh folder
   bool with_rule = false;           // a rule of the fault layer that changes nothing but the time
-  bool keeps_changes = false;       // they never reach the back end, nor do its errors reach them
+  // Whether the back end hears of everything, not of what is read again, or of reads only.
+  enum Reach : uint8_t { all, caches, keeps } reach = all;
 };
 bool keeps_changes(const std::string& stack);
 const std::vector<StackRow>& stacks();
@@ -121,7 +122,7 @@ class Bench {
 
   blk::Disk& disk() { return *disk_; }
   FailingDisk& failing() { return *failing_; }
-  bool keeps_changes() const { return keeps_changes_; }
+  StackRow::Reach reach() const { return reach_; }
   Loop& loop() { return *loop_; }
 
   // Submits and waits; the request's errno. Fails the process' patience after 20 s with -2.
@@ -141,7 +142,7 @@ class Bench {
   std::unique_ptr<blk::Opener> opener_;
   std::unique_ptr<blk::Disk> disk_;
   FailingDisk* failing_ = nullptr;
-  bool keeps_changes_ = false;
+  StackRow::Reach reach_ = StackRow::all;
 };
 
 // One thing that every stack must do. Adds what is wrong to `wrong`; nothing added: it holds.

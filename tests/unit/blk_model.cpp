@@ -83,7 +83,8 @@ TEST_CASE("random requests and an array of bytes agree, on every stack", "[blk]"
   Geometry geometry;
   geometry.size = k_sectors * 512;
   for (const std::string& backend : backend_names())
-    for (const char* stack : {"bare", "fault+delay", "fault(rule)"}) {
+    for (const char* stack : {"bare", "fault+delay", "fault(rule)", "cow(4k)", "cow+cow",
+                              "readcache(small)", "readcache(file, small)", "cow+readcache"}) {
       INFO(backend << " under " << stack);
       Rng rng(seed);
       Bench bench(backend, stack, geometry);

@@ -18,4 +18,8 @@ std::span<const ParamSpec> fault_params();
 Result<std::unique_ptr<Disk>> make_fault(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                          const Env& env);
 
+std::span<const ParamSpec> readcache_params();
+Result<std::unique_ptr<Disk>> make_readcache(std::unique_ptr<Disk> lower, const LayerSpec& spec,
+                                             const Env& env);
+
 }  // namespace pv::blk
