@@ -106,6 +106,11 @@ bench: deps
 	@$(MAKE) --no-print-directory all
 	@BUILD=$(BUILD) tests/bench/run
 
+# Kills disk servers at random moments, ROUNDS times, and looks at what is left.
+ROUNDS ?= 200
+crash: all
+	@PATH="$(abspath $(BUILD))/bin:$$PATH" tests/crash/run --rounds $(ROUNDS)
+
 # The same unit and conformance tests under the sanitizers, each in a build folder of its own.
 asan:
 	@$(MAKE) --no-print-directory BUILD=build/asan OPT=-O1 \
@@ -155,6 +160,6 @@ clean:
 	rm -rf $(BUILD)
 
 -include $(shell find $(BUILD)/obj $(BUILD)/fuzz -name '*.d' 2>/dev/null)
-.PHONY: all deps demo check unit bats tidy bench asan tsan fuzz install clean
+.PHONY: all deps demo check unit bats tidy bench crash asan tsan fuzz install clean
 .SECONDARY:
 .DELETE_ON_ERROR:

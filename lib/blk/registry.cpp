@@ -14,10 +14,12 @@ namespace pv::blk {
 namespace {
 
 const LayerRow k_layers[] = {
+    {"cow", "keeps changes in an overlay", cow_params(), make_cow, {}, "", k_base_read_only},
     {"delay", "adds latency to every request", delay_params(), make_delay},
     {"discard", "what a discard does, and what is said of it", discard_params(), make_discard},
     {"fault", "misbehaves by rule; idle without rules", fault_params(), make_fault},
     {"fua", "FUA ignored and declared so, or made of write and flush", fua_params(), make_fua},
+    {"readcache", "keeps what was read from a slow disk", readcache_params(), make_readcache},
     {"readonly", "refuses every change", readonly_params(), make_readonly},
     {"stats", "counts and times what passes", stats_params(), make_stats},
 };
@@ -60,6 +62,13 @@ Result<> check_layers(std::span<const LayerSpec> outermost_first) {
     TRY(check_order(outermost_first[i], outermost_first.first(i)));
   }
   return {};
+}
+
+bool base_needs(std::span<const LayerSpec> layers, unsigned need) {
+  return std::any_of(layers.begin(), layers.end(), [&](const LayerSpec& layer) {
+    const LayerRow* row = find_layer(layer.name);
+    return row != nullptr && (row->needs & need) == need;
+  });
 }
 
 void absolute_paths(LayerSpec& layer) {

@@ -13,6 +13,12 @@ namespace pv::blk {
 using MakeLayer = Result<std::unique_ptr<Disk>> (*)(std::unique_ptr<Disk> lower,
                                                     const LayerSpec& spec, const Env& env);
 
+// What a layer asks of the back end below it.
+enum BaseNeed : unsigned {
+  k_base_identity = 1,                     // the command {"op":"base.identity"}
+  k_base_read_only = 2 | k_base_identity,  // to be opened for reading: nothing is ever written
+};
+
 struct LayerRow {
   const char* name;
   const char* help;
@@ -21,6 +27,7 @@ struct LayerRow {
   // Layers that may not stand further out, and why.
   std::span<const char* const> never_below = {};
   const char* never_below_why = "";
+  unsigned needs = 0;
 };
 
 std::span<const LayerRow> layers();
@@ -34,6 +41,9 @@ Result<std::unique_ptr<Disk>> build_stack(std::unique_ptr<Disk> bottom,
 // Code::usage when a layer or one of its keys is unknown, or the order cannot work; nothing is
 // built.
 Result<> check_layers(std::span<const LayerSpec> outermost_first);
+
+// Whether one of the layers has this need, all of it.
+bool base_needs(std::span<const LayerSpec> layers, unsigned need);
 
 // Makes the values of path parameters absolute.
 void absolute_paths(LayerSpec& layer);

@@ -64,6 +64,8 @@ class DiskServer {
       TRY_ASSIGN(blk::LayerSpec layer, blk::parse_layer(text));
       layers.push_back(std::move(layer));
     }
+    if (blk::base_needs(layers, blk::k_base_identity))
+      bottom = source_.identified(std::move(bottom));
     const blk::Env env{system_clock(), loop_, &loop_, fresh_seed(), &source_};
     TRY_ASSIGN(stack_, blk::build_stack(std::move(bottom), layers, env));
     TRY_ASSIGN(Fd listener, listen_unix(object_.path("nbd.sock")));
@@ -202,6 +204,7 @@ class DiskServer {
 
 Result<> run_server(const Object& disk, Spec spec, const std::function<void(const json&)>& ready) {
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error of one request
   TRY_ASSIGN(const std::unique_ptr<Loop> loop, Loop::create());
   auto server = std::make_unique<DiskServer>(disk, std::move(spec), *loop);
   TRY(server->open());

@@ -72,6 +72,26 @@ Error what_qemu_says(const std::string& name, const Spec& spec, const std::strin
   return Error(Code::no_image, fmt::format("cannot open {}: {}", name, complaint));
 }
 
+// Tells a layer that asks which file it stands on, and when that was changed last.
+class Identified final : public blk::Forward {
+ public:
+  Identified(std::unique_ptr<blk::Disk> lower, std::string path)
+      : Forward(std::move(lower)), path_(std::move(path)) {}
+
+  Result<json> control(const json& request) override {
+    if (get_string(request, "op") != "base.identity") return lower().control(request);
+    struct stat st {};
+    if (stat(path_.c_str(), &st) < 0) return fail_errno("cannot stat " + path_, errno);
+    if (!S_ISREG(st.st_mode)) return fail(Code::unsupported, path_ + " is no regular file");
+    const auto mtime_ns = static_cast<uint64_t>(st.st_mtim.tv_sec) * k_ns_per_s +
+                          static_cast<uint64_t>(st.st_mtim.tv_nsec);
+    return json{{"file_size", static_cast<uint64_t>(st.st_size)}, {"mtime_ns", mtime_ns}};
+  }
+
+ private:
+  std::string path_;
+};
+
 }  // namespace
 
 Source::~Source() {
@@ -80,6 +100,7 @@ Source::~Source() {
 }
 
 Result<std::unique_ptr<blk::Disk>> Source::open(Spec& spec) {
+  spec.read_only = spec.read_only || spec.base_read_only;
   sector_size_ = spec.sector_size;
   physical_sector_size_ = spec.physical_sector_size;
   if (spec.type == "memory") return blk::make_memory_disk(geometry_of(spec, spec.size));
@@ -113,6 +134,11 @@ Result<Fd> Source::copy_template(Spec& spec) {
   TRY_ASSIGN(Fd copy, make_scratch(image_path_, 0));
   TRY(copy_sparse(fd.get(), copy.get()));
   return copy;
+}
+
+std::unique_ptr<blk::Disk> Source::identified(std::unique_ptr<blk::Disk> bottom) const {
+  if (image_path_.empty()) return bottom;
+  return std::make_unique<Identified>(std::move(bottom), image_path_);
 }
 
 Result<std::unique_ptr<blk::Disk>> Source::image(const std::string& path, bool read_only) {

@@ -26,6 +26,9 @@ class Source final : public blk::Opener {
   // The bottom of the stack. Fills in spec.format.
   Result<std::unique_ptr<blk::Disk>> open(Spec& spec);
 
+  // The same disk, answering "base.identity" for the file that holds its data.
+  std::unique_ptr<blk::Disk> identified(std::unique_ptr<blk::Disk> bottom) const;
+
   Result<std::unique_ptr<blk::Disk>> image(const std::string& path, bool read_only) override;
   Result<blk::AsyncIo*> async_io() override;
 

@@ -165,6 +165,11 @@ Result<> complete(Spec& spec, const std::string& id) {
     layers.push_back(std::move(layer));
   }
   TRY(blk::check_layers(layers));
+  spec.base_read_only = blk::base_needs(layers, blk::k_base_read_only);
+  if (spec.base_read_only && spec.read_only)
+    return fail(Code::usage,
+                "--read-only and --layer cow exclude each other: below cow nothing is written "
+                "anyway, and above it changes are what it is for");
   if (has_fault && spec.no_fault)
     return fail(Code::usage, "--no-fault and --layer fault exclude each other");
   if (!has_fault && !spec.no_fault) spec.layers.insert(spec.layers.begin(), "fault");

@@ -28,6 +28,7 @@ struct Spec {
   bool read_only = false;
   bool cdrom = false;               // a disc in a drive: read-only, sectors of 2048
   blk::DiskId id{};                 // all zero: none
+  bool base_read_only = false;      // because a layer keeps the changes elsewhere
   std::string serial;               // at most 20 characters
   std::vector<std::string> layers;  // as typed, outermost first
   bool no_fault = false;            // without the fault layer, which is added otherwise

@@ -281,10 +281,32 @@ void many_in_flight(Bench& bench, Rng& rng, Wrongs& wrong) {
   }
 }
 
+// Only what is not ours yet is read from the back end.
+void errors_of_a_base(Bench& bench, Wrongs& wrong) {
+  uint64_t at = 4096;
+  for (const int error : {EIO, ENOMEM, ETIMEDOUT, EHWPOISON}) {
+    bench.failing().op = Op::read;
+    bench.failing().error = error;
+    Io read(Op::read, at += 131'072, 4096), part(Op::write, at + 512, 512);
+    expect(bench, read, error, wrong);
+    expect(bench, part, error, wrong);
+    bench.failing().op = Op::map;
+    Io map(Op::map, 4096, 4096);
+    expect(bench, map, error, wrong);
+  }
+  for (const Op op : {Op::write, Op::zero, Op::discard, Op::flush}) {
+    bench.failing().op = op;
+    Io io(op, 0, op == Op::flush ? 0 : bench.disk().geometry().size);
+    expect(bench, io, 0, wrong);
+  }
+}
+
 void errors_pass_unchanged(Bench& bench, Rng& rng, Wrongs& wrong) {
+  if (bench.reach() == StackRow::keeps) return errors_of_a_base(bench, wrong);
   const std::string content = fill(bench, rng, wrong);
   for (const Op op : {Op::read, Op::write, Op::zero, Op::discard, Op::map, Op::flush})
     for (const int error : {EIO, ENOSPC, EROFS, ERANGE, EINVAL, ENOMEM, ETIMEDOUT, EHWPOISON}) {
+      if (op == Op::read && bench.reach() == StackRow::caches) continue;
       bench.failing().op = op;
       bench.failing().error = error;
       Io io(op, op == Op::flush ? 0 : 4096, op == Op::flush ? 0 : 4096);

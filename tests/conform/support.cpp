@@ -14,8 +14,8 @@
 #include "blk/backend/memory.hpp"
 #include "blk/backend/nbd.hpp"
 #include "blk/registry.hpp"
-#include "upstream.hpp"
 #include "blk/wire.hpp"
+#include "upstream.hpp"
 
 namespace pv::test {
 
@@ -184,6 +184,13 @@ std::vector<std::string> backend_names() {
 const std::vector<StackRow>& stacks() {
   static const std::vector<StackRow> table = {
       {"bare", {}},
+      {"cow", {"cow"}, false, StackRow::keeps},
+      {"cow(4k)", {"cow:block=4k,file=@/over"}, false, StackRow::keeps},
+      {"cow(64k)", {"cow:block=64k,file=@/over"}, false, StackRow::keeps},
+      {"cow(1M)", {"cow:block=1M,file=@/over"}, false, StackRow::keeps},
+      {"cow+cow", {"cow:file=@/b", "cow:block=16k,file=@/a"}, false, StackRow::keeps},
+      {"cow+delay", {"cow:file=@/over", "delay:for=100us"}, false, StackRow::keeps},
+      {"fault+cow+fault", {"fault", "cow:block=8k,file=@/over", "fault"}, false, StackRow::keeps},
       {"delay", {"delay:for=100us"}},
       {"discard(zeroes)", {"discard:behaviour=zeroes"}, false, {}, k_new_discard | k_own_discard},
       {"discard(grain)",
@@ -202,6 +209,15 @@ const std::vector<StackRow>& stacks() {
       {"readonly", {"readonly"}, false, {}, k_new_read_only | k_no_resize},
       {"stats", {"stats"}},
       {"stats+fault+stats", {"stats", "fault", "stats:name=below"}},
+      {"readcache", {"readcache:populate=both"}, false, StackRow::caches},
+      {"readcache(small)", {"readcache:size=128k,populate=both"}, false, StackRow::caches},
+      {"readcache(file)", {"readcache:file=@/fast"}, false, StackRow::caches},
+      {"readcache(file, small)",
+       {"readcache:file=@/fast,size=128k,populate=write"},
+       false,
+       StackRow::caches},
+      {"readcache+delay", {"readcache", "delay:for=100us"}, false, StackRow::caches},
+      {"cow+readcache", {"cow:file=@/over", "readcache:populate=both"}, false, StackRow::keeps},
       {"fault", {"fault"}},
       {"fault+delay", {"fault", "delay:for=100us"}},
       {"fault(rule)", {"fault"}, true},

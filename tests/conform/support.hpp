@@ -143,6 +143,7 @@ struct StackRow {
   Below below = Below::same;
   uint64_t min_size = 0;  // of the back end; the suite leaves smaller ones out
 };
+bool keeps_changes(const std::string& stack);
 const std::vector<StackRow>& stacks();
 const StackRow& stack_row(const std::string& name);
 std::vector<std::string> stack_names();
@@ -185,6 +186,7 @@ class Bench {
 
   blk::Disk& disk() { return *disk_; }
   FailingDisk& failing() { return *failing_; }
+  StackRow::Reach reach() const { return reach_; }
   Loop& loop() { return *loop_; }
   const StackRow& row() const { return row_; }
   bool over_nbd() const { return front_ != nullptr; }
@@ -216,6 +218,7 @@ class Bench {
   std::unique_ptr<ServerThread> front_;
   std::unique_ptr<blk::Disk> disk_;
   FailingDisk* failing_ = nullptr;
+  StackRow::Reach reach_ = StackRow::all;
 };
 
 // One thing that every stack must do. Adds what is wrong to `wrong`; nothing added: it holds.

@@ -7,7 +7,9 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <nlohmann/json.hpp>
@@ -204,7 +206,17 @@ class FileDisk final : public Disk {
     if (n < 0 && errno == EINTR) return write(request);
     if (n < 0) return request.done(request, errno);
     ++short_writes_;  // never retried: the caller is told that it did not happen as asked
-    request.done(request, EIO);
+    request.done(request, why_short(request));
+  }
+
+  // A write that ends early does not say why. Mostly the disk is full.
+  int why_short(const Request& request) const {
+    const uint64_t end = request.offset + request.length;
+    rlimit limit{};
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && end > limit.rlim_cur) return EFBIG;
+    struct statvfs st {};
+    const bool asked = fstatvfs(fd_.get(), &st) == 0;
+    return asked && st.f_bavail * st.f_frsize < request.length ? ENOSPC : EIO;
   }
 
   void start_write(Request& request, int flags) {
@@ -220,7 +232,7 @@ class FileDisk final : public Disk {
       int error = result < 0 ? static_cast<int>(-result) : 0;
       if (result >= 0 && static_cast<uint64_t>(result) != p.request->length) {
         ++p.disk->short_writes_;
-        error = EIO;
+        error = p.disk->why_short(*p.request);
       }
       p.disk->finish(p, error);
     };

@@ -6,6 +6,10 @@
 
 namespace pv::blk {
 
+std::span<const ParamSpec> cow_params();
+Result<std::unique_ptr<Disk>> make_cow(std::unique_ptr<Disk> lower, const LayerSpec& spec,
+                                       const Env& env);
+
 std::span<const ParamSpec> delay_params();
 Result<std::unique_ptr<Disk>> make_delay(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                          const Env& env);
@@ -29,5 +33,9 @@ Result<std::unique_ptr<Disk>> make_stats(std::unique_ptr<Disk> lower, const Laye
 std::span<const ParamSpec> fault_params();
 Result<std::unique_ptr<Disk>> make_fault(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                          const Env& env);
+
+std::span<const ParamSpec> readcache_params();
+Result<std::unique_ptr<Disk>> make_readcache(std::unique_ptr<Disk> lower, const LayerSpec& spec,
+                                             const Env& env);
 
 }  // namespace pv::blk

@@ -1,0 +1,464 @@
+// SPDX-License-Identifier: MIT
+#include "blk/cow/disk.hpp"
+
+#include <bit>
+#include <cstring>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+namespace pv::blk {
+namespace {
+
+void clear(const std::vector<iovec>& data) {
+  for (const iovec& piece : data) std::memset(piece.iov_base, 0, piece.iov_len);
+}
+
+// `length` bytes of a request's data from `skip` on.
+void slice(const Request& request, uint64_t skip, uint64_t length, std::vector<iovec>& out) {
+  out.clear();
+  for (int i = 0; i < request.segments && length != 0; ++i) {
+    const iovec& segment = request.data[i];
+    if (skip >= segment.iov_len) {
+      skip -= segment.iov_len;
+      continue;
+    }
+    const uint64_t n = std::min<uint64_t>(segment.iov_len - skip, length);
+    out.push_back({static_cast<char*>(segment.iov_base) + skip, n});
+    skip = 0;
+    length -= n;
+  }
+}
+
+// A file that may not grow is a disk that is full.
+int overlay_error(int error) {
+  return error == EFBIG || error == EDQUOT ? ENOSPC : error;
+}
+
+}  // namespace
+
+CowDisk::CowDisk(std::unique_ptr<Disk> base, std::unique_ptr<CowMap> map)
+    : Forward(std::move(base)), geometry_(lower().geometry()), map_(std::move(map)) {
+  geometry_.size = map_->header().size;
+  geometry_.read_only = false;
+  geometry_.fua = true;
+  geometry_.discard = DiscardBehaviour::zeroes;
+  geometry_.discard_granularity = map_->header().block;
+  shift_ = std::countr_zero(map_->header().block);
+}
+
+void CowDisk::submit(Request& request) {
+  switch (request.op) {
+    case Op::read:
+      return read(request);
+    case Op::write:
+      return dispatch(request);
+    case Op::discard:
+    case Op::zero:
+      return zero(request);
+    case Op::flush:
+      return flush(request);
+    case Op::map:
+      return map(request);
+    case Op::cache:
+      return request.done(request, 0);  // advice; the blocks may be on either side
+  }
+}
+
+Result<> CowDisk::resize(uint64_t size) {
+  if (size == 0 || size % geometry_.sector_size != 0)
+    return fail(Code::invalid, fmt::format("{} bytes is not a number of sectors of {}", size,
+                                           geometry_.sector_size));
+  TRY(map_->resize(size));
+  geometry_.size = size;
+  return {};
+}
+
+void CowDisk::inspect(json& out) const {
+  const CowHeader& header = map_->header();
+  out["cow"] = {{"overlay", map_->store().temporary() ? json(nullptr) : json(map_->store().name())},
+                {"block_bytes", header.block},
+                {"base_bytes", header.base_limit},
+                {"data_bytes", map_->data_blocks() * header.block},
+                {"zero_bytes", map_->zero_blocks() * header.block},
+                {"copied_bytes", copied_bytes_},
+                {"waits", waits_},
+                {"commits", map_->commits()}};
+  lower().inspect(out);
+}
+
+// --- read -------------------------------------------------------------------------------------
+
+void CowDisk::read(Request& request) {
+  const uint64_t first = block_of(request.offset), end = last_block_of(request) + 1;
+  const uint64_t stop = request.offset + request.length;
+  if (map_->run_end(first, end) != end) return read_in_pieces(request);
+  switch (map_->state(first)) {
+    case BlockState::data:
+      if (stop > map_->layout().contiguous_end(request.offset)) break;
+      return pass(request);
+    case BlockState::absent:
+      if (stop > map_->header().base_limit) break;
+      return lower().submit(request);
+    case BlockState::zero:
+      for (int i = 0; i < request.segments; ++i)
+        std::memset(request.data[i].iov_base, 0, request.data[i].iov_len);
+      return request.done(request, 0);
+  }
+  read_in_pieces(request);
+}
+
+void CowDisk::read_in_pieces(Request& request) {
+  Flight& flight = take(request, [](CowDisk& cow, Flight& done) { cow.finish(done); });
+  const uint64_t stop = request.offset + request.length;
+  const uint64_t limit = map_->header().base_limit;
+  const uint64_t end = last_block_of(request) + 1;
+  flight.pending = 1;
+  for (uint64_t at = request.offset; at < stop;) {
+    const uint64_t first = block_of(at);
+    const uint64_t next = std::min(stop, map_->run_end(first, end) << shift_);
+    const BlockState state = map_->state(first);
+    const uint64_t from_base = state == BlockState::absent ? std::clamp(limit, at, next) : at;
+    if (state == BlockState::data) {
+      pieces(flight, request, at, next);
+    } else {
+      if (from_base > at) piece(flight, request, at, from_base - at, false);
+      if (next > from_base) {
+        slice(request, from_base - request.offset, next - from_base, flight.assembled);
+        clear(flight.assembled);
+      }
+    }
+    at = next;
+  }
+  arrived(flight, 0);
+}
+
+// --- write ------------------------------------------------------------------------------------
+
+void CowDisk::dispatch(Request& request) {
+  const uint64_t first = block_of(request.offset), end = last_block_of(request) + 1;
+  if (!(holders_.empty() && waiting_.empty()) && held(first, end)) {
+    ++waits_;
+    waiting_.push_back(&request);
+    return;
+  }
+  if (request.op == Op::write) return write(request, first, end);
+  zero_blocks(request, first, end);
+}
+
+void CowDisk::write(Request& request, uint64_t first, uint64_t end) {
+  const uint64_t stop = request.offset + request.length;
+  const bool ours = map_->state(first) == BlockState::data && map_->run_end(first, end) == end;
+  const bool settled = (request.flags & k_fua) == 0 || map_->settled(first, end);
+  if (ours && settled && stop <= map_->layout().contiguous_end(request.offset))
+    return pass(request);
+  Flight& flight = take(request, write_filled);
+  if (!ours) hold(flight, first, end);
+  flight.head.clear();
+  flight.tail.clear();
+  flight.pending = 1;
+  if (map_->state(first) != BlockState::data)
+    fill(flight, first << shift_, request.offset, flight.head);
+  if (map_->state(end - 1) != BlockState::data) fill(flight, stop, block_end(end - 1), flight.tail);
+  arrived(flight, 0);
+}
+
+// What stands in [from, to), part of one block that is not ours yet.
+void CowDisk::fill(Flight& flight, uint64_t from, uint64_t to, std::vector<char>& bytes) {
+  if (from >= to) return;
+  bytes.assign(to - from, 0);
+  const uint64_t limit = std::min(to, map_->header().base_limit);
+  if (map_->state(block_of(from)) != BlockState::absent || from >= limit) return;
+  copied_bytes_ += limit - from;
+  const iovec into{bytes.data(), limit - from};
+  Request like;
+  like.op = Op::read;
+  like.flags = k_internal;
+  like.offset = from;
+  like.length = limit - from;
+  like.data = &into;
+  like.segments = 1;
+  like.front = flight.parent->front;
+  piece(flight, like, from, limit - from, false);
+}
+
+void CowDisk::write_filled(CowDisk& cow, Flight& flight) {
+  if (flight.error != 0) return written(cow, flight);
+  const Request& parent = *flight.parent;
+  flight.assembled.clear();
+  if (!flight.head.empty()) flight.assembled.push_back({flight.head.data(), flight.head.size()});
+  flight.assembled.insert(flight.assembled.end(), parent.data, parent.data + parent.segments);
+  if (!flight.tail.empty()) flight.assembled.push_back({flight.tail.data(), flight.tail.size()});
+  Request like = parent;
+  like.flags &= ~static_cast<uint32_t>(k_fua);
+  like.offset = parent.offset - flight.head.size();
+  like.length = flight.head.size() + parent.length + flight.tail.size();
+  like.data = flight.assembled.data();
+  like.segments = static_cast<int>(flight.assembled.size());
+  flight.next = written;
+  flight.pending = 1;
+  cow.pieces(flight, like, like.offset, like.offset + like.length);
+  cow.arrived(flight, 0);
+}
+
+void CowDisk::written(CowDisk& cow, Flight& flight) {
+  cow.changed(flight, BlockState::data);
+}
+
+// The end of every change: mark the blocks, let go of them, and see to it that FUA is kept.
+void CowDisk::changed(Flight& flight, BlockState state) {
+  if (flight.error == 0) map_->set(flight.first, flight.end, state);
+  release(flight);
+  if (flight.error == 0 && (flight.parent->flags & k_fua) != 0) {
+    flight.waiter.owner = &flight;
+    flight.waiter.done = [](void* owner, int error) {
+      auto& done = *static_cast<Flight*>(owner);
+      done.error = error;
+      done.cow->finish(done);
+    };
+    return map_->commit(flight.waiter);
+  }
+  finish(flight);
+}
+
+// --- zero and discard -------------------------------------------------------------------------
+
+// Whether a block that is not written reads as zeroes already.
+bool CowDisk::reads_zero(uint64_t block) const {
+  const BlockState state = map_->state(block);
+  return state == BlockState::zero ||
+         (state == BlockState::absent && block << shift_ >= map_->header().base_limit);
+}
+
+// Edges that are not whole blocks are written, the blocks between them are marked.
+void CowDisk::zero(Request& request) {
+  static const std::vector<char> zeroes(k_cow_max_block);
+  const uint64_t block = geometry_.discard_granularity;
+  const uint64_t from = request.offset, to = from + request.length;
+  uint64_t begin = std::min(to, (from + block - 1) & ~(block - 1));
+  uint64_t stop = to == geometry_.size ? to : to & ~(block - 1);
+  if (begin == from && stop == to) return dispatch(request);
+  if (stop < begin) stop = begin = to;  // inside one block
+  Flight& flight = take(request, [](CowDisk& cow, Flight& done) { cow.finish(done); });
+  const std::pair<uint64_t, uint64_t> ranges[3] = {{from, begin}, {stop, to}, {begin, stop}};
+  flight.pending = 1;
+  for (int i = 0; i < 3; ++i) {
+    const auto [at, end] = ranges[i];
+    const bool keep = (request.flags & (k_no_unmap | k_fua)) != 0;
+    if (at == end || (i < 2 && !keep && reads_zero(block_of(at)) && holders_.empty())) continue;
+    Request& part = flight.parts[i];
+    make_child(part, request, &flight, [](Request& done, int error) {
+      auto& whole = *static_cast<Flight*>(done.owner);
+      whole.cow->arrived(whole, error);
+    });
+    part.offset = at;
+    part.length = end - at;
+    if (i < 2) {
+      flight.edges[i] = {const_cast<char*>(zeroes.data()), part.length};
+      part.op = Op::write;
+      part.flags &= ~static_cast<uint32_t>(k_no_unmap);
+      part.data = &flight.edges[i];
+      part.segments = 1;
+    }
+    ++flight.pending;
+    dispatch(part);
+  }
+  arrived(flight, 0);
+}
+
+void CowDisk::zero_blocks(Request& request, uint64_t first, uint64_t end) {
+  const bool keep = request.op == Op::zero && (request.flags & k_no_unmap) != 0;
+  const bool same = map_->run_end(first, end) == end;
+  Flight& flight = take(request, nullptr);
+  if (!keep && same && reads_zero(first)) return changed(flight, BlockState::zero);
+  hold(flight, first, end);
+  flight.next = [](CowDisk& cow, Flight& done) {
+    const bool kept = done.parent->op == Op::zero && (done.parent->flags & k_no_unmap) != 0;
+    cow.changed(done, kept ? BlockState::data : BlockState::zero);
+  };
+  flight.pending = 1;
+  // That the room is given back is a courtesy: the map decides what is read.
+  flight.ignore_errors = !keep;
+  Request like = request;
+  like.flags &= ~static_cast<uint32_t>(k_fua);
+  like.op = keep ? Op::zero : Op::discard;
+  const bool any = keep || !same || map_->state(first) == BlockState::data;
+  if (any) pieces(flight, like, request.offset, request.offset + request.length);
+  arrived(flight, 0);
+}
+
+void CowDisk::flush(Request& request) {
+  Flight& flight = take(request, nullptr);
+  flight.waiter.owner = &flight;
+  flight.waiter.done = [](void* owner, int error) {
+    auto& done = *static_cast<Flight*>(owner);
+    done.error = error;
+    done.cow->finish(done);
+  };
+  map_->commit(flight.waiter);
+}
+
+// --- map --------------------------------------------------------------------------------------
+
+void CowDisk::map(Request& request) {
+  Flight& flight = take(request, nullptr);
+  flight.at = request.offset;
+  map_on(flight);
+}
+
+void CowDisk::map_on(Flight& flight) {
+  flight.stepping = true;
+  while (map_step(flight)) {
+  }
+}
+
+// One run of blocks; false when it is over, or goes on when the base has answered.
+bool CowDisk::map_step(Flight& flight) {
+  constexpr size_t k_max_extents = 4096;
+  Request& parent = *flight.parent;
+  std::vector<Extent>& out = *parent.extents;
+  const uint64_t stop = parent.offset + parent.length, limit = map_->header().base_limit;
+  const bool enough = (parent.flags & k_one) != 0 && flight.at != parent.offset;
+  if (flight.at == stop || flight.error != 0 || enough || out.size() >= k_max_extents) {
+    finish(flight);
+    return false;
+  }
+  const uint64_t first = block_of(flight.at);
+  uint64_t next = std::min(stop, map_->run_end(first, last_block_of(parent) + 1) << shift_);
+  const BlockState state = map_->state(first);
+  if (state != BlockState::absent || flight.at >= limit) {
+    out.push_back({next - flight.at, state == BlockState::data ? 0U : k_hole | k_zero});
+    flight.at = next;
+    return true;
+  }
+  next = std::min(next, limit);
+  flight.extents.clear();
+  flight.replied = false;
+  Request& child = flight.parts[0];
+  make_child(child, parent, &flight, [](Request& done, int error) {
+    auto& from = *static_cast<Flight*>(done.owner);
+    from.error = error;
+    from.replied = true;
+    for (const Extent& extent : from.extents) {
+      from.parent->extents->push_back(extent);
+      from.at += extent.length;
+    }
+    if (!from.stepping) from.cow->map_on(from);
+  });
+  child.offset = flight.at;
+  child.length = next - flight.at;
+  child.extents = &flight.extents;
+  lower().submit(child);
+  flight.stepping = flight.replied;
+  return flight.replied;
+}
+
+// --- pieces -----------------------------------------------------------------------------------
+
+CowDisk::Flight& CowDisk::take(Request& request, void (*next)(CowDisk&, Flight&)) {
+  Flight& flight = *flights_.take();
+  flight.cow = this;
+  flight.parent = &request;
+  flight.next = next;
+  flight.first = flight.end = 0;
+  flight.error = 0;
+  flight.pending = 0;
+  flight.ignore_errors = false;
+  return flight;
+}
+
+void CowDisk::pass(Request& request) {
+  Piece& piece = *pieces_.take();
+  piece.cow = this;
+  piece.flight = nullptr;
+  piece.parent = &request;
+  piece.ours = true;
+  make_child(piece.child, request, &piece, piece_done);
+  piece.child.offset = map_->layout().data_at(request.offset);
+  map_->store().disk().submit(piece.child);
+}
+
+// Part of `like`, or of its range, to one side.
+void CowDisk::piece(Flight& flight, const Request& like, uint64_t offset, uint64_t length,
+                    bool ours) {
+  Piece& piece = *pieces_.take();
+  piece.cow = this;
+  piece.flight = &flight;
+  piece.ours = ours;
+  make_child(piece.child, like, &piece, piece_done);
+  piece.child.loan = nullptr;
+  piece.child.length = length;
+  piece.child.offset = ours ? map_->layout().data_at(offset) : offset;
+  if (like.op == Op::read || like.op == Op::write) {
+    slice(like, offset - like.offset, length, piece.data);
+    piece.child.data = piece.data.data();
+    piece.child.segments = static_cast<int>(piece.data.size());
+  }
+  ++flight.pending;
+  (ours ? map_->store().disk() : lower()).submit(piece.child);
+}
+
+// [offset, end) to the overlay, in as many pieces as it has there.
+void CowDisk::pieces(Flight& flight, const Request& like, uint64_t offset, uint64_t end) {
+  while (offset < end) {
+    const uint64_t next = std::min(end, map_->layout().contiguous_end(offset));
+    piece(flight, like, offset, next - offset, true);
+    offset = next;
+  }
+}
+
+void CowDisk::piece_done(Request& child, int error) {
+  auto& piece = *static_cast<Piece*>(child.owner);
+  CowDisk& cow = *piece.cow;
+  Flight* flight = piece.flight;
+  Request* parent = piece.parent;
+  if (piece.ours) error = overlay_error(error);
+  cow.pieces_.give(&piece);
+  if (flight == nullptr) return parent->done(*parent, error);
+  cow.arrived(*flight, error);
+}
+
+void CowDisk::arrived(Flight& flight, int error) {
+  if (error != 0 && !flight.ignore_errors) flight.error = error;
+  if (--flight.pending == 0) flight.next(*this, flight);
+}
+
+void CowDisk::finish(Flight& flight) {
+  Request* parent = flight.parent;
+  const int error = overlay_error(flight.error);
+  flights_.give(&flight);
+  parent->done(*parent, error);
+}
+
+// --- who waits for whom -----------------------------------------------------------------------
+
+void CowDisk::hold(Flight& flight, uint64_t first, uint64_t end) {
+  flight.first = first;
+  flight.end = end;
+  holders_.push_back(&flight);
+}
+
+bool CowDisk::held(uint64_t first, uint64_t end) const {
+  for (const Flight* flight : holders_)
+    if (first < flight->end && flight->first < end) return true;
+  // Nor may one pass those that wait already.
+  for (const Request* request : waiting_)
+    if (first <= last_block_of(*request) && block_of(request->offset) < end) return true;
+  return false;
+}
+
+void CowDisk::release(Flight& flight) {
+  if (flight.first == flight.end) return;
+  std::erase(holders_, &flight);
+  released_ = true;
+  if (retrying_ || waiting_.empty()) return;
+  retrying_ = true;
+  while (std::exchange(released_, false) && !waiting_.empty()) {
+    retried_.swap(waiting_);
+    for (Request* request : retried_) dispatch(*request);
+    retried_.clear();
+  }
+  retrying_ = false;
+}
+
+}  // namespace pv::blk
