@@ -125,13 +125,12 @@ enum Changes : uint32_t {
   k_new_fua = 16,
   k_new_read_only = 32,
   k_new_id = 64,
-  k_no_resize = 128,    // refuses with Code::unsupported
-  k_own_discard = 256,  // a discard becomes something else, or nothing
+  k_no_resize = 128,  // refuses with Code::unsupported
 };
 
 // Where what is written to a stack ends up: all of it in the back end at its own address, some of
-// it there, or elsewhere (an overlay).
-enum class Below { same, other };
+// it there, or none of it (an overlay).
+enum class Below { same, other, never };
 
 // The stacks that the suite goes through. One line in the table of support.cpp each.
 struct StackRow {
@@ -142,8 +141,10 @@ struct StackRow {
   uint32_t changes = 0;                 // Changes, for a stack of one layer
   Below below = Below::same;
   uint64_t min_size = 0;  // of the back end; the suite leaves smaller ones out
+  // Operations that a layer answers without the one of the same name below it, as a cache does.
+  std::vector<blk::Op> decoupled = {};
+  bool scrambled = false;  // what was never written is no zeroes: the bench zeroes it first
 };
-bool keeps_changes(const std::string& stack);
 const std::vector<StackRow>& stacks();
 const StackRow& stack_row(const std::string& name);
 std::vector<std::string> stack_names();
@@ -186,7 +187,6 @@ class Bench {
 
   blk::Disk& disk() { return *disk_; }
   FailingDisk& failing() { return *failing_; }
-  StackRow::Reach reach() const { return reach_; }
   Loop& loop() { return *loop_; }
   const StackRow& row() const { return row_; }
   bool over_nbd() const { return front_ != nullptr; }
@@ -218,7 +218,6 @@ class Bench {
   std::unique_ptr<ServerThread> front_;
   std::unique_ptr<blk::Disk> disk_;
   FailingDisk* failing_ = nullptr;
-  StackRow::Reach reach_ = StackRow::all;
 };
 
 // One thing that every stack must do. Adds what is wrong to `wrong`; nothing added: it holds.
