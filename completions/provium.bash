@@ -26,7 +26,7 @@ _provium_values() {
   case $1 in
     --json) echo compact pretty ;;
     --layer) "${2}pv-disk" layers -o name ;;
-    --format) echo raw qcow2 vmdk vhdx vpc vdi ;;
+    --format) echo raw qcow2 vmdk vhdx vpc vdi luks qed parallels dmg ;;
     --op) echo read write flush discard zero map cache ;;
     --errno) echo EIO ENOSPC EPERM EROFS EINVAL ENOMEM ETIMEDOUT ENODEV EBUSY ;;
     --accel) echo auto kvm tcg ;;
@@ -74,7 +74,7 @@ _provium() {
   if [[ $cur != -* ]]; then
     for name in $wanted; do
       case $name in
-        --image | --template | --from | --in | --kernel | --file | path)
+        --image | --template | --key-file | --from | --in | --kernel | --file | path)
           mapfile -t -O "${#words[@]}" words < <(compgen -f -- "$cur")
           compopt -o filenames 2>/dev/null ;;
         *)

@@ -30,7 +30,7 @@ function __provium_values
         case --layer
             "$argv[2]pv-disk" layers -o name 2>/dev/null </dev/null
         case --format
-            printf '%s\n' raw qcow2 vmdk vhdx vpc vdi
+            printf '%s\n' raw qcow2 vmdk vhdx vpc vdi luks qed parallels dmg
         case --op
             printf '%s\n' read write flush discard zero map cache
         case --errno
@@ -47,7 +47,7 @@ function __provium_values
             "$argv[2]pv-vm" list -o name 2>/dev/null </dev/null
         case mode
             "$argv[2]pv-fault" kinds -o name 2>/dev/null </dev/null
-        case --image --template --from --in --kernel --file path
+        case --image --template --key-file --from --in --kernel --file path
             __fish_complete_path (commandline -ct)
     end
 end

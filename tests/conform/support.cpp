@@ -260,6 +260,8 @@ std::vector<Combination> combinations() {
   for (const char* stack : {"bare", "fault+delay"}) {
     all.push_back({"pool", stack, "host"});
     all.push_back({"nbd", stack, "host"});
+    all.push_back({"qcow2", stack, "host"});
+    all.push_back({"nbdkit", stack, "host"});
     all.push_back({"file", stack, "nbd"});
   }
   return all;

@@ -18,7 +18,7 @@ started() {
 }
 
 web_server() {
-  python3 "$BATS_TEST_DIRNAME/range_server.py" "$PWD" "$@" 3>&- &
+  python3 "$BATS_TEST_DIRNAME/../servers/range_server.py" "$PWD" "$@" 3>&- &
   started "$1"
   WEB="http://127.0.0.1:$(cat "$1")"
 }

@@ -30,10 +30,10 @@ class NbdKeeper {
 };
 
 struct NbdOptions {
-  std::string socket;      // Unix socket; "": TCP
-  Geometry geometry;       // what we present; size is taken from the server
-  std::string host, port;  // TCP
-  std::string export_name;
+  std::string socket;          // Unix socket; "": TCP
+  Geometry geometry;           // what we present; size is taken from the server
+  std::string host{}, port{};  // TCP
+  std::string export_name{};
   uint64_t reconnect_ns = 5 * k_ns_per_s;  // how long a request waits for a server that is gone
   NbdKeeper* keeper = nullptr;
 };
