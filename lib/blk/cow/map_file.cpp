@@ -39,19 +39,15 @@ Result<std::unique_ptr<CowMap>> CowMap::open(std::unique_ptr<CowStore> store) {
   CowHeader slots[2];
   const Decoded found[2] = {decode_header(head.data(), slots[0]),
                             decode_header(head.data() + k_cow_page, slots[1])};
-  if (found[0] != Decoded::good && found[1] != Decoded::good) {
-    const bool ours = has_cow_magic(head.data()) || has_cow_magic(head.data() + k_cow_page);
-    return fail(Code::invalid,
-                ours ? fmt::format("overlay {} is damaged: no whole header at byte 0 or {}", name,
-                                   k_cow_page)
-                     : fmt::format("{} is no overlay of a cow layer", name));
-  }
-  const bool second = found[0] != Decoded::good ||
-                      (found[1] == Decoded::good && slots[1].sequence > slots[0].sequence);
+  if (!has_cow_magic(head.data()) && !has_cow_magic(head.data() + k_cow_page))
+    return fail(Code::invalid, fmt::format("{} is no overlay of a cow layer", name));
+  // A header is one sector, which a power cut does not tear: a bad one is damage.
+  for (unsigned slot = 0; slot < 2; ++slot)
+    if (found[slot] == Decoded::bad)
+      return fail(Code::invalid,
+                  fmt::format("overlay {} is damaged: header at byte {}", name, slot * k_cow_page));
+  const bool second = slots[1].sequence > slots[0].sequence;
   const CowHeader& header = slots[second ? 1 : 0];
-  if (header.closed && found[second ? 0 : 1] == Decoded::bad)
-    return fail(Code::invalid, fmt::format("overlay {} is damaged: header at byte {}", name,
-                                           second ? uint64_t{0} : k_cow_page));
   const CowLayout layout{header.block};
   if (length < layout.file_length(header.size))
     return fail(Code::invalid, fmt::format("overlay {} is cut short: {} bytes of {}", name, length,

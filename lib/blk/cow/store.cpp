@@ -90,6 +90,7 @@ Result<Fd> open_temporary(std::string& name) {
 
 Result<Fd> open_named(const std::string& path) {
   Fd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!fd && errno == EISDIR) return fail(Code::invalid, "overlay " + path + " is a directory");
   if (!fd) return fail_errno("cannot open overlay " + path, errno);
   struct stat st {};
   if (fstat(fd.get(), &st) < 0) return fail_errno("cannot stat overlay " + path, errno);

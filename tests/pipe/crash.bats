@@ -1,0 +1,15 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+# If this fails, a disk server that is killed under load loses what a flush had acknowledged, or
+# leaves an overlay that cannot be opened. `make crash ROUNDS=200` does the same for longer.
+
+load helper
+setup() { pv_setup; }
+teardown() { pv_teardown; }
+
+@test "five servers killed at random moments lose nothing that was flushed" {
+  run "$BATS_TEST_DIRNAME/../crash/run" --rounds 5
+  echo "$output"
+  assert_success
+  assert_line 'nothing that was flushed is lost'
+}
