@@ -71,6 +71,8 @@ class CowDisk final : public Forward {
   void flush(Request& request);
 
   Flight& take(Request& request, void (*next)(CowDisk&, Flight&));
+  static void slice(const Request& request, uint64_t skip, uint64_t length,
+                    std::vector<iovec>& out);
   void pass(Request& request);  // in one piece to the overlay
   void piece(Flight& flight, const Request& like, uint64_t offset, uint64_t length, bool ours);
   void pieces(Flight& flight, const Request& like, uint64_t offset, uint64_t end);
