@@ -239,6 +239,8 @@ const std::vector<StackRow>& stacks() {
        .layers = {"stats", "fault", "cow:file=@/over"},
        .below = Below::never},
       {.name = "stats+fault+stats", .layers = {"stats", "fault", "stats:name=below"}},
+      {.name = "reserve", .layers = {"reserve"}},
+      {.name = "reserve(ptpl)", .layers = {"reserve:ptpl=@/ptpl", "delay:for=50us"}},
       {.name = "stripe",
        .layers = {"stripe:with=@/second,chunk=64K"},
        .files = {"second"},
