@@ -18,6 +18,7 @@ struct Options {
   std::string id;
   SpecFlags spec;
   bool cdrom = false;
+  std::string host_key;
 };
 
 // A new object for the disk; one that was detached makes room for its successor.
@@ -50,6 +51,7 @@ Result<int> act(cli::Context& context, const Options& options) {
     spec.sector_size = k_disc_sector;
     spec.read_only = spec.cdrom = true;
   }
+  spec.host_key = options.host_key;
   TRY(serve::complete(spec, id));
   TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
   TRY_ASSIGN(const LockFile lock, vm::lock_vm(at.vm, deadline));
@@ -78,6 +80,7 @@ void build_attach(cli::Verb& verb) {
   verb.positional("vm", options->vm, "The VM (default: the one of the document on stdin)");
   verb.option("--id", options->id, "NAME", "Name of the disk (default: attached-VM)");
   verb.flag("--cdrom", options->cdrom, "As a disc in a CD drive, read-only");
+  verb.option("--host-key", options->host_key, "NAME", "Which host the VM is, for reservations");
   add_spec_flags(verb, options->spec);
   verb.run([options](cli::Context& context) { return act(context, *options); });
 }

@@ -23,6 +23,7 @@ struct Options {
   std::string disk;
   RangeFlags range;
   std::string from;
+  std::string host_key;
   bool raw = false;
   bool strict = false;
   bool fua = false;
@@ -36,10 +37,12 @@ struct Opened {
   uint64_t sector_size;
 };
 
-Result<Opened> open_disk(cli::Context& context, const std::string& name) {
-  TRY_ASSIGN(target::DiskTarget at, target::disk_target(context, name));
+Result<Opened> open_disk(cli::Context& context, const Options& options) {
+  TRY(check_host_key(options.host_key));
+  TRY_ASSIGN(target::DiskTarget at, target::disk_target(context, options.disk));
   TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
   TRY_ASSIGN(serve::DiskClient client, serve::DiskClient::connect(at.disk, deadline));
+  client.set_host_key(options.host_key);
   TRY_ASSIGN(const json state, at.disk.load());
   return Opened{std::move(at), std::move(client), get_u64(state, "size_bytes"),
                 get_u64(state, "sector_size", 512)};
@@ -61,7 +64,7 @@ json data_json(uint64_t offset, std::string_view bytes) {
 
 Result<int> read(cli::Context& context, const Options& options) {
   if (options.raw) context.raw_output();
-  TRY_ASSIGN(Opened disk, open_disk(context, options.disk));
+  TRY_ASSIGN(Opened disk, open_disk(context, options));
   TRY_ASSIGN(const ByteRange range, range_from(options.range, disk.sector_size));
   const uint64_t length = range.length.value_or(disk.sector_size);
   TRY(check_range(disk, range.offset, length));
@@ -170,7 +173,7 @@ Result<std::string> send(Opened& disk, const Payload& payload, uint64_t offset, 
 }
 
 Result<int> write(cli::Context& context, const Options& options) {
-  TRY_ASSIGN(Opened disk, open_disk(context, options.disk));
+  TRY_ASSIGN(Opened disk, open_disk(context, options));
   TRY_ASSIGN(ByteRange range, range_from(options.range, disk.sector_size));
   TRY_ASSIGN(const Payload payload, find_payload(context, options, disk.size, range));
   if (range.length && *range.length != payload.size)
@@ -192,7 +195,7 @@ Result<int> write(cli::Context& context, const Options& options) {
 
 // discard and zero.
 Result<int> change(cli::Context& context, const Options& options, const char* op) {
-  TRY_ASSIGN(Opened disk, open_disk(context, options.disk));
+  TRY_ASSIGN(Opened disk, open_disk(context, options));
   TRY_ASSIGN(ByteRange range, range_from(options.range, disk.sector_size));
   const RangeFlags& given = options.range;
   const bool ranged = !(given.sector + given.count + given.offset + given.length).empty();
@@ -211,7 +214,7 @@ Result<int> change(cli::Context& context, const Options& options, const char* op
 }
 
 Result<int> flush(cli::Context& context, const Options& options) {
-  TRY_ASSIGN(Opened disk, open_disk(context, options.disk));
+  TRY_ASSIGN(Opened disk, open_disk(context, options));
   TRY(disk.client.call({{"op", "flush"}}));
   TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
   TRY_ASSIGN(context.document()["disk"], target::live_disk_document(disk.at.disk, deadline));
@@ -222,6 +225,7 @@ Result<int> flush(cli::Context& context, const Options& options) {
 std::shared_ptr<Options> start(cli::Verb& verb) {
   auto options = std::make_shared<Options>();
   verb.positional("disk", options->disk, "The disk (default: the one of the document on stdin)");
+  add_host_key_flag(verb, options->host_key);
   return options;
 }
 

@@ -81,6 +81,14 @@ Result<serve::Spec> spec_from(cli::Context& context, const SpecFlags& flags) {
   return spec;
 }
 
+void add_host_key_flag(cli::Verb& verb, std::string& host_key) {
+  verb.option("--host-key", host_key, "NAME", "Ask as this host, for reservations");
+}
+
+Result<> check_host_key(const std::string& host_key) {
+  return host_key.empty() ? Result<>() : check_name("--host-key", host_key);
+}
+
 void add_range_flags(cli::Verb& verb, RangeFlags& flags) {
   verb.option("--sector", flags.sector, "N", "First sector");
   verb.option("--count", flags.count, "N", "Number of sectors");

@@ -25,13 +25,16 @@ constexpr uint64_t k_max_flight_bytes = 64 << 20;  // data of the operations in 
 struct Options {
   std::string disk;
   std::string parallel;
+  std::string host_key;
 };
 
 class Stream {
  public:
-  Stream(cli::Context& context, Loop& loop, Fd server, uint64_t parallel, uint64_t timeout_ns)
+  Stream(cli::Context& context, Loop& loop, Fd server, std::string host_key, uint64_t parallel,
+         uint64_t timeout_ns)
       : context_(context),
         loop_(loop),
+        host_key_(std::move(host_key)),
         parallel_(parallel),
         timeout_ns_(timeout_ns),
         input_(k_max_line),
@@ -141,6 +144,7 @@ class Stream {
     flight_bytes_ += slot.op.bytes();
     json request = slot.op.request;
     request["tag"] = slot.tag;
+    if (!host_key_.empty()) request["host_key"] = host_key_;
     const std::string payload = std::exchange(slot.op.payload, std::string());
     if (channel_.send(to_line(request) + "\n") && !payload.empty()) channel_.send(payload);
   }
@@ -206,6 +210,7 @@ class Stream {
 
   cli::Context& context_;
   Loop& loop_;
+  const std::string host_key_;
   const uint64_t parallel_;
   const uint64_t timeout_ns_;
   LineBuffer input_;
@@ -230,12 +235,13 @@ Result<int> act(cli::Context& context, const Options& options) {
   if (parallel == 0 || parallel > k_max_parallel)
     return fail(Code::usage,
                 fmt::format("--parallel {} is not between 1 and {}", parallel, k_max_parallel));
+  TRY(check_host_key(options.host_key));
   TRY_ASSIGN(const target::DiskTarget at, target::disk_target(context, options.disk));
   TRY_ASSIGN(const uint64_t timeout_ns, context.timeout_ns(target::k_default_timeout_ns));
   TRY_ASSIGN(serve::DiskClient client,
              serve::DiskClient::connect(at.disk, Deadline::in_ns(timeout_ns)));
   TRY_ASSIGN(const std::unique_ptr<Loop> loop, Loop::create());
-  return Stream(context, *loop, client.release(), parallel, timeout_ns).run();
+  return Stream(context, *loop, client.release(), options.host_key, parallel, timeout_ns).run();
 }
 
 }  // namespace
@@ -243,6 +249,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 void build_io(cli::Verb& verb) {
   auto options = std::make_shared<Options>();
   verb.positional("disk", options->disk, "The disk (stdin carries the operations)");
+  add_host_key_flag(verb, options->host_key);
   verb.option("--parallel", options->parallel, "N",
               "Have up to N operations in flight (default: 1, at most 256)");
   verb.run([options](cli::Context& context) { return act(context, *options); });

@@ -11,6 +11,7 @@ namespace {
 
 struct Options {
   std::string disk;
+  std::string host_key;
   RangeFlags range;
 };
 
@@ -71,7 +72,9 @@ class Printer {
 Result<int> act(cli::Context& context, const Options& options) {
   TRY_ASSIGN(const target::DiskTarget at, target::disk_target(context, options.disk));
   TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
+  TRY(check_host_key(options.host_key));
   TRY_ASSIGN(serve::DiskClient client, serve::DiskClient::connect(at.disk, deadline));
+  client.set_host_key(options.host_key);
   TRY_ASSIGN(const json state, at.disk.load());
   const uint64_t size = get_u64(state, "size_bytes");
   TRY_ASSIGN(const ByteRange range, range_from(options.range, get_u64(state, "sector_size", 512)));
@@ -102,6 +105,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 void build_map(cli::Verb& verb) {
   auto options = std::make_shared<Options>();
   verb.positional("disk", options->disk, "The disk (default: the one of the document on stdin)");
+  add_host_key_flag(verb, options->host_key);
   add_range_flags(verb, options->range);
   verb.run([options](cli::Context& context) { return act(context, *options); });
 }

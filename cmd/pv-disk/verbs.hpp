@@ -30,6 +30,7 @@ void build_io(cli::Verb& verb);
 void build_resize(cli::Verb& verb);
 void build_wait_resize(cli::Verb& verb);
 void build_eject(cli::Verb& verb);
+void build_reserve(cli::Verb& verb);
 
 // What `attach` and `serve` have in common: the source, the geometry, the layers.
 struct SpecFlags {
@@ -44,6 +45,10 @@ void add_spec_flags(cli::Verb& verb, SpecFlags& flags);
 // The spec, still without what depends on the disk's id (serve::complete); with no source flag, the
 // source of the input document's disk.
 Result<serve::Spec> spec_from(cli::Context& context, const SpecFlags& flags);
+
+// --host-key, of the verbs that read and write.
+void add_host_key_flag(cli::Verb& verb, std::string& host_key);
+Result<> check_host_key(const std::string& host_key);
 
 // A range of bytes, given in sectors or in bytes.
 struct RangeFlags {

@@ -8,24 +8,28 @@
 #include "base/units.hpp"
 
 namespace pv::blk {
-namespace {
-
-// Splits at single commas; ",," is one that belongs to a value.
-std::vector<std::string> split_pairs(std::string_view text) {
-  std::vector<std::string> pairs(1);
+std::vector<std::string> split_doubled(std::string_view text, char separator) {
+  std::vector<std::string> parts(1);
   for (size_t i = 0; i < text.size(); ++i) {
-    const bool comma = text[i] == ',';
-    if (comma && i + 1 < text.size() && text[i + 1] == ',')
-      pairs.back() += text[++i];
-    else if (comma)
-      pairs.emplace_back();
+    const bool here = text[i] == separator;
+    if (here && i + 1 < text.size() && text[i + 1] == separator)
+      parts.back() += text[++i];
+    else if (here)
+      parts.emplace_back();
     else
-      pairs.back() += text[i];
+      parts.back() += text[i];
   }
-  return pairs;
+  return parts;
 }
 
-}  // namespace
+std::string join_doubled(const std::vector<std::string>& parts, char separator) {
+  std::string text;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (i != 0) text += separator;
+    for (const char c : parts[i]) text.append(c == separator ? 2 : 1, c);
+  }
+  return text;
+}
 
 Result<LayerSpec> parse_layer(std::string_view text) {
   LayerSpec layer;
@@ -33,7 +37,7 @@ Result<LayerSpec> parse_layer(std::string_view text) {
   layer.name = text.substr(0, colon);
   TRY(check_name("layer", layer.name));
   if (colon == std::string_view::npos) return layer;
-  for (const std::string& pair : split_pairs(text.substr(colon + 1))) {
+  for (const std::string& pair : split_doubled(text.substr(colon + 1), ',')) {
     const size_t equals = pair.find('=');
     if (equals == std::string::npos || equals == 0)
       return fail(Code::usage, fmt::format("layer '{}': '{}' is not key=value", text, pair));
@@ -48,8 +52,7 @@ std::string layer_text(const LayerSpec& layer) {
   std::string text = layer.name;
   for (const auto& [key, value] : layer.params) {
     text += text.size() == layer.name.size() ? ':' : ',';
-    text += key + "=";
-    for (const char c : value) text += c == ',' ? std::string(",,") : std::string(1, c);
+    text += key + "=" + join_doubled({value}, ',');
   }
   return text;
 }

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.hpp"
 
@@ -16,7 +17,8 @@ struct ParamSpec {
   const char* key;
   const char* metavar;
   const char* help;
-  enum Kind : uint8_t { text, path } kind = text;  // paths are made absolute before a server starts
+  // Paths are made absolute before a server starts; several are joined by '+'.
+  enum Kind : uint8_t { text, path, paths } kind = text;
 };
 
 struct LayerSpec {
@@ -27,6 +29,10 @@ struct LayerSpec {
 // Splits the text; Code::usage when it is malformed or names a key twice. A comma in a value is
 // written twice.
 Result<LayerSpec> parse_layer(std::string_view text);
+
+// Splits at single separators; a doubled one is one that belongs to a value. And back.
+std::vector<std::string> split_doubled(std::string_view text, char separator);
+std::string join_doubled(const std::vector<std::string>& parts, char separator);
 
 // The text that parse_layer() takes.
 std::string layer_text(const LayerSpec& layer);

@@ -13,6 +13,10 @@
 namespace pv::blk {
 namespace {
 
+// Layers that answer from a store of their own, write later on in nobody's name, or use other
+// images besides.
+constexpr const char* k_hosts_are_lost_below[] = {"cache", "cow", "readcache", "stripe"};
+
 const LayerRow k_layers[] = {
     {"cow", "keeps changes in an overlay", cow_params(), make_cow, {}, "", k_base_read_only},
     {"delay", "adds latency to every request", delay_params(), make_delay},
@@ -22,6 +26,9 @@ const LayerRow k_layers[] = {
     {"readcache", "keeps what was read from a slow disk", readcache_params(), make_readcache},
     {"readonly", "refuses every change", readonly_params(), make_readonly},
     {"stats", "counts and times what passes", stats_params(), make_stats},
+    {"reserve", "persistent reservations, host by host", reserve_params(), make_reserve,
+     k_hosts_are_lost_below, "it would not see every request, or not whose it is"},
+    {"stripe", "spreads chunks over several images", stripe_params(), make_stripe},
 };
 
 const LayerRow* find_layer(std::string_view name) {
@@ -76,8 +83,15 @@ void absolute_paths(LayerSpec& layer) {
   if (row == nullptr) return;
   for (const ParamSpec& param : row->params) {
     const auto given = layer.params.find(param.key);
-    if (param.kind == ParamSpec::path && given != layer.params.end() && !is_uri(given->second))
-      given->second = absolute_path(given->second);
+    if (param.kind == ParamSpec::text || given == layer.params.end()) continue;
+    if (param.kind == ParamSpec::path) {
+      if (!is_uri(given->second)) given->second = absolute_path(given->second);
+      continue;
+    }
+    std::vector<std::string> paths = split_doubled(given->second, '+');
+    for (std::string& path : paths)
+      if (!path.empty() && !is_uri(path)) path = absolute_path(path);
+    given->second = join_doubled(paths, '+');
   }
 }
 

@@ -17,6 +17,7 @@ int nbd_errno(Op op, int error) {
     case ESHUTDOWN:
       return error;
     case EROFS:
+    case EBADE:  // a reservation conflict: the medium is well, the host may not
       return EPERM;
     case ERANGE:  // past the end: the protocol asks for ENOSPC on writes, EINVAL otherwise
       return op == Op::write || op == Op::zero ? ENOSPC : EINVAL;

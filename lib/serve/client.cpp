@@ -27,15 +27,20 @@ tl::unexpected<Error> DiskClient::named(Error error) const {
   return fail(std::move(error));
 }
 
+json DiskClient::in_name(json request) const {
+  if (!host_key_.empty()) request["host_key"] = host_key_;
+  return request;
+}
+
 Result<json> DiskClient::call(const json& request) {
-  auto reply = line_.call(request, Deadline::in_ns(call_ns_));
+  auto reply = line_.call(in_name(request), Deadline::in_ns(call_ns_));
   if (!reply) return named(reply.error());
   return reply;
 }
 
 Result<> DiskClient::ask(uint64_t offset, uint64_t length) {
   return line_.send_line(
-      {{"op", "read"}, {"offset_bytes", offset}, {"length_bytes", length}, {"raw", true}},
+      in_name({{"op", "read"}, {"offset_bytes", offset}, {"length_bytes", length}, {"raw", true}}),
       Deadline::in_ns(call_ns_));
 }
 
@@ -63,7 +68,7 @@ Result<json> DiskClient::write(uint64_t offset, std::string_view bytes, bool fua
                         {"fua", fua},
                         {"raw_bytes", bytes.size()}};
   const Deadline deadline = Deadline::in_ns(call_ns_);
-  const std::string header = to_line(request) + "\n";
+  const std::string header = to_line(in_name(request)) + "\n";
   for (const std::string_view part : {std::string_view(header), bytes})
     if (auto sent = line_.send(part, deadline); !sent) return named(sent.error());
   auto reply = line_.read_json(deadline);

@@ -18,6 +18,9 @@ class DiskClient {
   // Code::detached for a disk that was taken out, Code::server_dead when its server has gone.
   static Result<DiskClient> connect(const Object& disk, const Deadline& deadline);
 
+  // The host in whose name every call is made, for reservations.
+  void set_host_key(std::string key) { host_key_ = std::move(key); }
+
   Result<json> call(const json& request);
 
   // In requests of at most k_max_host_io bytes; the next one is on its way while `take` has the
@@ -31,12 +34,14 @@ class DiskClient {
   Fd release() { return line_.release(); }
 
  private:
+  json in_name(json request) const;
   Result<> ask(uint64_t offset, uint64_t length);
   tl::unexpected<Error> named(Error error) const;
   DiskClient(LineClient line, std::string name, const Deadline& deadline)
       : line_(std::move(line)), name_(std::move(name)), call_ns_(deadline.left_ns()) {}
   LineClient line_;
   std::string name_;
+  std::string host_key_;
   uint64_t call_ns_;  // for each call: a long transfer is many
 };
 

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.hpp"
+#include "base/units.hpp"
 
 namespace pv::serve {
 
@@ -38,6 +39,7 @@ struct ControlOps::HostIo {
   iovec segment{};
   std::string data;
   std::vector<blk::Extent> extents;
+  std::string host;
   Reply reply;
   ControlOps* owner = nullptr;
   std::shared_ptr<HostIo> self;
@@ -106,6 +108,10 @@ void ControlOps::handle_other(const json& request, const Reply& reply) {
   if (!answer && answer.error().code == Code::unsupported &&
       get_string(request, "op").rfind("fault.", 0) == 0)
     return reply(fail(Code::not_mediated, "the disk is served without a fault layer (--no-fault)"));
+  if (!answer && answer.error().code == Code::unsupported &&
+      get_string(request, "op").rfind("reserve.", 0) == 0)
+    return reply(
+        fail(Code::unsupported, "the disk has no reservations (--layer reserve serves them)"));
   if (answer && get_bool(request, "with_disk")) (*answer)["disk"] = info_();
   reply(std::move(answer));
 }
@@ -126,6 +132,9 @@ void ControlOps::start_io(blk::Op op, const json& request, std::string raw, Repl
   }
   if (op == blk::Op::write && raw.size() != length)
     return reply(fail(Code::invalid, "write: there is not as much data as was said"));
+  std::string host = get_string(request, "host_key");
+  if (!host.empty() && !check_name("host key", host))
+    return reply(fail(Code::usage, "host_key is no name"));
   auto io = std::make_shared<HostIo>(std::move(reply));
   io->owner = this;
   io->self = io;
@@ -138,6 +147,8 @@ void ControlOps::start_io(blk::Op op, const json& request, std::string raw, Repl
   r.offset = io->asked_offset;
   r.length = length;
   r.injected = &io->injected;
+  io->host = std::move(host);
+  r.host = io->host;
   r.extents = op == blk::Op::map ? &io->extents : nullptr;
   r.flags = (get_bool(request, "fua") ? blk::k_fua : 0U) |
             (get_bool(request, "no_unmap") ? blk::k_no_unmap : 0U);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The operations of a disk server's control socket, one JSON object each way:
 //   info | stats | read | write | flush | discard | zero | map | cache
-//   and what only layers know, such as fault.*; of their replies, "with_disk" asks for `disk` too
+//   and what only layers know, such as fault.*, reserve.*; of their replies, "with_disk" asks for
+//   `disk` too
 // Data is in "b64", or, with "raw" (read) and "raw_bytes" (write), in bytes after the line.
 // Host reads and writes go through the whole stack, so they meet the same faults as the guest.
 #pragma once

@@ -106,6 +106,7 @@ class DiskServer {
                   {"reservations", has_layer("reserve")},
                   {"uuid", geometry.id == blk::DiskId{} ? json() : json(disk_id_text(geometry.id))},
                   {"serial", spec_.serial},
+                  {"host_key", spec_.host_key.empty() ? json(nullptr) : json(spec_.host_key)},
                   {"source", source_json(spec_)},
                   {"transport", "nbd"},
                   {"uri", "nbd+unix:///?socket=" + percent_encoded(object_.path("nbd.sock"))},

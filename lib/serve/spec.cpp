@@ -155,6 +155,7 @@ Result<> complete(Spec& spec, const std::string& id) {
                 fmt::format("serial '{}' has {} characters; a guest sees at most {}, and QEMU "
                             "would cut it silently",
                             spec.serial, spec.serial.size(), k_max_serial));
+  if (!spec.host_key.empty()) TRY(check_name("--host-key", spec.host_key));
   bool has_fault = false;
   std::vector<blk::LayerSpec> layers;
   for (std::string& text : spec.layers) {

@@ -30,6 +30,7 @@ struct Spec {
   blk::DiskId id{};                 // all zero: none
   bool base_read_only = false;      // because a layer keeps the changes elsewhere
   std::string serial;               // at most 20 characters
+  std::string host_key;             // the host that the VM is, for reservations
   std::vector<std::string> layers;  // as typed, outermost first
   bool no_fault = false;            // without the fault layer, which is added otherwise
 };

@@ -103,6 +103,7 @@ Result<DiskSpec> disk_spec(const json& state, const std::string& nbd_socket) {
   disk.id = get_string(state, "id");
   disk.socket = nbd_socket;
   disk.serial = get_string(state, "serial");
+  disk.host_key = get_string(state, "host_key");
   disk.sector_size = get_u64(state, "sector_size", 512);
   disk.physical_sector_size = get_u64(state, "physical_sector_size", disk.sector_size);
   disk.read_only = get_bool(state, "read_only");
@@ -137,7 +138,7 @@ json blockdev_arguments(const DiskSpec& disk, size_t slot) {
   return {{"driver", "nbd"},
           {"node-name", node_name(slot)},
           {"server", {{"type", "unix"}, {"path", disk.socket}}},
-          {"export", ""},
+          {"export", disk.host_key.empty() ? "" : "@" + disk.host_key},
           {"reconnect-delay", k_reconnect_s},
           {"read-only", disk.read_only},
           {"discard", "unmap"}};

@@ -29,6 +29,7 @@ struct DiskSpec {
   std::string id;
   std::string socket;
   std::string serial;
+  std::string host_key;  // "" where the VM is no host in particular
   uint64_t sector_size = 512;
   uint64_t physical_sector_size = 512;
   bool read_only = false;

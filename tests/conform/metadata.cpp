@@ -47,25 +47,38 @@ struct Bottom final : Forward {
   }
 };
 
+std::unique_ptr<Bottom> unusual_disk() {
+  Geometry roomy = unusual();
+  roomy.size *= 2;
+  return std::make_unique<Bottom>(*make_memory_disk(roomy));
+}
+
+// Further images are as unusual; files of a layer's own are files.
+struct UnusualOpener final : Opener {
+  FileOpener files;
+  explicit UnusualOpener(Loop& loop) : files(loop, unusual()) {}
+  Result<std::unique_ptr<Disk>> image(const std::string&, bool) override { return unusual_disk(); }
+  Result<AsyncIo*> async_io() override { return files.async_io(); }
+};
+
 // The stack of one layer, over the unusual disk.
 struct Alone {
   TempDir dir;
   std::unique_ptr<Loop> loop = *Loop::create();
-  FileOpener opener{*loop, unusual()};
+  UnusualOpener opener{*loop};
   Bottom* bottom = nullptr;
   std::unique_ptr<Disk> disk;
 
   explicit Alone(const StackRow& row) {
-    Geometry roomy = unusual();
-    roomy.size *= 2;
-    auto lowest = std::make_unique<Bottom>(*make_memory_disk(roomy));
+    auto lowest = unusual_disk();
     bottom = lowest.get();
     for (const char* file : row.files) {
       std::ofstream(dir.path(file)).close();
       std::filesystem::resize_file(dir.path(file), unusual().size);
     }
     std::string text = row.layers.front();
-    if (const size_t at = text.find('@'); at != std::string::npos) text.replace(at, 1, dir.path());
+    for (size_t at = 0; (at = text.find('@', at)) != std::string::npos; ++at)
+      text.replace(at, 1, dir.path());
     const std::vector<LayerSpec> layers = {*parse_layer(text)};
     auto built =
         build_stack(std::move(lowest), layers, {system_clock(), *loop, loop.get(), 0, &opener});

@@ -239,6 +239,19 @@ const std::vector<StackRow>& stacks() {
        .layers = {"stats", "fault", "cow:file=@/over"},
        .below = Below::never},
       {.name = "stats+fault+stats", .layers = {"stats", "fault", "stats:name=below"}},
+      {.name = "reserve", .layers = {"reserve"}},
+      {.name = "reserve(ptpl)", .layers = {"reserve:ptpl=@/ptpl", "delay:for=50us"}},
+      {.name = "stripe",
+       .layers = {"stripe:with=@/second,chunk=64K"},
+       .files = {"second"},
+       .changes = k_new_size | k_new_id,
+       .below = Below::other,
+       .min_size = 65536},
+      {.name = "fault+stripe(3)",
+       .layers = {"fault", "stripe:with=@/second+@/third,chunk=8K"},
+       .files = {"second", "third"},
+       .below = Below::other,
+       .min_size = 8192},
   };
   return table;
 }
@@ -322,7 +335,8 @@ std::unique_ptr<blk::Disk> Bench::stack(std::unique_ptr<blk::Disk> bottom,
   }
   std::vector<blk::LayerSpec> layers;
   for (std::string text : row_.layers) {
-    if (const size_t at = text.find('@'); at != std::string::npos) text.replace(at, 1, dir_.path());
+    for (size_t at = 0; (at = text.find('@', at)) != std::string::npos; ++at)
+      text.replace(at, 1, dir_.path());
     layers.push_back(*blk::parse_layer(text));
   }
   opener_ = std::make_unique<FileOpener>(loop, geometry);

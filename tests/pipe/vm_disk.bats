@@ -104,3 +104,16 @@ teardown() { pv_teardown; }
   pv-disk flush vda >/dev/null
   [ "$(stat -c %b t.img)" -lt 64 ]
 }
+
+@test "a guest is the host that its disk was attached for" {
+  pv-vm create v |
+    pv-disk attach --id vda --memory 1M --host-key guest --layer reserve | pv-vm boot >/dev/null
+  pv-disk reserve register vda --host-key other --new-key 1 </dev/null >/dev/null
+  pv-disk reserve reserve vda --host-key other --key 1 --type exclusive_access </dev/null >/dev/null
+  run pv-vm run v --raw -- dd if=/dev/vda of=/dev/null bs=4k count=1 iflag=direct
+  [ "$status" -ne 0 ]
+  pv-disk reserve register vda --host-key guest --new-key 2 </dev/null >/dev/null
+  pv-disk reserve preempt vda --host-key guest --key 2 --new-key 1 --type exclusive_access \
+    </dev/null >/dev/null
+  pv-vm run v --raw -- dd if=/dev/vda of=/dev/null bs=4k count=1 iflag=direct
+}

@@ -38,4 +38,12 @@ std::span<const ParamSpec> readcache_params();
 Result<std::unique_ptr<Disk>> make_readcache(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                              const Env& env);
 
+std::span<const ParamSpec> reserve_params();
+Result<std::unique_ptr<Disk>> make_reserve(std::unique_ptr<Disk> lower, const LayerSpec& spec,
+                                           const Env& env);
+
+std::span<const ParamSpec> stripe_params();
+Result<std::unique_ptr<Disk>> make_stripe(std::unique_ptr<Disk> lower, const LayerSpec& spec,
+                                          const Env& env);
+
 }  // namespace pv::blk

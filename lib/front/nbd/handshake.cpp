@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "front/nbd/handshake.hpp"
 
+#include "base/units.hpp"
 #include "front/nbd/protocol.hpp"
 
 namespace pv::nbd {
@@ -132,6 +133,19 @@ void Handshake::handle(uint32_t option, std::string_view data) {
   }
 }
 
+// NAME or NAME@HOST; an export's own name holds no '@'.
+bool Handshake::known_name(std::string_view name) const {
+  const size_t at = name.find('@');
+  const std::string_view plain = name.substr(0, at);
+  if (!plain.empty() && plain != export_.name) return false;
+  return at == std::string_view::npos || check_name("host", name.substr(at + 1)).has_value();
+}
+
+void Handshake::enter(std::string_view name) {
+  if (const size_t at = name.find('@'); at != std::string_view::npos) host_ = name.substr(at + 1);
+  state_ = State::transmission;
+}
+
 void Handshake::export_name(std::string_view data) {
   if (!known_name(data)) {  // this option has no way to say no
     state_ = State::closed;
@@ -139,7 +153,7 @@ void Handshake::export_name(std::string_view data) {
   }
   output_ += be64(export_.geometry.size) + be16(transmission_flags(export_.geometry));
   if (!no_zeroes_) output_.append(124, '\0');
-  state_ = State::transmission;
+  enter(data);
 }
 
 void Handshake::info_or_go(uint32_t option, std::string_view data) {
@@ -160,7 +174,7 @@ void Handshake::info_or_go(uint32_t option, std::string_view data) {
   reply_info(option, k_info_block_size,
              be32(g.sector_size) + be32(preferred) + be32(k_max_request));
   reply(option, k_rep_ack);
-  if (option == k_opt_go) state_ = State::transmission;
+  if (option == k_opt_go) enter(name);
 }
 
 void Handshake::meta_context(uint32_t option, std::string_view data) {

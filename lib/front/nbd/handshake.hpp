@@ -11,7 +11,8 @@
 
 namespace pv::nbd {
 
-// What the server offers. `name` is the export's name; "" is always accepted as well.
+// What the server offers. `name` is the export's name; "" is always accepted as well. Behind either
+// a client may say "@HOST": which host it is, for reservations.
 struct Export {
   std::string name;
   std::string description;
@@ -36,6 +37,7 @@ class Handshake {
   std::string& output() { return output_; }
   bool structured() const { return structured_; }
   bool base_allocation() const { return base_allocation_; }
+  const std::string& host() const { return host_; }  // "" where the client has not said
 
  private:
   size_t client_flags(std::string_view bytes);
@@ -46,7 +48,8 @@ class Handshake {
   void meta_context(uint32_t option, std::string_view data);
   void reply(uint32_t option, uint32_t type, std::string_view data = {});
   void reply_info(uint32_t option, uint16_t type, std::string_view data);
-  bool known_name(std::string_view name) const { return name.empty() || name == export_.name; }
+  bool known_name(std::string_view name) const;
+  void enter(std::string_view name);
 
   const Export& export_;
   State state_ = State::negotiating;
@@ -54,6 +57,7 @@ class Handshake {
   bool no_zeroes_ = false;
   bool structured_ = false;
   bool base_allocation_ = false;
+  std::string host_;
   std::string output_;
 };
 

@@ -110,6 +110,7 @@ void Connection::begin(uint16_t command, uint16_t flags, uint64_t cookie, uint64
   request.length = length;
   request.front = blk::Front::nbd;
   request.connection = number_;
+  request.host = handshake_.host();
   request.owner = job;
   request.done = [](blk::Request& done, int error) {
     auto& finished_job = *static_cast<Job*>(done.owner);
