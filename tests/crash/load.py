@@ -78,7 +78,8 @@ class Load:
             model.versions[sector][version] = piece
         model.busy.update(touched)
         self.counts["changes"] += 1
-        self.client.send(command, first * SECTOR, count * SECTOR, ("change", touched, version, flags),
+        self.client.send(command, first * SECTOR, count * SECTOR,
+                         ("change", touched, version, flags),
                          b"".join(pieces) if command == WRITE else b"", flags)
         return None
 

@@ -54,7 +54,7 @@ class Client:
             raise Gone from err
 
     def answers(self, wait):
-        """(tag, error, data) of all that is there, after waiting for the first one at most so long."""
+        """(tag, error, data) of all that is there, after a wait of so long for the first one."""
         while self.pending and select.select([self.sock], [], [], wait)[0]:
             wait = 0
             magic, error, cookie = struct.unpack(">IIQ", self._exactly(16))

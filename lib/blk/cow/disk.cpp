@@ -14,17 +14,23 @@ void clear(const std::vector<iovec>& data) {
   for (const iovec& piece : data) std::memset(piece.iov_base, 0, piece.iov_len);
 }
 
+// What an overlay makes of its base.
+Geometry above(Geometry geometry, const CowHeader& header) {
+  geometry.size = header.size;
+  geometry.read_only = false;
+  geometry.fua = true;
+  geometry.discard = DiscardBehaviour::zeroes;
+  geometry.discard_granularity = header.block;
+  return geometry;
+}
+
 }  // namespace
 
 CowDisk::CowDisk(std::unique_ptr<Disk> base, std::unique_ptr<CowMap> map)
-    : Forward(std::move(base)), geometry_(lower().geometry()), map_(std::move(map)) {
-  geometry_.size = map_->header().size;
-  geometry_.read_only = false;
-  geometry_.fua = true;
-  geometry_.discard = DiscardBehaviour::zeroes;
-  geometry_.discard_granularity = map_->header().block;
-  shift_ = std::countr_zero(map_->header().block);
-}
+    : Forward(std::move(base)),
+      geometry_(above(lower().geometry(), map->header())),
+      map_(std::move(map)),
+      shift_(std::countr_zero(map_->header().block)) {}
 
 void CowDisk::submit(Request& request) {
   switch (request.op) {
