@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.hpp"
+#include "blk/registry.hpp"
 #include "serve/client.hpp"
 #include "serve/disk_object.hpp"
 
@@ -55,6 +56,15 @@ Result<json> live_disk_document(const Object& disk, const Deadline& deadline) {
   return disk_document_from(disk, reply);
 }
 
+// Whether a layer keeps the changes, and with them the size, elsewhere than in the image.
+static bool has_own_size(const json& document) {
+  const json* layers = find(document, "layers");
+  std::vector<blk::LayerSpec> specs;
+  for (const json& text : layers ? *layers : json::array())
+    if (auto spec = blk::parse_layer(text.get<std::string>())) specs.push_back(std::move(*spec));
+  return blk::base_needs(specs, blk::k_base_read_only);
+}
+
 Result<json> disk_document_from(const Object& disk, const json& reply) {
   TRY_ASSIGN(json document, serve::disk_document(disk));
   if (const json* now = find(reply, "disk")) {
@@ -68,7 +78,7 @@ Result<json> disk_document_from(const Object& disk, const json& reply) {
   if (image.empty() || stat(image.c_str(), &st) < 0 || !S_ISREG(st.st_mode)) return document;
   document["image_bytes"] = static_cast<uint64_t>(st.st_size);
   const json* source = find(document, "source");
-  if (source && get_string(*source, "format") == "raw")
+  if (source && get_string(*source, "format") == "raw" && !has_own_size(document))
     document["image_differs"] =
         static_cast<uint64_t>(st.st_size) != get_u64(document, "size_bytes");
   return document;
