@@ -30,6 +30,7 @@ int main(int argc, char** argv) {
           {"eject", "Take the disc out of a CD drive", build_eject},
           {"wait-resize", "Wait until the capacity is another", build_wait_resize},
           {"reserve", "Make, give up and show persistent reservations", build_reserve},
+          {"tune", "Change a layer of a disk while it is served", build_tune},
       }};
   return pv::cli::command_main(spec, argc, argv);
 }

@@ -31,6 +31,7 @@ void build_resize(cli::Verb& verb);
 void build_wait_resize(cli::Verb& verb);
 void build_eject(cli::Verb& verb);
 void build_reserve(cli::Verb& verb);
+void build_tune(cli::Verb& verb);
 
 // What `attach` and `serve` have in common: the source, the geometry, the layers.
 struct SpecFlags {

@@ -18,7 +18,9 @@ namespace {
 constexpr const char* k_hosts_are_lost_below[] = {"cache", "cow", "readcache", "stripe"};
 
 const LayerRow k_layers[] = {
+    {"cache", "holds writes in memory until a flush", cache_params(), make_cache},
     {"cow", "keeps changes in an overlay", cow_params(), make_cow, {}, "", k_base_read_only},
+    {"crypt", "encrypts every sector", crypt_params(), make_crypt},
     {"delay", "adds latency to every request", delay_params(), make_delay},
     {"discard", "what a discard does, and what is said of it", discard_params(), make_discard},
     {"fault", "misbehaves by rule; idle without rules", fault_params(), make_fault},
@@ -29,6 +31,7 @@ const LayerRow k_layers[] = {
     {"reserve", "persistent reservations, host by host", reserve_params(), make_reserve,
      k_hosts_are_lost_below, "it would not see every request, or not whose it is"},
     {"stripe", "spreads chunks over several images", stripe_params(), make_stripe},
+    {"throttle", "limits operations and bytes a second", throttle_params(), make_throttle},
 };
 
 const LayerRow* find_layer(std::string_view name) {

@@ -10,7 +10,7 @@
 namespace pv::serve {
 namespace {
 
-constexpr uint64_t k_grace_ns = 5 * k_ns_per_s;
+constexpr uint64_t k_grace_ns = 10 * k_ns_per_s;  // to end, and to write a cache back
 
 Error no_such_disk(const RunDir& run, std::string_view name) {
   std::vector<std::string> known;

@@ -174,16 +174,30 @@ class DiskServer {
   // Nobody new is let in, what is in flight gets a while, then the process ends.
   void stop() {
     front_->stop();
-    if (counters_.in_flight() == 0 && !control_->has_unsent()) return loop_.stop();
-    if (stopping_) return;
-    stopping_ = true;
+    if (std::exchange(stopping_, true)) return;
+    if (counters_.in_flight() == 0 && !control_->has_unsent()) return put_away();
     deadline_ns_ = system_clock().now_ns() + k_drain_ns;
     wait_for_drain();
   }
 
   void wait_for_drain() {
-    if (counters_.in_flight() == 0 || system_clock().now_ns() >= deadline_ns_) return loop_.stop();
+    if (counters_.in_flight() == 0 || system_clock().now_ns() >= deadline_ns_) return put_away();
     loop_.after(k_ns_per_ms, [this] { wait_for_drain(); });
+  }
+
+  // An orderly end is no power cut: what a cache still holds goes to the image. It takes as long as
+  // it takes; who cannot wait kills the server, which is a power cut.
+  void put_away() {
+    if (!stack_->control({{"op", "cache.held"}})) return loop_.stop();
+    last_flush_.op = blk::Op::flush;
+    last_flush_.flags = blk::k_internal;
+    last_flush_.owner = this;
+    last_flush_.done = [](blk::Request& request, int error) {
+      if (error != 0)
+        std::fprintf(stderr, "the last flush failed: %s\n", errno_name(error).c_str());
+      static_cast<DiskServer*>(request.owner)->loop_.stop();
+    };
+    stack_->submit(last_flush_);
   }
 
   const Object& object_;
@@ -197,6 +211,7 @@ class DiskServer {
   std::unique_ptr<Resizer> resizer_;
   std::unique_ptr<ControlServer> control_;
   bool medium_ = true;  // of a CD drive
+  blk::Request last_flush_;
   bool stopping_ = false;
   uint64_t deadline_ns_ = 0;
 };

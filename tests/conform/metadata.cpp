@@ -76,6 +76,7 @@ struct Alone {
       std::ofstream(dir.path(file)).close();
       std::filesystem::resize_file(dir.path(file), unusual().size);
     }
+    write_key(dir);
     std::string text = row.layers.front();
     for (size_t at = 0; (at = text.find('@', at)) != std::string::npos; ++at)
       text.replace(at, 1, dir.path());
@@ -118,7 +119,7 @@ TEST_CASE("the matrix holds every layer and every back end", "[conform]") {
   std::set<std::string> alone, backends;
   for (const StackRow& row : stacks()) alone.insert(layer_of(row));
   for (const LayerRow& layer : layers()) {
-    INFO("a layer without a line of its own in stacks() of tests/conform/support.cpp: "
+    INFO("a layer without a line of its own in stacks() of tests/conform/stacks.cpp: "
          << layer.name);
     CHECK(alone.count(layer.name) == 1);
   }

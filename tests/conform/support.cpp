@@ -181,81 +181,6 @@ std::vector<std::string> backend_names() {
   return {"memory", "file", "pool", "nbd", "qcow2", "nbdkit"};
 }
 
-const std::vector<StackRow>& stacks() {
-  using blk::Op;
-  constexpr uint32_t k_overlay = k_new_granularity | k_new_discard | k_new_fua;
-  static const std::vector<StackRow> table = {
-      {.name = "bare", .layers = {}},
-      {.name = "cow", .layers = {"cow"}, .changes = k_overlay, .below = Below::never},
-      {.name = "cow(4k)",
-       .layers = {"cow:block=4k,file=@/over"},
-       .changes = k_overlay,
-       .below = Below::never},
-      {.name = "cow(1M)",
-       .layers = {"cow:block=1M,file=@/over"},
-       .changes = k_overlay,
-       .below = Below::never},
-      {.name = "cow+cow",
-       .layers = {"cow:file=@/b", "cow:block=16k,file=@/a"},
-       .below = Below::never},
-      {.name = "fault+cow+fault",
-       .layers = {"fault", "cow:block=8k,file=@/over", "fault"},
-       .below = Below::never},
-      {.name = "delay", .layers = {"delay:for=100us"}},
-      {.name = "discard(zeroes)",
-       .layers = {"discard:behaviour=zeroes"},
-       .changes = k_new_discard,
-       .decoupled = {Op::discard}},
-      {.name = "discard(grain)",
-       .layers = {"discard:behaviour=unspecified,granularity=4096"},
-       .changes = k_new_discard | k_new_granularity},
-      {.name = "discard(noise)",
-       .layers = {"discard:behaviour=unspecified,noise=7,granularity=8192"},
-       .changes = k_new_discard | k_new_granularity,
-       .decoupled = {Op::discard}},
-      {.name = "discard(ignored)",
-       .layers = {"discard:behaviour=ignored"},
-       .changes = k_new_discard,
-       .decoupled = {Op::discard}},
-      {.name = "fault", .layers = {"fault"}},
-      {.name = "fault+delay", .layers = {"fault", "delay:for=100us"}},
-      {.name = "fault(rule)", .layers = {"fault"}, .with_rule = true},
-      {.name = "fua(honoured)", .layers = {"fua:mode=honoured"}, .changes = k_new_fua},
-      {.name = "fua(ignored)", .layers = {"fua:mode=ignored"}, .changes = k_new_fua},
-      {.name = "readcache", .layers = {"readcache:populate=both"}, .decoupled = {Op::read}},
-      {.name = "readcache(small)",
-       .layers = {"readcache:size=128k,populate=both"},
-       .decoupled = {Op::read}},
-      {.name = "readcache(file)", .layers = {"readcache:file=@/fast"}, .decoupled = {Op::read}},
-      {.name = "readcache(file, small)",
-       .layers = {"readcache:file=@/fast,size=128k,populate=write"},
-       .decoupled = {Op::read}},
-      {.name = "cow+readcache",
-       .layers = {"cow:file=@/over", "readcache:populate=both"},
-       .below = Below::never},
-      {.name = "readonly", .layers = {"readonly"}, .changes = k_new_read_only | k_no_resize},
-      {.name = "stats", .layers = {"stats"}},
-      {.name = "stats+fault+cow",
-       .layers = {"stats", "fault", "cow:file=@/over"},
-       .below = Below::never},
-      {.name = "stats+fault+stats", .layers = {"stats", "fault", "stats:name=below"}},
-      {.name = "reserve", .layers = {"reserve"}},
-      {.name = "reserve(ptpl)", .layers = {"reserve:ptpl=@/ptpl", "delay:for=50us"}},
-      {.name = "stripe",
-       .layers = {"stripe:with=@/second,chunk=64K"},
-       .files = {"second"},
-       .changes = k_new_size | k_new_id,
-       .below = Below::other,
-       .min_size = 65536},
-      {.name = "fault+stripe(3)",
-       .layers = {"fault", "stripe:with=@/second+@/third,chunk=8K"},
-       .files = {"second", "third"},
-       .below = Below::other,
-       .min_size = 8192},
-  };
-  return table;
-}
-
 const StackRow& stack_row(const std::string& name) {
   const auto named = [&](const StackRow& candidate) { return candidate.name == name; };
   const auto row = std::find_if(stacks().begin(), stacks().end(), named);
@@ -333,6 +258,7 @@ std::unique_ptr<blk::Disk> Bench::stack(std::unique_ptr<blk::Disk> bottom,
     Fd fd(open(dir_.path(file).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
     REQUIRE(ftruncate(fd.get(), static_cast<off_t>(geometry.size)) == 0);
   }
+  write_key(dir_);
   std::vector<blk::LayerSpec> layers;
   for (std::string text : row_.layers) {
     for (size_t at = 0; (at = text.find('@', at)) != std::string::npos; ++at)
@@ -361,7 +287,13 @@ Bench::Bench(const std::string& backend, const StackRow& row, const blk::Geometr
   std::unique_ptr<blk::Disk> lower = std::move(failing);
   if (wrap) lower = wrap(std::move(lower));
   disk_ = stack(std::move(lower), geometry, loop);
-  if (!front_loop_) return;
+  if (front_loop_) serve_over_nbd(loop);
+  if (!row_.scrambled || disk_->geometry().read_only) return;
+  Io blank(blk::Op::zero, 0, disk_->geometry().size);
+  REQUIRE(run(blank) == 0);
+}
+
+void Bench::serve_over_nbd(Loop& loop) {
   const blk::Geometry served = disk_->geometry();
   front_ = std::make_unique<ServerThread>(dir_.path("front"), std::move(disk_), &loop);
   auto client = blk::make_nbd_disk({dir_.path("front"), served}, *loop_);
@@ -370,6 +302,10 @@ Bench::Bench(const std::string& backend, const StackRow& row, const blk::Geometr
 }
 
 int Bench::seen(blk::Op op, int error) const {
+  // The client keeps to itself what the server does not offer.
+  if (over_nbd() && op == blk::Op::discard &&
+      disk_->geometry().discard == blk::DiscardBehaviour::ignored)
+    return 0;
   return over_nbd() ? blk::delivered(blk::Front::nbd, op, error) : error;
 }
 

@@ -132,7 +132,7 @@ enum Changes : uint32_t {
 // it there, or none of it (an overlay).
 enum class Below { same, other, never };
 
-// The stacks that the suite goes through. One line in the table of support.cpp each.
+// The stacks that the suite goes through. One line in the table of stacks.cpp each.
 struct StackRow {
   const char* name;
   std::vector<const char*> layers;  // as --layer takes them, outermost first; "@" is a fresh folder
@@ -148,6 +148,8 @@ struct StackRow {
 const std::vector<StackRow>& stacks();
 const StackRow& stack_row(const std::string& name);
 std::vector<std::string> stack_names();
+// A key for layers that need one, as `key` in the folder.
+void write_key(const TempDir& folder);
 
 // One cell of the matrix. `front` is "host" (submits right into the stack) or "nbd" (a server of
 // ours in a thread, and libnbd).
@@ -203,6 +205,7 @@ class Bench {
   int write(uint64_t offset, std::string_view bytes, uint32_t flags = 0);
 
  private:
+  void serve_over_nbd(Loop& loop);
   std::unique_ptr<blk::Disk> bottom(const std::string& backend, const blk::Geometry& geometry,
                                     Loop& loop);
   std::unique_ptr<blk::Disk> stack(std::unique_ptr<blk::Disk> bottom, const blk::Geometry& geometry,

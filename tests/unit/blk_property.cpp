@@ -175,6 +175,7 @@ class Run {
         continue;
       }
       made.layers.push_back(row.layers.front());
+      made.scrambled = made.scrambled || row.scrambled;
       made.files.insert(made.files.end(), row.files.begin(), row.files.end());
     }
     return made;

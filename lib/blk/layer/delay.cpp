@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
-// Latency for every request, or for some operations only. The smallest layer there is: copy it to
-// make a new one.
+// Latency for every request, or for some operations only; can change while the disk is served.
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/layer/layers.hpp"
+#include "blk/ring.hpp"
+#include "blk/tune.hpp"
 
 namespace pv::blk {
 namespace {
@@ -16,28 +17,95 @@ constexpr ParamSpec k_params[] = {
     {"for", "DURATION", "the same with a unit, e.g. for=250us"},
     {"ops", "OP+OP", "only these operations, e.g. ops=flush+write (default: all)"},
 };
+constexpr uint32_t k_all_ops = (1U << k_op_count) - 1;
+
+struct Settings {
+  uint64_t ns = 0;
+  uint32_t ops = k_all_ops;  // one bit each
+};
+
+// `settings` with what `params` changes.
+Result<Settings> with(Settings settings, const std::map<std::string, std::string>& params) {
+  if (params.count("ms") + params.count("for") == 2)
+    return fail(Code::usage, "layer 'delay': ms and for exclude each other");
+  for (const auto& [key, value] : params) {
+    if (key != "ops") {
+      auto ns = parse_duration(key == "ms" ? value + "ms" : value);
+      if (!ns) return fail(Code::usage, fmt::format("layer 'delay': {}={} is no time", key, value));
+      settings.ns = *ns;
+      continue;
+    }
+    settings.ops = 0;
+    for (const std::string& name : split(value, '+')) {
+      Op op;
+      if (!op_from_name(name, op))
+        return fail(Code::usage, fmt::format("layer 'delay': unknown operation '{}'", name));
+      settings.ops |= 1U << static_cast<int>(op);
+    }
+  }
+  return settings;
+}
 
 class Delay final : public Forward {
  public:
-  Delay(std::unique_ptr<Disk> lower, const Env& env, uint64_t ns, uint32_t ops)
-      : Forward(std::move(lower)), timers_(env.timers), ns_(ns), ops_(ops) {}
+  Delay(std::unique_ptr<Disk> below, const Env& env, const Settings& settings)
+      : Forward(std::move(below)), env_(env), settings_(settings) {}
 
   void submit(Request& request) override {
-    if (ns_ == 0 || (ops_ & 1U << static_cast<int>(request.op)) == 0 ||
+    if (settings_.ns == 0 || (settings_.ops & 1U << static_cast<int>(request.op)) == 0 ||
         (request.flags & k_internal) != 0)
       return lower().submit(request);
-    timers_.after(ns_, [this, &request] { lower().submit(request); });
+    const uint64_t now = env_.clock.now_ns();
+    waiting_.push({&request, now, now + settings_.ns});
+    arm();
+  }
+
+  Result<json> control(const json& request) override {
+    if (!tunes(request, "delay")) return lower().control(request);
+    TRY_ASSIGN(const auto params, tune_params(request, {"ms", "for", "ops"}));
+    TRY_ASSIGN(settings_, with(settings_, params));
+    // Who waits already keeps its time, unless it would be through sooner by the new one. So the
+    // queue stays in the order of the times.
+    for (size_t i = 0; i < waiting_.size(); ++i)
+      waiting_[i].due = std::min(waiting_[i].due, waiting_[i].arrived + settings_.ns);
+    if (timer_ != 0) env_.timers.cancel(std::exchange(timer_, 0));
+    arm();
+    return json{{"layer", shown()}};
   }
 
   void inspect(json& out) const override {
-    out["delay"] = {{"delay_ms", static_cast<double>(ns_) / 1e6}};
+    out["delay"] = shown();
     lower().inspect(out);
   }
 
  private:
-  Timers& timers_;
-  uint64_t ns_;
-  uint32_t ops_;
+  struct Waiting {
+    Request* request = nullptr;
+    uint64_t arrived = 0, due = 0;
+  };
+
+  json shown() const { return {{"delay_ms", static_cast<double>(settings_.ns) / 1e6}}; }
+
+  void arm() {
+    if (timer_ != 0 || waiting_.empty()) return;
+    const uint64_t now = env_.clock.now_ns(), due = waiting_.front().due;
+    timer_ = env_.timers.after(due > now ? due - now : 0, [this] {
+      timer_ = 0;
+      release();
+    });
+  }
+
+  void release() {
+    const uint64_t now = env_.clock.now_ns();
+    while (!waiting_.empty() && waiting_.front().due <= now)
+      lower().submit(*waiting_.pop().request);
+    arm();
+  }
+
+  Env env_;
+  Settings settings_;
+  Ring<Waiting> waiting_;  // as many as the front ends let in
+  TimerId timer_ = 0;
 };
 
 }  // namespace
@@ -48,26 +116,10 @@ std::span<const ParamSpec> delay_params() {
 
 Result<std::unique_ptr<Disk>> make_delay(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                          const Env& env) {
-  uint64_t ns = 0;
-  uint32_t ops = 0;
-  for (const auto& [key, value] : spec.params) {
-    if (key == "ms") {
-      TRY_ASSIGN(ns, parse_duration(value + "ms"));
-    } else if (key == "for") {
-      TRY_ASSIGN(ns, parse_duration(value));
-    } else {
-      for (const std::string& name : split(value, '+')) {
-        Op op;
-        if (!op_from_name(name, op))
-          return fail(Code::usage, fmt::format("layer 'delay': unknown operation '{}'", name));
-        ops |= 1U << static_cast<int>(op);
-      }
-    }
-  }
-  if (spec.params.count("ms") + spec.params.count("for") == 2)
-    return fail(Code::usage, "layer 'delay': ms and for exclude each other");
-  if (ns == 0) return fail(Code::usage, "layer 'delay' needs a time, e.g. delay:ms=5");
-  return std::make_unique<Delay>(std::move(lower), env, ns, ops == 0 ? ~0U : ops);
+  TRY_ASSIGN(const Settings settings, with({}, spec.params));
+  if (spec.params.count("ms") + spec.params.count("for") == 0)
+    return fail(Code::usage, "layer 'delay' needs a time, e.g. delay:ms=5");
+  return std::make_unique<Delay>(std::move(lower), env, settings);
 }
 
 }  // namespace pv::blk

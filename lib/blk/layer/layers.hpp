@@ -6,6 +6,14 @@
 
 namespace pv::blk {
 
+std::span<const ParamSpec> cache_params();
+Result<std::unique_ptr<Disk>> make_cache(std::unique_ptr<Disk> lower, const LayerSpec& spec,
+                                         const Env& env);
+
+std::span<const ParamSpec> crypt_params();
+Result<std::unique_ptr<Disk>> make_crypt(std::unique_ptr<Disk> lower, const LayerSpec& spec,
+                                         const Env& env);
+
 std::span<const ParamSpec> cow_params();
 Result<std::unique_ptr<Disk>> make_cow(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                        const Env& env);
@@ -45,5 +53,9 @@ Result<std::unique_ptr<Disk>> make_reserve(std::unique_ptr<Disk> lower, const La
 std::span<const ParamSpec> stripe_params();
 Result<std::unique_ptr<Disk>> make_stripe(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                           const Env& env);
+
+std::span<const ParamSpec> throttle_params();
+Result<std::unique_ptr<Disk>> make_throttle(std::unique_ptr<Disk> lower, const LayerSpec& spec,
+                                            const Env& env);
 
 }  // namespace pv::blk
