@@ -13,42 +13,15 @@ void write_key(const TempDir& folder) {
   REQUIRE(write_file_atomic(folder.path("key"), digits));
 }
 
-const std::vector<StackRow>& stacks() {
-  using blk::Op;
-  constexpr uint32_t k_overlay = k_new_granularity | k_new_discard | k_new_fua;
-  const std::vector<Op> cached = {Op::read, Op::write, Op::zero};
-  static const std::vector<StackRow> table = {
+namespace {
+
+using blk::Op;
+using Rows = std::vector<StackRow>;
+
+// Layers that change what passes, or only look at it.
+Rows passing() {
+  return {
       {.name = "bare", .layers = {}},
-      {.name = "cache", .layers = {"cache"}, .decoupled = cached},
-      {.name = "cache(small)", .layers = {"cache:size=64K"}, .decoupled = cached},
-      {.name = "cache+delay", .layers = {"cache:size=256K", "delay:for=50us"}, .decoupled = cached},
-      {.name = "cache+discard",
-       .layers = {"cache", "discard:behaviour=unspecified,granularity=64K"},
-       .decoupled = cached},
-      {.name = "crypt",
-       .layers = {"crypt:key-file=@/key"},
-       .changes = k_new_discard,
-       .decoupled = {Op::zero},
-       .scrambled = true},
-      {.name = "crypt+cache",
-       .layers = {"crypt:key-file=@/key", "cache:size=256K"},
-       .decoupled = cached,
-       .scrambled = true},
-      {.name = "cow", .layers = {"cow"}, .changes = k_overlay, .below = Below::never},
-      {.name = "cow(4k)",
-       .layers = {"cow:block=4k,file=@/over"},
-       .changes = k_overlay,
-       .below = Below::never},
-      {.name = "cow(1M)",
-       .layers = {"cow:block=1M,file=@/over"},
-       .changes = k_overlay,
-       .below = Below::never},
-      {.name = "cow+cow",
-       .layers = {"cow:file=@/b", "cow:block=16k,file=@/a"},
-       .below = Below::never},
-      {.name = "fault+cow+fault",
-       .layers = {"fault", "cow:block=8k,file=@/over", "fault"},
-       .below = Below::never},
       {.name = "delay", .layers = {"delay:for=100us"}},
       {.name = "discard(zeroes)",
        .layers = {"discard:behaviour=zeroes"},
@@ -70,6 +43,62 @@ const std::vector<StackRow>& stacks() {
       {.name = "fault(rule)", .layers = {"fault"}, .with_rule = true},
       {.name = "fua(honoured)", .layers = {"fua:mode=honoured"}, .changes = k_new_fua},
       {.name = "fua(ignored)", .layers = {"fua:mode=ignored"}, .changes = k_new_fua},
+      {.name = "readonly", .layers = {"readonly"}, .changes = k_new_read_only | k_no_resize},
+      {.name = "stats", .layers = {"stats"}},
+      {.name = "throttle", .layers = {"throttle:iops=1000000,bps=100G"}},
+      {.name = "throttle+delay",
+       .layers = {"throttle:iops=50000,iops-read=100000,burst=1ms", "delay:for=50us"}},
+      {.name = "stats+fault+stats", .layers = {"stats", "fault", "stats:name=below"}},
+      {.name = "reserve", .layers = {"reserve"}},
+      {.name = "reserve(ptpl)", .layers = {"reserve:ptpl=@/ptpl", "delay:for=50us"}},
+  };
+}
+
+// Layers that hold data back, or make something else of it.
+Rows holding() {
+  const std::vector<Op> cached = {Op::read, Op::write, Op::zero};
+  return {
+      {.name = "cache", .layers = {"cache"}, .decoupled = cached},
+      {.name = "cache(small)", .layers = {"cache:size=64K"}, .decoupled = cached},
+      {.name = "cache+delay", .layers = {"cache:size=256K", "delay:for=50us"}, .decoupled = cached},
+      {.name = "cache+discard",
+       .layers = {"cache", "discard:behaviour=unspecified,granularity=64K"},
+       .decoupled = {Op::read, Op::write, Op::zero, Op::discard}},
+      {.name = "crypt",
+       .layers = {"crypt:key-file=@/key"},
+       .changes = k_new_discard,
+       .decoupled = {Op::zero},
+       .scrambled = true},
+      {.name = "crypt+cache",
+       .layers = {"crypt:key-file=@/key", "cache:size=256K"},
+       .decoupled = cached,
+       .scrambled = true},
+      {.name = "stats+cache+crypt",
+       .layers = {"stats", "cache", "crypt:key-file=@/key"},
+       .decoupled = cached,
+       .scrambled = true},
+  };
+}
+
+// Layers that keep data in places of their own.
+Rows placing() {
+  constexpr uint32_t k_overlay = k_new_granularity | k_new_discard | k_new_fua;
+  return {
+      {.name = "cow", .layers = {"cow"}, .changes = k_overlay, .below = Below::never},
+      {.name = "cow(4k)",
+       .layers = {"cow:block=4k,file=@/over"},
+       .changes = k_overlay,
+       .below = Below::never},
+      {.name = "cow(1M)",
+       .layers = {"cow:block=1M,file=@/over"},
+       .changes = k_overlay,
+       .below = Below::never},
+      {.name = "cow+cow",
+       .layers = {"cow:file=@/b", "cow:block=16k,file=@/a"},
+       .below = Below::never},
+      {.name = "fault+cow+fault",
+       .layers = {"fault", "cow:block=8k,file=@/over", "fault"},
+       .below = Below::never},
       {.name = "readcache", .layers = {"readcache:populate=both"}, .decoupled = {Op::read}},
       {.name = "readcache(small)",
        .layers = {"readcache:size=128k,populate=both"},
@@ -81,21 +110,9 @@ const std::vector<StackRow>& stacks() {
       {.name = "cow+readcache",
        .layers = {"cow:file=@/over", "readcache:populate=both"},
        .below = Below::never},
-      {.name = "readonly", .layers = {"readonly"}, .changes = k_new_read_only | k_no_resize},
-      {.name = "stats", .layers = {"stats"}},
-      {.name = "stats+cache+crypt",
-       .layers = {"stats", "cache", "crypt:key-file=@/key"},
-       .decoupled = cached,
-       .scrambled = true},
-      {.name = "throttle", .layers = {"throttle:iops=1000000,bps=100G"}},
-      {.name = "throttle+delay",
-       .layers = {"throttle:iops=50000,iops-read=100000,burst=1ms", "delay:for=50us"}},
       {.name = "stats+fault+cow",
        .layers = {"stats", "fault", "cow:file=@/over"},
        .below = Below::never},
-      {.name = "stats+fault+stats", .layers = {"stats", "fault", "stats:name=below"}},
-      {.name = "reserve", .layers = {"reserve"}},
-      {.name = "reserve(ptpl)", .layers = {"reserve:ptpl=@/ptpl", "delay:for=50us"}},
       {.name = "stripe",
        .layers = {"stripe:with=@/second,chunk=64K"},
        .files = {"second"},
@@ -108,6 +125,16 @@ const std::vector<StackRow>& stacks() {
        .below = Below::other,
        .min_size = 8192},
   };
+}
+
+}  // namespace
+
+const std::vector<StackRow>& stacks() {
+  static const Rows table = [] {
+    Rows all = passing();
+    for (const Rows& more : {holding(), placing()}) all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }();
   return table;
 }
 
