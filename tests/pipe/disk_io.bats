@@ -73,6 +73,8 @@ teardown() { pv_teardown; }
   serve a --image t.img
   ok pv-disk read a --sector 3
   has '.data.offset_bytes == 1536 and .data.length_bytes == 512'
+  expect_error in_use 4 pv-disk serve b --template t.img # a copy of what is being written is none
+  ok pv-disk close a
   serve b --template t.img --sector-size 4096
   ok pv-disk read b --sector 3
   has '.data.offset_bytes == 12288 and .data.length_bytes == 4096'
