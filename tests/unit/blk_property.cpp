@@ -235,7 +235,9 @@ class Run {
     }
     if (op == Op::flush) offset = length = 0, wanted = 0;
     // What the wire does not carry, or gives another meaning.
-    if (bench_->over_nbd() && (op == Op::cache || (length == 0 && op != Op::flush))) return {};
+    const bool ignored = bench_->disk().geometry().discard == DiscardBehaviour::ignored;
+    const bool mute = op == Op::cache || (op == Op::discard && ignored);
+    if (bench_->over_nbd() && (mute || (length == 0 && op != Op::flush))) return {};
     const uint32_t fua = (step.flags & 1) != 0 && op != Op::map ? uint32_t{k_fua} : 0;
     const uint32_t keep = (step.flags & 2) != 0 && op == Op::zero ? uint32_t{k_no_unmap} : 0;
     Flight flight{std::make_unique<Io>(op, offset, length, fua | keep), bench_->seen(op, wanted)};
