@@ -70,7 +70,7 @@ void Connection::ready(uint32_t events) {
 void Connection::turn() {
   send();
   // A client that sends its requests one by one will send the next one soon.
-  constexpr size_t k_pattern = 8;
+  constexpr size_t k_pattern = 64;  // a deep queue looks like that for a while, never for long
   if (batch_jobs_ != 0) single_ = batch_jobs_ == 1 && batch_small_ ? single_ + 1 : 0;
   if (batch_jobs_ != 0 && single_ >= k_pattern) shared_.loop.spin_once();
   batch_jobs_ = 0;
