@@ -48,7 +48,11 @@ struct Built {
   bool dump = false;
 };
 
-std::unique_ptr<Built> build(const CommandSpec& spec) {
+// With a verb on the command line only that one is built: the flags of all the others would take
+// longer than what most verbs do.
+std::unique_ptr<Built> build(const CommandSpec& spec, std::string_view verb) {
+  const auto named = [&](const VerbSpec& row) { return row.name == verb; };
+  const bool one = std::any_of(spec.verbs.begin(), spec.verbs.end(), named);
   auto built = std::make_unique<Built>();
   built->app = std::make_unique<CLI::App>(spec.help, spec.name);
   CLI::App& app = *built->app;
@@ -56,6 +60,7 @@ std::unique_ptr<Built> build(const CommandSpec& spec) {
   app.add_flag("--dump-cli", built->dump, "Print every verb and flag as JSON");
   app.footer(fmt::format("See {}(1) and provium(7).", spec.name));
   for (const VerbSpec& row : spec.verbs) {
+    if (one && !named(row)) continue;
     CLI::App* sub = app.add_subcommand(row.name, row.help);
     sub->footer(fmt::format("See {}(1).", spec.name));
     built->verbs.push_back(std::make_unique<Verb>(*sub, built->common));
@@ -189,7 +194,7 @@ static void occupy_standard_fds() {
 int command_main(const CommandSpec& spec, int argc, char** argv) {
   occupy_standard_fds();
   try {
-    const auto built = build(spec);
+    const auto built = build(spec, argc > 1 ? argv[1] : "");
     std::string verb;
     Error error;
     if (auto wrong = check_verb(spec, argc, argv)) {
