@@ -55,9 +55,13 @@ Result<> close_one(cli::Context& context, const RunDir& run, const Object& disk,
 Result<int> act(cli::Context& context, const Options& options) {
   if (options.all) {
     TRY_ASSIGN(const RunDir run, context.run_dir());
-    for (const Object& disk : run.list("disk"))
-      if (disk.owner.empty()) TRY(close_one(context, run, disk, options.force));
+    Result<> closed;  // the first that went wrong; the others are closed all the same
+    for (const Object& disk : run.list("disk")) {
+      if (!disk.owner.empty()) continue;
+      if (auto one = close_one(context, run, disk, options.force); !one && closed) closed = one;
+    }
     run.sweep();
+    TRY(closed);
     return 0;
   }
   if (options.disks.empty()) {

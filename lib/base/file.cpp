@@ -102,6 +102,29 @@ std::string absolute_path(const std::string& path) {
   return error ? path : absolute.lexically_normal().string();
 }
 
+// Within one file system the kernel copies by itself; across two it may refuse (EXDEV).
+static Result<> copy_range(int from, int to, off_t begin, off_t end) {
+  loff_t in = begin, out = begin;
+  bool by_kernel = true;
+  std::vector<char> piece;
+  while (in < end) {
+    const auto left = static_cast<size_t>(end - in);
+    ssize_t n = by_kernel ? copy_file_range(from, &in, to, &out, left, 0) : 0;
+    if (n < 0 && (errno == EXDEV || errno == EOPNOTSUPP || errno == EINVAL || errno == ENOSYS))
+      by_kernel = false;
+    if (n < 0 && by_kernel && errno != EINTR) return fail_errno("cannot copy", errno);
+    if (n == 0 && by_kernel) return {};  // cut meanwhile
+    if (by_kernel) continue;
+    piece.resize(1 << 20);
+    n = pread(from, piece.data(), std::min(left, piece.size()), in);
+    if (n == 0) return {};
+    if (n > 0) n = pwrite(to, piece.data(), static_cast<size_t>(n), in);
+    if (n < 0 && errno != EINTR) return fail_errno("cannot copy", errno);
+    in += std::max<ssize_t>(n, 0);
+  }
+  return {};
+}
+
 Result<> copy_sparse(int from, int to) {
   if (ioctl(to, FICLONE, from) == 0) return {};
   struct stat st {};
@@ -114,13 +137,7 @@ Result<> copy_sparse(int from, int to) {
     off_t hole = data < 0 ? st.st_size : lseek(from, data, SEEK_HOLE);
     if (data < 0) data = at;  // a file system without SEEK_DATA: all is data
     if (hole < 0) hole = st.st_size;
-    loff_t in = data, out = data;
-    while (in < hole) {
-      const ssize_t n = copy_file_range(from, &in, to, &out, static_cast<size_t>(hole - in), 0);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return fail_errno("copy", errno);
-      if (n == 0) break;
-    }
+    TRY(copy_range(from, to, data, hole));
     at = hole;
   }
   return {};

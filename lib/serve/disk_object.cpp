@@ -65,8 +65,12 @@ Result<> close_disk(const RunDir& run, const Object& disk) {
     const ProcessId server = process_from_json(*state);
     if (server.pid != 0) TRY(terminate(server, k_grace_ns));
   }
+  const auto lost = read_file(disk.path(k_lost_file), 256);
   run.remove(disk);
-  return {};
+  if (!lost) return {};
+  return fail(Code::io, fmt::format("disk '{}' is closed, but its last flush failed ({}): what its "
+                                    "cache still held is lost",
+                                    disk.name, *lost));
 }
 
 }  // namespace pv::serve

@@ -13,6 +13,9 @@
 
 namespace pv::serve {
 
+// Left by a server whose last flush failed: the errno by name.
+constexpr const char* k_lost_file = "lost";
+
 // "vda" where that is clear, else "v/vda". Code::no_such_disk lists the known ids; a name that
 // several VMs use is Code::usage and lists the choices.
 Result<Object> find_disk(const RunDir& run, std::string_view name);
@@ -24,7 +27,8 @@ std::vector<Object> disks_of_vm(const RunDir& run, const Object& vm);
 // process is gone. Internal keys are left out.
 Result<json> disk_document(const Object& disk);
 
-// Ends the server (SIGTERM, then SIGKILL) and removes the object. Idempotent.
+// Ends the server (SIGTERM, then SIGKILL) and removes the object. Idempotent. Code::io when it is
+// closed all the same, but a cache of its could not be written back.
 Result<> close_disk(const RunDir& run, const Object& disk);
 
 }  // namespace pv::serve

@@ -193,9 +193,11 @@ class DiskServer {
     last_flush_.flags = blk::k_internal;
     last_flush_.owner = this;
     last_flush_.done = [](blk::Request& request, int error) {
+      auto& server = *static_cast<DiskServer*>(request.owner);
       if (error != 0)
-        std::fprintf(stderr, "the last flush failed: %s\n", errno_name(error).c_str());
-      static_cast<DiskServer*>(request.owner)->loop_.stop();
+        static_cast<void>(
+            write_file_atomic(server.object_.path(k_lost_file), errno_name(error), 0600));
+      server.loop_.stop();
     };
     stack_->submit(last_flush_);
   }

@@ -72,6 +72,21 @@ Error what_qemu_says(const std::string& name, const Spec& spec, const std::strin
   return Error(Code::no_image, fmt::format("cannot open {}: {}", name, complaint));
 }
 
+// Whether there may be more to an image than its own file: a qcow2 that has a backing file (offset
+// 8 of its header, docs/interop/qcow2.txt in QEMU), or a format whose header we do not read.
+bool has_backing(const std::string& path) {
+  char head[16] = {};
+  const Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd || pread(fd.get(), head, sizeof head, 0) != static_cast<ssize_t>(sizeof head))
+    return true;
+  const std::string_view magic(head, 4);
+  if (magic == std::string_view("QED\0", 4) || magic == "# Di" || magic == "KDMV" ||
+      magic == "vhdx")
+    return true;
+  if (magic != "QFI\xfb") return false;
+  return std::any_of(head + 8, head + 16, [](char c) { return c != 0; });
+}
+
 // Tells a layer that asks which file it stands on, and when that was changed last.
 class Identified final : public blk::Forward {
  public:
@@ -83,6 +98,7 @@ class Identified final : public blk::Forward {
     struct stat st {};
     if (stat(path_.c_str(), &st) < 0) return fail_errno("cannot stat " + path_, errno);
     if (!S_ISREG(st.st_mode)) return fail(Code::unsupported, path_ + " is no regular file");
+    if (has_backing(path_)) return fail(Code::unsupported, path_ + " is not the only file");
     const auto mtime_ns = static_cast<uint64_t>(st.st_mtim.tv_sec) * k_ns_per_s +
                           static_cast<uint64_t>(st.st_mtim.tv_nsec);
     return json{{"file_size", static_cast<uint64_t>(st.st_size)}, {"mtime_ns", mtime_ns}};
@@ -149,7 +165,10 @@ Result<std::unique_ptr<blk::Disk>> Source::image(const std::string& path, bool r
   SourceFlags flags;
   flags.image = path;
   TRY(set_source(spec, flags));
-  if (spec.type == "image") return open_image(spec);
+  if (spec.type == "image") {
+    TRY_ASSIGN(std::unique_ptr<blk::Disk> disk, open_image(spec));
+    return std::make_unique<Identified>(std::move(disk), spec.path);
+  }
   if (!read_only && is_read_only_scheme(path.substr(0, path.find(':'))))
     return fail(Code::read_only, path + " can only be read");
   return open_uri(spec);

@@ -145,8 +145,6 @@ Result<> complete(Spec& spec, const std::string& id) {
     TRY(blk::check_geometry(geometry));
   }
   if (spec.serial.empty() && spec.id != blk::DiskId{}) spec.serial = serial_for(spec.id);
-  if (spec.type == "uri" && is_read_only_scheme(spec.uri.substr(0, spec.uri.find(':'))))
-    spec.read_only = true;
   if (spec.direct && (spec.type == "memory" || spec.type == "uri" || spec.type == "blockdev"))
     return fail(Code::usage, "--direct is for files and block devices");
   if (spec.serial.empty()) spec.serial = serial_for(id);
@@ -171,6 +169,8 @@ Result<> complete(Spec& spec, const std::string& id) {
     return fail(Code::usage,
                 "--read-only and --layer cow exclude each other: below cow nothing is written "
                 "anyway, and above it changes are what it is for");
+  if (spec.type == "uri" && is_read_only_scheme(spec.uri.substr(0, spec.uri.find(':'))))
+    spec.read_only = !spec.base_read_only;
   if (has_fault && spec.no_fault)
     return fail(Code::usage, "--no-fault and --layer fault exclude each other");
   if (!has_fault && !spec.no_fault) spec.layers.insert(spec.layers.begin(), "fault");

@@ -62,7 +62,9 @@ static bool has_own_size(const json& document) {
   std::vector<blk::LayerSpec> specs;
   for (const json& text : layers ? *layers : json::array())
     if (auto spec = blk::parse_layer(text.get<std::string>())) specs.push_back(std::move(*spec));
-  return blk::base_needs(specs, blk::k_base_read_only);
+  const auto striped = [](const blk::LayerSpec& spec) { return spec.name == "stripe"; };
+  return blk::base_needs(specs, blk::k_base_read_only) ||
+         std::any_of(specs.begin(), specs.end(), striped);
 }
 
 Result<json> disk_document_from(const Object& disk, const json& reply) {

@@ -51,8 +51,11 @@ Result<json> close_vm(const RunDir& run, const Object& vm, const Deadline& deadl
   if (!lock && !half_gone) return fail(lock.error());
   const json state = vm.load().value_or(json::object());
   TRY_ASSIGN(document["forced"], end_processes(vm, state));
-  for (const Object& disk : serve::disks_of_vm(run, vm)) TRY(serve::close_disk(run, disk));
+  Result<> closed;  // the first that went wrong; the others are closed all the same
+  for (const Object& disk : serve::disks_of_vm(run, vm))
+    if (auto one = serve::close_disk(run, disk); !one && closed) closed = one;
   run.remove(vm);
+  TRY(closed);
   document["closed"] = true;
   return document;
 }

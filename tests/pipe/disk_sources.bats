@@ -65,6 +65,9 @@ backend_is() { pv-disk info "$1" </dev/null | jq -e ".disk.backend | $2" >/dev/n
   ok pv-disk size d
   has '.disk.size_bytes == 1048576'
   ok pv-disk close d
+  serve d --image "$WEB/r.img" --layer cow # the base can only be read, the disk can be written
+  qio d 'write -P 7 0 4k' 'read -P 7 0 4k'
+  ok pv-disk close d
   expect_error no_image 4 pv-disk serve d --image "$WEB/nosuch.img"
   [[ $stderr == *404* ]] || fail "$stderr"
   end "$web"

@@ -7,6 +7,8 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "base/text.hpp"
+
 namespace pv::blk {
 namespace {
 
@@ -57,6 +59,12 @@ Result<> CowDisk::resize(uint64_t size) {
   TRY(map_->resize(size));
   geometry_.size = size;
   return {};
+}
+
+Result<json> CowDisk::control(const json& request) {
+  if (get_string(request, "op") == "base.identity")
+    return fail(Code::unsupported, "an overlay is known by its content only");
+  return lower().control(request);
 }
 
 void CowDisk::inspect(json& out) const {

@@ -24,6 +24,8 @@ class CowDisk final : public Forward {
 
   const Geometry& geometry() const override { return geometry_; }
   void submit(Request& request) override;
+  // What another overlay asks of its base: an overlay's file says nothing of when it was changed.
+  Result<json> control(const json& request) override;
   Result<> resize(uint64_t size) override;
   void inspect(json& out) const override;
 

@@ -25,6 +25,7 @@ Result<std::unique_ptr<CowMap>> CowMap::create(std::unique_ptr<CowStore> store,
   map->aborted_ = true;
   TRY(map->store_->set_length(map->layout_.file_length(fresh.size)));
   TRY(map->write_header());
+  TRY(map->write_header());  // both slots: an overlay on a full disk must open again
   map->aborted_ = false;
   return map;
 }

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.hpp"
+#include "base/units.hpp"
 #include "blk/child.hpp"
 #include "blk/histogram.hpp"
 #include "blk/layer/layers.hpp"
@@ -115,9 +116,16 @@ std::span<const ParamSpec> stats_params() {
 
 Result<std::unique_ptr<Disk>> make_stats(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                          const Env& env) {
-  const auto name = spec.params.find("name");
-  return std::make_unique<Stats>(std::move(lower), env,
-                                 name == spec.params.end() ? "stats" : name->second);
+  const auto given = spec.params.find("name");
+  const std::string name = given == spec.params.end() ? "stats" : given->second;
+  TRY(check_name("layer 'stats': name", name));
+  json taken = {{"faults", 0}, {"out_of_range", 0}};
+  for (const LayerRow& row : layers())
+    if (name != "stats") taken[row.name] = 0;
+  lower->inspect(taken);
+  if (taken.contains(name))
+    return fail(Code::usage, fmt::format("layer 'stats': the name '{}' is taken", name));
+  return std::make_unique<Stats>(std::move(lower), env, name);
 }
 
 }  // namespace pv::blk

@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "base/rng.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/child.hpp"
@@ -66,6 +67,18 @@ class Stripe final : public Forward {
       members_[part->member]->submit(part->child);
     }
     ended(*flight, 0);
+  }
+
+  // A base of several files is another one when any of them is, or their order.
+  Result<json> control(const json& request) override {
+    if (get_string(request, "op") != "base.identity") return lower().control(request);
+    uint64_t size = 0, mixed = chunk_;
+    for (Disk* member : members_) {
+      TRY_ASSIGN(const json one, member->control(request));
+      size += get_u64(one, "file_size");
+      mixed = mix(mixed, mix(get_u64(one, "file_size"), get_u64(one, "mtime_ns")));
+    }
+    return json{{"file_size", size}, {"mtime_ns", mixed}};
   }
 
   // Every member becomes its share of the new size; all of them or none.
