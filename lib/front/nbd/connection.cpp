@@ -159,6 +159,7 @@ void Connection::send() {
   if (!socket_ || blocked_ || replies_.empty()) return;
   switch (replies_.send(socket_.get())) {
     case Replies::Sent::all:
+      lent_.clear();
       return;
     case Replies::Sent::blocked:
       blocked_ = true;
@@ -194,6 +195,7 @@ void Connection::drop() {
   shared_.loop.unwatch(socket_.get());
   socket_.reset();
   replies_.clear();
+  lent_.clear();
 }
 
 void Connection::update_interest() {

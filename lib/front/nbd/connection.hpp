@@ -112,6 +112,12 @@ class Connection {
   int refused_error_ = 0;
 
   Replies replies_;
+  // What lent answers in `replies_` show. A change that a client sends behind such a read, without
+  // having its answer, must not be seen in it: NBD leaves that open, a replay should not.
+  struct Range {
+    uint64_t begin, end;
+  };
+  std::vector<Range> lent_;
   size_t flight_bytes_ = 0;
   bool in_batch_ = false;
   size_t batch_jobs_ = 0;  // begun since the last turn

@@ -212,6 +212,14 @@ void Connection::prepare_write(Job* job, uint32_t length) {
 }
 
 void Connection::submit(Job* job) {
+  const blk::Request& request = job->request;
+  const bool changes =
+      request.op == blk::Op::write || request.op == blk::Op::zero || request.op == blk::Op::discard;
+  const auto overlaps = [&](const Range& range) {
+    return request.offset < range.end && range.begin < request.offset + request.length;
+  };
+  const bool greeted = handshake_.output().empty();
+  if (changes && greeted && std::any_of(lent_.begin(), lent_.end(), overlaps)) send();
   shared_.disk.submit(job->request);
 }
 
@@ -277,6 +285,7 @@ void Connection::answer_read(Job& job, int error) {
   if (job.loan.kind == blk::Loan::memory) {
     reply.body = job.loan.at;
     reply.body_size = job.request.length;
+    lent_.push_back({job.request.offset, job.request.offset + job.request.length});
   } else {
     reply.head_size += job.request.length;
   }
