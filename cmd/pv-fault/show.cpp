@@ -4,6 +4,7 @@
 
 #include "base/text.hpp"
 #include "base/units.hpp"
+#include "blk/fault/journal.hpp"
 #include "blk/fault/kinds.hpp"
 #include "verbs.hpp"
 
@@ -13,7 +14,10 @@ namespace {
 struct JournalOptions {
   std::string disk;
   std::string since;
+  bool stable = false;
 };
+
+constexpr size_t k_events_at_once = 4096;
 
 Result<int> list(cli::Context& context, const std::string& disk) {
   TRY_ASSIGN(Session session, open_session(context, disk));
@@ -43,20 +47,23 @@ Result<int> journal(cli::Context& context, const JournalOptions& options) {
   if (!options.since.empty()) {
     TRY_ASSIGN(since, parse_count("--since", options.since));
   }
-  json reply;
-  do {
-    TRY_ASSIGN(reply, session.client.call({{"op", "fault.journal"}, {"since", since}}));
-    for (const json& event : reply["events"]) {
+  TRY_ASSIGN(const json where, session.client.call({{"op", "fault.journal"}}));
+  while (true) {
+    TRY_ASSIGN(json events, blk::read_journal(where, since, k_events_at_once));
+    if (events.empty()) break;
+    for (json& event : events) {
       since = get_u64(event, "n");
       ++count;
+      if (options.stable) event.erase("t_ns");
       TRY(context.emit({{"v", cli::k_document_version}, {"event", event}}));
     }
-  } while (!reply["events"].empty() && since < get_u64(reply, "last"));
+  }
   if (context.text_output() || context.selects_field()) return 0;
-  TRY(context.emit(
-      {{"v", cli::k_document_version},
-       {"summary", {{"events", count}, {"last", reply["last"]}, {"dropped", reply["dropped"]}}},
-       {"disk", disk_reference(session.at.disk)}}));
+  json summary = {{"events", count}, {"last", where["last"]}, {"dropped", where["dropped"]}};
+  if (const json* error = find(where, "error")) summary["error"] = *error;
+  TRY(context.emit({{"v", cli::k_document_version},
+                    {"summary", summary},
+                    {"disk", disk_reference(session.at.disk)}}));
   return 0;
 }
 
@@ -97,6 +104,7 @@ void build_journal(cli::Verb& verb) {
   auto options = std::make_shared<JournalOptions>();
   add_disk_flag(verb, options->disk);
   verb.option("--since", options->since, "N", "Only events after number N");
+  verb.flag("--stable", options->stable, "Without times: equal for equal faults");
   verb.run([options](cli::Context& context) { return journal(context, *options); });
 }
 

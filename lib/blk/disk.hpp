@@ -48,6 +48,15 @@ struct Injected {
   Phase phase = Phase::before;
 };
 
+// What a fault wants of the wire besides a status. A front end that can do such things offers one
+// with each request.
+struct WireFault {
+  enum Kind : uint8_t { none, hang_up, violate } kind = none;
+  uint8_t how = 0;     // where it hangs up (HangUp), what it violates (Violation)
+  uint32_t bytes = 0;  // how much of the answer goes out before it hangs up
+  uint64_t good = 0;   // a read that fails: so many bytes of its data are right
+};
+
 enum ExtentFlag : uint32_t { k_hole = 1, k_zero = 2 };  // NBD's base:allocation bits
 struct Extent {
   uint64_t length;
@@ -87,6 +96,7 @@ struct Request {
   std::vector<Extent>* extents = nullptr;  // map: appended to, in order, from `offset` on
   Injected* injected = nullptr;
   Loan* loan = nullptr;  // read: the front end takes loans
+  WireFault* wire = nullptr;
   Front front = Front::host;
   uint32_t connection = 0;
   std::string_view host;  // who asks, for reservations; "" where nobody has said
@@ -162,6 +172,7 @@ struct Env {
   Loop* loop = nullptr;  // null in tests that drive a stack by hand
   uint64_t seed = 0;
   Opener* opener = nullptr;  // null where layers may not open anything
+  std::string dir = {};      // for files that go with the disk; "": there is none
 };
 
 }  // namespace pv::blk

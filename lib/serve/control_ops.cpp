@@ -95,12 +95,26 @@ void ControlOps::handle(const json& request, std::string raw, Reply reply) {
     stats["layers"] = layers;
     return reply(json{{"stats", stats}});
   }
+  if (op == "settle") return settle(reply);
   blk::Op kind;
   if (!blk::op_from_name(op, kind)) return handle_other(request, reply);
   if (!paused_) return start_io(kind, request, std::move(raw), std::move(reply));
   waiting_.push_back([this, kind, request, raw = std::move(raw), reply = std::move(reply)] {
     start_io(kind, request, raw, reply);
   });
+}
+
+// A flush of our own: what layers still have to write, repairs and late writes, is on the disk
+// then.
+void ControlOps::settle(const Reply& reply) {
+  auto io = std::make_shared<HostIo>(reply);
+  io->owner = this;
+  io->self = io;
+  io->request.op = blk::Op::flush;
+  io->request.flags = blk::k_internal;
+  io->request.owner = io.get();
+  io->request.done = &ControlOps::done;
+  submit(io);
 }
 
 void ControlOps::handle_other(const json& request, const Reply& reply) {

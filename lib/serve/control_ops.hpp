@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The operations of a disk server's control socket, one JSON object each way:
-//   info | stats | read | write | flush | discard | zero | map | cache
+//   info | stats | settle | read | write | flush | discard | zero | map | cache
 //   and what only layers know, such as fault.*, reserve.*; of their replies, "with_disk" asks for
 //   `disk` too
 // Data is in "b64", or, with "raw" (read) and "raw_bytes" (write), in bytes after the line.
@@ -39,6 +39,7 @@ class ControlOps {
 
  private:
   struct HostIo;
+  void settle(const Reply& reply);
   void handle_other(const json& request, const Reply& reply);
   void start_io(blk::Op op, const json& request, std::string raw, Reply reply);
   void submit(std::shared_ptr<HostIo> io);

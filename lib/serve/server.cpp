@@ -66,7 +66,7 @@ class DiskServer {
     }
     if (blk::base_needs(layers, blk::k_base_identity))
       bottom = source_.identified(std::move(bottom));
-    const blk::Env env{system_clock(), loop_, &loop_, fresh_seed(), &source_};
+    const blk::Env env{system_clock(), loop_, &loop_, fresh_seed(), &source_, object_.dir};
     TRY_ASSIGN(stack_, blk::build_stack(std::move(bottom), layers, env));
     TRY_ASSIGN(Fd listener, listen_unix(object_.path("nbd.sock")));
     front_ = std::make_unique<nbd::Server>(
@@ -175,6 +175,7 @@ class DiskServer {
   void stop() {
     front_->stop();
     if (std::exchange(stopping_, true)) return;
+    static_cast<void>(stack_->control({{"op", "fault.stop"}}));  // nobody will release what waits
     if (counters_.in_flight() == 0 && !control_->has_unsent()) return put_away();
     deadline_ns_ = system_clock().now_ns() + k_drain_ns;
     wait_for_drain();

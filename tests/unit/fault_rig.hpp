@@ -9,6 +9,7 @@
 #include "../conform/support.hpp"
 #include "base/text.hpp"
 #include "blk/backend/memory.hpp"
+#include "blk/fault/journal.hpp"
 #include "blk/registry.hpp"
 
 namespace pv::test {
@@ -62,7 +63,9 @@ struct Rig {
   }
   void clear(const std::string& id = "") { REQUIRE(call({{"op", "fault.clear"}, {"id", id}})); }
   json rules() { return (*call({{"op", "fault.list"}}))["rules"]; }
-  json events() { return (*call({{"op", "fault.journal"}}))["events"]; }
+  json events(uint64_t since = 0, size_t max = SIZE_MAX) {
+    return *read_journal(*call({{"op", "fault.journal"}}), since, max);
+  }
   void submit(Io& io) { disk->submit(io.request); }
   void advance_ms(uint64_t ms) { timers.advance_ns(ms * k_ns_per_ms); }
 };

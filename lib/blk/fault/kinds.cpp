@@ -1,19 +1,58 @@
 // SPDX-License-Identifier: MIT
 #include "blk/fault/kinds.hpp"
 
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
-
-#include "base/text.hpp"
 
 namespace pv::blk {
 namespace {
 
+constexpr const char* k_data = "data: the status says OK";
+
 const KindRow k_kinds[] = {
-    {"error", "the request fails with an errno", "errno (a name, default EIO)", "the errno itself",
-     "one of eight codes, else EIO", make_error_action},
-    {"delay", "the request waits before it is looked at again", "delay_ms (number)", "full", "full",
-     make_delay_action},
+    {"error", "the request fails with an errno", "errno prefix", "the errno itself",
+     "one of eight codes, else EIO", make_error},
+    {"medium", "reads of bad sectors fail, what comes before them is read", "errno prefix",
+     "the errno itself", "as error; structured replies carry the good part", make_medium},
+    {"read_only", "changes are refused, everywhere or in ranges", "", "EROFS", "EPERM",
+     make_read_only},
+    {"capacity", "requests past a smaller size fail", "size_bytes", "ERANGE",
+     "ENOSPC for writes, else EINVAL", make_capacity},
+    {"gone", "from the first firing on every request fails", "errno", "the errno itself",
+     "as error", make_gone},
+    {"delay", "the request waits before it is looked at again", "delay_ms", "full", "full",
+     make_delay},
+    {"jitter", "the request waits for a time of chance",
+     "distribution min_ms max_ms mean_ms stddev_ms buckets values_ms", "full", "full", make_jitter},
+    {"rate", "so many operations or bytes a second", "iops bytes_per_s burst_ms", "full", "full",
+     make_rate},
+    {"stall", "the request is held until it is released", "max_ms", "full", "full", make_stall},
+    {"reorder", "writes wait for each other and go on in another order", "depth max_ms", "full",
+     "full", make_reorder},
+    {"drop_write", "a change is acknowledged and forgotten", "", k_data, k_data, make_drop_write},
+    {"drop_flush", "a flush is acknowledged and forgotten", "", "OK", "OK", make_drop_flush},
+    {"drop_fua", "FUA is taken off a change", "", "OK", "OK", make_drop_fua},
+    {"torn_write", "only some sectors of a write reach the medium", "keep units unit_bytes", k_data,
+     k_data, make_torn_write},
+    {"short", "a transfer ends early and does not say so", "bytes", k_data, k_data, make_short},
+    {"misdirect_write", "the data is written elsewhere", "to_bytes shift_bytes", k_data, k_data,
+     make_misdirect_write},
+    {"misdirect_read", "the data is read elsewhere", "to_bytes shift_bytes", k_data, k_data,
+     make_misdirect_read},
+    {"corrupt_read", "what is read is damaged on its way",
+     "pattern count length_bytes at from_bytes", k_data, k_data, make_corrupt_read},
+    {"corrupt_write", "what is written is damaged on the medium",
+     "pattern count length_bytes at from_bytes", k_data, k_data, make_corrupt_write},
+    {"stale_read", "a read returns what was there when the rule came", "", k_data, k_data,
+     make_stale_read},
+    {"late_write", "a write lands after it was answered", "after_ms", k_data, k_data,
+     make_late_write},
+    {"duplicate_write", "a write lands once more later", "after_ms", k_data, k_data,
+     make_duplicate_write},
+    {"fail_written", "a change is carried out and reported as failed", "errno", "the errno itself",
+     "as error", make_fail_written},
+    {"power_cut", "the volatile cache is lost, then every request fails", "survivors errno",
+     "the errno itself", "as error", make_power_cut},
+    {"mark", "sets a mark for other rules; the request passes", "name", "full", "full", make_mark},
 };
 
 struct Shorthand {
@@ -54,18 +93,6 @@ std::vector<std::string> valid_modes() {
   for (const Shorthand& row : k_shorthands) names.emplace_back(row.mode);
   for (const KindRow& row : k_kinds) names.emplace_back(row.name);
   return names;
-}
-
-Result<> check_keys(const json& object, std::initializer_list<std::string_view> known,
-                    std::string_view what) {
-  if (!object.is_object()) return fail(Code::bad_rule, fmt::format("{} is not an object", what));
-  for (const auto& item : object.items()) {
-    if (std::find(known.begin(), known.end(), item.key()) != known.end()) continue;
-    return fail(Error(Code::bad_rule, fmt::format("{} has no key '{}' (keys: {})", what, item.key(),
-                                                  fmt::join(known, " ")))
-                    .with("valid", std::vector<std::string>(known.begin(), known.end())));
-  }
-  return {};
 }
 
 }  // namespace pv::blk

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: MIT
-// The table of fault kinds. A new kind is one file in this folder and one line in kinds.cpp.
+// The table of fault kinds. A new kind is one file in kind/ and one line in kinds.cpp.
 #pragma once
 
 #include <memory>
 #include <span>
 
+#include "blk/fault/keys.hpp"
 #include "blk/fault/rule.hpp"
 
 namespace pv::blk {
 
-// Makes an action from the `do` object; Code::bad_rule when a key is wrong.
-using MakeAction = Result<std::unique_ptr<Action>> (*)(const json& object);
+// Makes an action from the `do` object; Code::bad_rule when a key is wrong, Code::unsupported when
+// this disk cannot do it.
+using MakeAction = Result<std::unique_ptr<Action>> (*)(const json& object,
+                                                       const RuleGround& ground);
 
 struct KindRow {
   const char* name;
@@ -23,11 +26,32 @@ struct KindRow {
 
 std::span<const KindRow> fault_kinds();
 
-// Code::bad_rule when `object` has a key that is not in `known`; `what` names the object.
-Result<> check_keys(const json& object, std::initializer_list<std::string_view> known,
-                    std::string_view what);
-
-Result<std::unique_ptr<Action>> make_error_action(const json& object);
-Result<std::unique_ptr<Action>> make_delay_action(const json& object);
+Result<std::unique_ptr<Action>> make_capacity(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_corrupt_read(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_corrupt_write(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_delay(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_disconnect(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_drop_flush(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_drop_fua(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_drop_write(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_duplicate_write(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_error(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_fail_written(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_gone(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_jitter(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_late_write(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_mark(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_medium(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_misdirect_read(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_misdirect_write(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_power_cut(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_rate(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_read_only(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_reorder(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_short(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_stale_read(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_stall(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_torn_write(const json& object, const RuleGround& ground);
+Result<std::unique_ptr<Action>> make_violate(const json& object, const RuleGround& ground);
 
 }  // namespace pv::blk

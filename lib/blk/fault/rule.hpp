@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// A fault rule: which requests it looks at (match), which of those it acts on (when), and what it
-// does (an Action made by a kind). The same JSON object on the command line, on stdin, on the
-// control socket and in `pv-fault list`; pv-faults(7) describes every key.
+// A fault rule: which requests it looks at (match), which of those it acts on (when), what it does
+// (an Action made by a kind) and what comes of it (then, heal). The same JSON object on the command
+// line, on stdin, on the control socket and in `pv-fault list`; pv-faults(7) describes every key.
 #pragma once
 
 #include <cstdint>
@@ -12,61 +12,43 @@
 
 #include "base/json_fwd.hpp"
 #include "base/result.hpp"
-#include "blk/disk.hpp"
+#include "blk/fault/action.hpp"
+#include "blk/fault/match.hpp"
+#include "blk/fault/when.hpp"
 
 namespace pv::blk {
 
-// What an action may do to one request on its way down. Implemented by the fault layer.
-class Passage {
- public:
-  virtual ~Passage() = default;
-  virtual const Request& request() const = 0;
-  virtual void add_delay(uint64_t ns) = 0;
-  virtual void fail(int error) = 0;
-};
-
-// Delays are applied first, all of them; then the first matching outcome decides.
-enum class Stage : uint8_t { delay, outcome };
-
-class Action {
- public:
-  virtual ~Action() = default;
-  virtual Stage stage() const = 0;
-  virtual void apply(Passage& passage) const = 0;
-  // Operations that this action can be applied to, one bit per Op.
-  virtual uint32_t ops() const { return ~0U; }
-  // The canonical `do` object.
-  virtual json describe() const = 0;
-};
-
-struct Range {
-  uint64_t offset;
-  uint64_t length;
-};
-
-struct Match {
-  uint32_t ops = ~0U;         // one bit per Op
-  std::vector<Range> ranges;  // sorted, merged; none: every address
-  bool covers(const Request& request) const;
-};
-
-struct When {
-  uint64_t after = 0;             // matches that pass untouched first
-  uint64_t every = 1;             // then every n-th match fires
-  std::optional<uint64_t> times;  // at most so often
-  double probability = 1;
-  uint64_t seed = 0;
+// What a rule is checked against.
+struct RuleGround {
+  Geometry geometry;
+  bool volatile_cache = false;  // there is a layer `cache` below
 };
 
 class Rule {
  public:
-  // Parses and checks a rule object for a disk of `disk_size` bytes. Code::bad_rule, and
-  // Code::bad_mode with the valid kinds. A rule that could never fire is refused.
-  static Result<Rule> parse(const json& object, uint64_t disk_size);
+  // Parses and checks a rule object. Code::bad_rule; Code::bad_mode with the valid kinds;
+  // Code::unsupported for what cannot be done on this disk or front end. A rule that could never
+  // fire is refused.
+  static Result<Rule> parse(const json& object, const RuleGround& ground);
 
-  // Counts a match of `request` and says whether the rule fires. A pure function of the seed, the
-  // rule's id and its match number.
-  bool take(const Request& request);
+  // Whether `request` is one that this rule is about, here and now.
+  bool matches(const Request& request, const Scene& scene, uint64_t now_ns) const {
+    if (latched_) return true;
+    return match_.covers(request) &&
+           (!when_.conditional() || when_.holds(scene, now_ns - added_ns, fired_));
+  }
+  // Counts a match and says whether the rule fires: a pure function of the seed, the rule's id and
+  // the number of the match.
+  bool count();
+  // Of the last match that was counted.
+  Chance chance() const { return key_.of(matched_ - 1); }
+  uint64_t match_number() const { return matched_; }
+
+  // A change of this range has been carried out.
+  void rewritten(uint64_t offset, uint64_t length) {
+    if (heals_) match_.ranges.erase(offset, length);
+  }
+  bool heals() const { return heals_; }
 
   // The whole rule with matched, fired and left.
   json to_json() const;
@@ -74,15 +56,33 @@ class Rule {
   json definition() const;
 
   const Action& action() const { return *action_; }
+  // For who still needs it when the rule has been cleared.
+  std::shared_ptr<const Action> shared_action() const { return action_; }
   Stage stage() const { return action_->stage(); }
+  const Match& match() const { return match_; }
+  const char* kind() const { return kind_; }
+  const std::string& next_state() const { return next_state_; }
+  uint64_t fired() const { return fired_; }
+  bool latched() const { return latched_; }
 
-  std::string id;
-  uint64_t serial = 0;  // order of arrival, set by the layer
+  const std::string& id() const { return id_; }
+  // Settles the rule's chance as well.
+  void set_id(std::string id);
+
+  uint64_t serial = 0;       // order of arrival; this and the next two are set by the layer
+  uint64_t added_ns = 0;     // on the layer's clock
+  uint64_t* mark = nullptr;  // counts firings under the rule's id, for `since` of others
 
  private:
+  std::string id_;
   Match match_;
   When when_;
-  std::unique_ptr<Action> action_;
+  const char* kind_ = "";
+  std::shared_ptr<const Action> action_;
+  std::string next_state_;
+  bool heals_ = false;
+  bool latched_ = false;
+  Chance key_{0};
   uint64_t matched_ = 0;
   uint64_t fired_ = 0;
 };

@@ -1,238 +1,312 @@
 // SPDX-License-Identifier: MIT
-// The fault layer. Each request goes
-//
-//   arrival ── delay rules ──(wait)── outcome rules ── I/O ── outcome rules that came meanwhile
-//
-// so that a fault that is set while a request sleeps, or while it is in flight, takes effect. A
-// rule looks at each request at most once, however often the request is looked at.
+// The way of a request through the fault layer.
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "base/text.hpp"
-#include "blk/child.hpp"
-#include "blk/fault/journal.hpp"
-#include "blk/fault/kinds.hpp"
-#include "blk/fault/rule.hpp"
+#include "base/units.hpp"
+#include "blk/fault/layer.hpp"
 #include "blk/layer/layers.hpp"
 #include "blk/wire.hpp"
 
 namespace pv::blk {
 namespace {
 
-constexpr size_t k_max_rules = 4096;
-constexpr size_t k_max_journal_reply = 4096;
+constexpr uint64_t k_min_journal = 1 << 20, k_max_journal = 16ULL << 30;
+constexpr uint64_t k_journal_delay_ns = 50 * k_ns_per_ms;  // until an event is in its file
 
-class FaultLayer final : public Forward {
- public:
-  FaultLayer(std::unique_ptr<Disk> lower, const Env& env)
-      : Forward(std::move(lower)), env_(env), started_ns_(env.clock.now_ns()) {}
-
-  void submit(Request& request) override {
-    if ((request.flags & k_internal) != 0) return lower().submit(request);
-    // Also without a rule the request is followed to its end: one may come while it is in flight.
-    arrive(request);
-  }
-
-  Result<json> control(const json& request) override {
-    const std::string op = get_string(request, "op");
-    if (op == "fault.add") return add(request);
-    if (op == "fault.clear") return clear(request);
-    if (op == "fault.list") return list();
-    if (op == "fault.journal") return read_journal(request);
-    return lower().control(request);
-  }
-
-  void inspect(json& out) const override {
-    json ids = json::array();
-    for (const Rule& rule : rules_) ids.push_back(rule.id);
-    out["faults"] = ids;
-    lower().inspect(out);
-  }
-
- private:
-  // One request on its way through; doubles as the child request and as the view of the actions.
-  struct Flight final : public Passage {
-    Request child;
-    Request* parent = nullptr;
-    FaultLayer* layer = nullptr;
-    const Rule* acting = nullptr;  // while an action is applied
-    uint64_t arrived = 0;          // serial of the newest rule at arrival
-    uint64_t decided = 0;          // ... and when the outcome was decided
-    uint64_t delay_ns = 0;
-    int error = 0;
-    bool failed = false;
-    bool in_io = false;  // has been submitted below
-    Phase phase = Phase::before;
-
-    const Request& request() const override { return *parent; }
-    void add_delay(uint64_t ns) override {
-      delay_ns += ns;
-      layer->note(*this, ns);
-    }
-    void fail(int with) override {
-      error = with;
-      failed = true;
-      layer->note(*this, 0);
-    }
-  };
-
-  void arrive(Request& request) {
-    Flight* flight = flights_.take();
-    flight->parent = &request;
-    flight->layer = this;
-    flight->arrived = last_serial_;
-    flight->delay_ns = 0;
-    flight->error = 0;
-    flight->failed = false;
-    flight->in_io = false;
-    if (rules_.empty()) return forward(*flight);
-    apply(*flight, Stage::delay, 0);
-    if (flight->delay_ns == 0) return decide(*flight);
-    env_.timers.after(flight->delay_ns, [this, flight] { decide(*flight); });
-  }
-
-  void decide(Flight& flight) {
-    apply(flight, Stage::outcome, 0);
-    if (flight.failed) return finish(flight);
-    forward(flight);
-  }
-
-  void forward(Flight& flight) {
-    flight.decided = last_serial_;
-    flight.in_io = true;
-    make_child(flight.child, *flight.parent, &flight, [](Request& child, int error) {
-      auto& done = *static_cast<Flight*>(child.owner);
-      done.layer->after_io(done, error);
-    });
-    lower().submit(flight.child);
-  }
-
-  void after_io(Flight& flight, int error) {
-    flight.error = error;
-    if (error == 0 && last_serial_ > flight.decided) apply(flight, Stage::outcome, flight.decided);
-    finish(flight);
-  }
-
-  // Asks every rule of one stage that is newer than `newer_than`; the first outcome decides.
-  void apply(Flight& flight, Stage stage, uint64_t newer_than) {
-    for (Rule& rule : rules_) {
-      if (rule.stage() != stage || rule.serial <= newer_than || !rule.take(*flight.parent))
-        continue;
-      flight.phase = flight.in_io                    ? Phase::after_io
-                     : rule.serial <= flight.arrived ? Phase::before
-                                                     : Phase::after_delay;
-      flight.acting = &rule;
-      rule.action().apply(flight);
-      if (flight.failed) return;
-    }
-  }
-
-  void note(const Flight& flight, uint64_t delay_ns) {
-    const Request& request = *flight.parent;
-    JournalEntry entry;
-    entry.t_ns = env_.clock.now_ns() - started_ns_;
-    entry.rule = flight.acting->id;
-    entry.kind = flight.acting->stage() == Stage::delay ? "delay" : "error";
-    entry.op = request.op;
-    entry.front = request.front;
-    entry.connection = request.connection;
-    entry.offset = request.offset;
-    entry.length = request.length;
-    entry.delay_ns = delay_ns;
-    entry.phase = flight.phase;
-    entry.requested = flight.error;
-    entry.delivered = delivered(request.front, request.op, flight.error);
-    journal_.add(std::move(entry));
-    if (flight.failed && request.injected)
-      *request.injected = Injected{flight.acting->id, flight.phase};
-  }
-
-  void finish(Flight& flight) {
-    Request* parent = flight.parent;
-    const int error = flight.error;
-    flights_.give(&flight);
-    parent->done(*parent, error);
-  }
-
-  Result<json> add(const json& request) {
-    const json* object = pv::find(request, "rule");
-    if (!object) return fail(Code::bad_rule, "no rule given");
-    TRY_ASSIGN(Rule rule, Rule::parse(*object, geometry().size));
-    if (rule.id.empty()) rule.id = fresh_id();
-    for (const Rule& known : rules_) {
-      if (known.id != rule.id) continue;
-      // The same rule twice is the same rule: faults are a set.
-      if (known.definition() == rule.definition()) return json{{"rule", known.to_json()}};
-      return fail(Code::duplicate_name, fmt::format("rule '{}' exists and is different", rule.id));
-    }
-    if (rules_.size() >= k_max_rules)
-      return fail(Code::invalid, fmt::format("more than {} rules on one disk", k_max_rules));
-    rule.serial = ++last_serial_;
-    rules_.push_back(std::move(rule));
-    return json{{"rule", rules_.back().to_json()}};
-  }
-
-  Result<json> clear(const json& request) {
-    const std::string id = get_string(request, "id");
-    json cleared = json::array();
-    std::vector<Rule> kept;
-    for (Rule& rule : rules_) {
-      if (id.empty() || rule.id == id)
-        cleared.push_back(rule.to_json());
-      else
-        kept.push_back(std::move(rule));
-    }
-    rules_ = std::move(kept);
-    if (!id.empty() && cleared.empty()) {
-      std::vector<std::string> known;
-      for (const Rule& rule : rules_) known.push_back(rule.id);
-      return fail(Error(Code::no_such_rule, fmt::format("no rule '{}' on this disk (rules: {})", id,
-                                                        known.empty() ? "none" : join(known, " ")))
-                      .with("valid", known));
-    }
-    return json{{"cleared", cleared}};
-  }
-
-  Result<json> list() const {
-    json rows = json::array();
-    for (const Rule& rule : rules_) rows.push_back(rule.to_json());
-    return json{{"rules", rows}};
-  }
-
-  Result<json> read_journal(const json& request) const {
-    const uint64_t max =
-        std::min<uint64_t>(get_u64(request, "max", k_max_journal_reply), k_max_journal_reply);
-    return json{{"events", journal_.read(get_u64(request, "since"), max)},
-                {"last", journal_.last()},
-                {"dropped", journal_.dropped()}};
-  }
-
-  std::string fresh_id() {
-    while (true) {
-      std::string id = fmt::format("r{}", ++last_id_);
-      const auto same = [&](const Rule& rule) { return rule.id == id; };
-      if (std::none_of(rules_.begin(), rules_.end(), same)) return id;
-    }
-  }
-
-  Env env_;
-  uint64_t started_ns_;
-  std::vector<Rule> rules_;  // in the order in which they were added
-  Pool<Flight> flights_;
-  Journal journal_;
-  uint64_t last_serial_ = 0;
-  uint64_t last_id_ = 0;
+constexpr ParamSpec k_params[] = {
+    {"journal", "SIZE", "how large the journal may get before the oldest events go (default 64M)"},
 };
 
 }  // namespace
 
-std::span<const ParamSpec> fault_params() {
-  return {};
+FaultLayer::FaultLayer(std::unique_ptr<Disk> lower, const Env& env, uint64_t journal_bytes)
+    : Forward(std::move(lower)),
+      env_(env),
+      started_ns_(env.clock.now_ns()),
+      truth_(geometry().sector_size),
+      journal_(env.dir, journal_bytes) {}
+
+FaultLayer::~FaultLayer() {
+  if (journal_timer_ != 0) env_.timers.cancel(journal_timer_);
+  for (const auto& late : late_) env_.timers.cancel(late->timer);
 }
 
-Result<std::unique_ptr<Disk>> make_fault(std::unique_ptr<Disk> lower, const LayerSpec&,
+void FaultLayer::submit(Request& request) {
+  if ((request.flags & k_internal) != 0) {
+    if (request.op == Op::flush && !late_.empty()) return settle(request);
+    return lower().submit(request);
+  }
+  if (repairing_ && (op_bit(request.op) & k_changes) != 0) {
+    queued_.push_back(&request);
+    return;
+  }
+  // Also without a rule the request is followed to its end: one may come while it is in flight.
+  arrive(request);
+}
+
+void FaultLayer::arrive(Request& request) {
+  Flight& flight = *flights_.take();
+  flight.parent = &request;
+  flight.layer = this;
+  flight.arrived = last_serial_;
+  flight.in_io = flight.acted = false;
+  ++scene_.in_flight;
+  if (rules_.size() == 0) return forward(flight);
+  for (Rule* rule : rules_.watchers()) rule->action().saw(request, rule->serial, *this);
+  const RuleSet::List& rules = rules_.candidates(request);
+  if (!rules.empty()) {
+    look_at_marks(flight, rules);
+    look_at_delays(flight, rules);
+  }
+  if (flight.reasons.empty())
+    decide(flight);
+  else
+    wait(flight);
+  wake_waiting();
+}
+
+Case FaultLayer::case_of(const Rule& rule, const Flight& flight) {
+  return {*flight.parent,      *this,         rule.serial,  rule.match().ranges,
+          rule.match_number(), rule.chance(), flight.ticket};
+}
+
+// Counts a match, if it is one, and says whether the rule fires.
+bool FaultLayer::fires(Rule& rule, const Flight& flight) {
+  if (!rule.matches(*flight.parent, scene_, now_ns())) return false;
+  if (!rule.action().concerns(case_of(rule, flight))) return false;
+  const bool was_latched = rule.latched();
+  if (!rule.count()) return false;
+  if (!rule.next_state().empty()) scene_.state = rule.next_state();
+  latched_ = latched_ || rule.latched() != was_latched;
+  return true;
+}
+
+void FaultLayer::look_at_marks(Flight& flight, const RuleSet::List& rules) {
+  if (!rules_.has(Stage::mark)) return;
+  for (Rule* rule : rules) {
+    if (rule->stage() != Stage::mark || !fires(*rule, flight)) continue;
+    rule->action().note_mark(case_of(*rule, flight));
+    record_fired(*rule, flight, nullptr);
+  }
+}
+
+void FaultLayer::look_at_delays(Flight& flight, const RuleSet::List& rules) {
+  if (!rules_.has(Stage::delay)) return;
+  flight.ticket = ++last_ticket_;
+  for (Rule* rule : rules) {
+    if (rule->stage() != Stage::delay || !fires(*rule, flight)) continue;
+    const Wait wait = rule->action().wait(case_of(*rule, flight));
+    record_fired(*rule, flight, &wait);
+    if (wait.held || wait.ns != 0) flight.reasons.push_back({rule->serial, wait});
+  }
+}
+
+// When the wait of a request is over: UINT64_MAX when only a release ends it.
+uint64_t FaultLayer::due(const Flight& flight) {
+  uint64_t delay = 0, latest = 0;
+  for (const Reason& reason : flight.reasons) {
+    if (!reason.wait.held)
+      delay += reason.wait.ns;
+    else if (reason.wait.ns == 0)
+      return UINT64_MAX;
+    else
+      latest = std::max(latest, reason.wait.ns);
+  }
+  return flight.since_ns + std::max(delay, latest);
+}
+
+void FaultLayer::wait(Flight& flight) {
+  flight.since_ns = now_ns();
+  flight.timer = 0;
+  waiting_[flight.ticket] = &flight;
+  arm(flight);
+}
+
+void FaultLayer::arm(Flight& flight) {
+  if (flight.timer != 0) env_.timers.cancel(std::exchange(flight.timer, 0));
+  const uint64_t at = due(flight), now = now_ns();
+  if (at == UINT64_MAX) return;
+  flight.timer = env_.timers.after(at > now ? at - now : 0, [this, &flight, at] {
+    flight.timer = 0;
+    lateness_.add(now_ns() - at);
+    go_on(flight);
+    wake_waiting();
+  });
+}
+
+void FaultLayer::go_on(Flight& flight) {
+  if (flight.timer != 0) env_.timers.cancel(std::exchange(flight.timer, 0));
+  waiting_.erase(flight.ticket);
+  flight.reasons.clear();
+  decide(flight);
+}
+
+// What a rule has let go goes on, unless another one makes it wait too.
+void FaultLayer::wake_waiting() {
+  while (!to_wake_.empty()) {
+    const auto batch = std::exchange(to_wake_, {});
+    for (const auto& [ticket, rule] : batch) {
+      const auto found = waiting_.find(ticket);
+      if (found != waiting_.end()) drop_reason(*found->second, rule);
+    }
+  }
+  if (std::exchange(latched_, false)) rules_.index();
+}
+
+void FaultLayer::drop_reason(Flight& flight, uint64_t rule) {
+  const auto end = std::remove_if(flight.reasons.begin(), flight.reasons.end(),
+                                  [&](const Reason& reason) { return reason.rule == rule; });
+  if (end == flight.reasons.end()) return;
+  flight.reasons.erase(end, flight.reasons.end());
+  if (flight.reasons.empty())
+    go_on(flight);
+  else
+    arm(flight);
+}
+
+void FaultLayer::decide(Flight& flight) {
+  flight.outcome = Outcome{};
+  flight.step = 0;
+  const bool acts = look_at_outcomes(flight, 0);
+  if (acts && flight.parent->wire != nullptr) *flight.parent->wire = flight.outcome.wire;
+  if (!rules_.keepers().empty() && (op_bit(flight.parent->op) & k_changes) != 0)
+    keep_old_first(flight);
+  next_step(flight);
+}
+
+// Asks every rule that is newer than `newer_than`; the first outcome decides.
+bool FaultLayer::look_at_outcomes(Flight& flight, uint64_t newer_than) {
+  if (!rules_.has(Stage::outcome)) return false;
+  for (Rule* rule : rules_.candidates(*flight.parent)) {
+    if (rule->stage() != Stage::outcome || rule->serial <= newer_than) continue;
+    if (flight.in_io && !rule->action().after_io()) continue;
+    if (!fires(*rule, flight)) continue;
+    flight.action = rule->shared_action();
+    rule->action().decide(case_of(*rule, flight), flight.outcome);
+    flight.acted = true;
+    record_outcome(*rule, flight);
+    return true;
+  }
+  return false;
+}
+
+void FaultLayer::forward(Flight& flight) {
+  flight.decided = last_serial_;
+  flight.in_io = true;
+  make_child(flight.child, *flight.parent, &flight, [](Request& child, int error) {
+    auto& done = *static_cast<Flight*>(child.owner);
+    done.layer->after_io(done, error);
+  });
+  if (flight.acted) flight.child.flags &= ~flight.outcome.drop_flags;
+  lower().submit(flight.child);
+}
+
+void FaultLayer::after_io(Flight& flight, int error) {
+  const Request& request = *flight.parent;
+  if (error != 0) return finish(flight, error);
+  if ((op_bit(request.op) & k_changes) != 0) changed(request.op, request.offset, request.length);
+  if (!flight.acted && last_serial_ > flight.decided) {
+    flight.outcome = Outcome{};
+    look_at_outcomes(flight, flight.decided);
+    if (std::exchange(latched_, false)) rules_.index();
+  }
+  finish(flight, flight.acted ? flight.outcome.status : 0);
+}
+
+void FaultLayer::finish(Flight& flight, int error) {
+  Request* parent = flight.parent;
+  if (flight.acted && error != flight.promised) {
+    // What was on record has not come to pass: the disk below had an error of its own.
+    JournalEntry entry = entry_for(*parent);
+    const std::string note = fmt::format(R"("corrects":{})", flight.event);
+    entry.rule = flight.rule;
+    entry.kind = flight.kind;
+    entry.match = flight.match;
+    entry.note = note;
+    entry.requested = flight.promised;
+    entry.delivered = delivered(parent->front, parent->op, error);
+    record(entry);
+  }
+  if (flight.acted) flight.action.reset();
+  flight.outcome = Outcome{};
+  --scene_.in_flight;
+  flights_.give(&flight);
+  parent->done(*parent, error);
+}
+
+JournalEntry FaultLayer::entry_for(const Request& request) const {
+  JournalEntry entry;
+  entry.t_ns = now_ns();
+  entry.op = request.op;
+  entry.front = request.front;
+  entry.connection = request.connection;
+  entry.offset = request.offset;
+  entry.length = request.length;
+  return entry;
+}
+
+uint64_t FaultLayer::record(const JournalEntry& entry) {
+  if (journal_timer_ == 0)
+    journal_timer_ = env_.timers.after(k_journal_delay_ns, [this] {
+      journal_timer_ = 0;
+      journal_.write_out();
+    });
+  return journal_.add(entry);
+}
+
+// A mark, or, with a `wait`, a delay.
+void FaultLayer::record_fired(const Rule& rule, const Flight& flight, const Wait* wait) {
+  JournalEntry entry = entry_for(*flight.parent);
+  entry.rule = rule.id();
+  entry.kind = rule.kind();
+  entry.match = rule.match_number();
+  if (wait != nullptr) {
+    entry.waits = true;
+    entry.delay_ns = wait->ns;
+    if (wait->held) entry.note = R"("held":true)";
+  }
+  record(entry);
+}
+
+void FaultLayer::record_outcome(const Rule& rule, Flight& flight) {
+  const Request& request = *flight.parent;
+  flight.rule = rule.id();
+  flight.kind = rule.kind();
+  flight.match = rule.match_number();
+  flight.promised = flight.outcome.status;
+  JournalEntry entry = entry_for(request);
+  entry.rule = flight.rule;
+  entry.kind = flight.kind;
+  entry.match = flight.match;
+  entry.phase = flight.in_io                    ? Phase::after_io
+                : rule.serial <= flight.arrived ? Phase::before
+                                                : Phase::after_delay;
+  entry.requested = flight.promised;
+  entry.delivered = delivered(request.front, request.op, flight.promised);
+  entry.wire = flight.outcome.wire.kind;
+  entry.note = flight.outcome.note;
+  flight.event = record(entry);
+  if (flight.promised != 0 && request.injected)
+    *request.injected = Injected{flight.rule, entry.phase};
+}
+
+std::span<const ParamSpec> fault_params() {
+  return k_params;
+}
+
+Result<std::unique_ptr<Disk>> make_fault(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                          const Env& env) {
-  return std::make_unique<FaultLayer>(std::move(lower), env);
+  uint64_t bytes = Journal::k_default_bytes;
+  if (const auto given = spec.params.find("journal"); given != spec.params.end()) {
+    const auto size = parse_size(given->second);
+    if (!size || *size < k_min_journal || *size > k_max_journal)
+      return fail(Code::usage, fmt::format("layer 'fault': journal={} is not a size from 1M to 16G",
+                                           given->second));
+    bytes = *size;
+  }
+  return std::make_unique<FaultLayer>(std::move(lower), env, bytes);
 }
 
 }  // namespace pv::blk
