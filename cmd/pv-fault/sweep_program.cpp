@@ -16,6 +16,7 @@ namespace {
 constexpr size_t k_tail_bytes = 4096;
 constexpr uint64_t k_grace_ns = 2 * k_ns_per_s;  // between asking and killing
 constexpr uint64_t k_gone_ns = 10 * k_ns_per_s;  // for a killed process to be gone
+constexpr uint64_t k_killed_ns = k_ns_per_s;     // ... one that may be a zombie nobody reaps
 constexpr uint64_t k_look_ns = 2 * k_ns_per_ms;  // nothing tells when a group is empty
 constexpr size_t k_max_environ = 4 << 20;
 
@@ -144,7 +145,6 @@ void Program::on_exit() {
 
 // The program itself has ended; what it left in its group is asked to end, and then made to.
 void Program::settle() {
-  constexpr uint64_t k_killed_ns = k_ns_per_s;  // a killed one may be a zombie that nobody reaps
   if (!group_remains()) return finish();
   ask_to_end();
   const uint64_t now = system_clock().now_ns();
@@ -169,11 +169,18 @@ void Program::end_now() {
   if (child_) loop_.unwatch(child_.pidfd());
   loop_.cancel(timer_);
   ask_to_end();
-  while (group_remains() && system_clock().now_ns() < kill_at_ns_) {
-    if (child_) static_cast<void>(child_.wait(Deadline::in_ns(k_look_ns)));
-    if (!child_ && group_remains()) sleep_ns(k_look_ns);
-  }
+  wait_for_group(kill_at_ns_);
   ::kill(-group_, SIGKILL);
+  wait_for_group(kill_at_ns_ + k_killed_ns);
+}
+
+void Program::wait_for_group(uint64_t until_ns) {
+  while (group_remains() && system_clock().now_ns() < until_ns) {
+    if (child_)
+      static_cast<void>(child_.wait(Deadline::in_ns(k_look_ns)));
+    else
+      sleep_ns(k_look_ns);
+  }
 }
 
 Program::~Program() {

@@ -72,6 +72,7 @@ class Program {
   void settle();
   void finish();
   void end_now();
+  void wait_for_group(uint64_t until_ns);
 
   Loop& loop_;
   Done done_;

@@ -153,6 +153,7 @@ void SweepRun::report() {
   report.outcome = outcome_of(command_, check_, fired_);
   report.fired = fired_ != 0;
   report.command_succeeded = command_.succeeded();
+  idle_ = report.outcome != "hung";
   kept_ = plan_.keep && report.outcome == "corrupted";
   report.document = {{"k", k_},
                      {"outcome", report.outcome},
@@ -169,6 +170,9 @@ void SweepRun::report() {
 // server was started by us, and is ours to reap.
 void SweepRun::close() {
   if (run_dir_) {
+    // Nobody wants what a server still has to do when its client was killed, and it would wait.
+    if (const auto server = identify(server_); server && !idle_)
+      static_cast<void>(terminate(*server, 0));
     for (const Object& disk : run_dir_->list("disk"))
       if (disk.scope == run_dir_->scope()) static_cast<void>(serve::close_disk(*run_dir_, disk));
     if (server_ != 0) waitpid(server_, nullptr, WNOHANG);

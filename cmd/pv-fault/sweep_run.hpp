@@ -84,6 +84,7 @@ class SweepRun {
   uint64_t matched_ = 0, fired_ = 0;
   json fault_;  // the first event of the journal
   bool kept_ = false;
+  bool idle_ = false;  // no request can be in flight
 };
 
 }  // namespace pv::faultcmd

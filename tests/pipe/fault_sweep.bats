@@ -222,7 +222,8 @@ interrupt() {
   printf '#!/bin/bash\ntouch begun.$PV_SWEEP_K\nsleep 1000\n' >work
   chmod +x work
   mkfifo lines
-  pv-fault sweep --memory 1M --jobs 2 -- ./work >lines </dev/null 2>err &
+  # Without job control a shell starts what is in the background with SIGINT ignored.
+  env --default-signal=INT pv-fault sweep --memory 1M --jobs 2 -- ./work >lines </dev/null 2>err &
   local pid=$!
   exec 9<lines
   local deadline=$((SECONDS + 20))
@@ -237,9 +238,12 @@ interrupt() {
 
 close_reader() { exec 9<&-; }
 
-@test "SIGTERM and SIGHUP end a sweep by that signal, a reader that goes away as a failed write" {
+@test "SIGINT, SIGTERM and SIGHUP end a sweep by that signal, a reader that goes away as a failed write" {
   interrupt kill -TERM
   assert_equal "$status" 143
+  rm begun.* lines
+  interrupt kill -INT
+  assert_equal "$status" 130
   rm begun.* lines
   interrupt kill -HUP
   assert_equal "$status" 129
