@@ -34,7 +34,7 @@ _provium_values() {
     action) echo build info clean ;;
     --disk | disk) "${2}pv-disk" list -o id ;;
     vm | name | names) "${2}pv-vm" list -o name ;;
-    mode) "${2}pv-fault" kinds -o name ;;
+    --mode | mode) "${2}pv-fault" kinds -o name ;;
   esac 2>/dev/null </dev/null
 }
 

@@ -45,7 +45,7 @@ function __provium_values
             "$argv[2]pv-disk" list -o id 2>/dev/null </dev/null
         case vm name names
             "$argv[2]pv-vm" list -o name 2>/dev/null </dev/null
-        case mode
+        case --mode mode
             "$argv[2]pv-fault" kinds -o name 2>/dev/null </dev/null
         case --image --template --key-file --from --in --kernel --file path
             __fish_complete_path (commandline -ct)

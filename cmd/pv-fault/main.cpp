@@ -15,6 +15,7 @@ int main(int argc, char** argv) {
           {"active", "Show which faults a disk has", build_active},
           {"journal", "Print every decision that a rule has made", build_journal},
           {"kinds", "Show the kinds of faults and what each front end delivers", build_kinds},
+          {"sweep", "Run a command once for each of its requests, that one failing", build_sweep},
       }};
   return pv::cli::command_main(spec, argc, argv);
 }

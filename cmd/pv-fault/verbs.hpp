@@ -16,6 +16,7 @@ void build_clear(cli::Verb& verb);
 void build_active(cli::Verb& verb);
 void build_journal(cli::Verb& verb);
 void build_kinds(cli::Verb& verb);
+void build_sweep(cli::Verb& verb);
 
 // --disk, which every verb but `kinds` has.
 void add_disk_flag(cli::Verb& verb, std::string& disk);

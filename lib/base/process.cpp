@@ -25,8 +25,9 @@ bool wait_readable(int fd, int timeout_ms) {
 }
 
 // Runs in the child between fork and exec: only async-signal-safe calls.
-[[noreturn]] void exec_child(const SpawnOptions& options, char* const* argv, int report,
-                             pid_t parent) {
+[[noreturn]] void exec_child(const SpawnOptions& options, char* const* argv, char** environment,
+                             int report, pid_t parent) {
+  if (options.own_group) setpgid(0, 0);
   if (options.die_with_parent) {
     prctl(PR_SET_PDEATHSIG, options.death_signal);
     if (getppid() != parent) _exit(127);
@@ -59,10 +60,24 @@ bool wait_readable(int fd, int timeout_ms) {
   if (safe_report > highest + 1)
     close_range(static_cast<unsigned>(highest + 1), static_cast<unsigned>(safe_report - 1), 0);
   close_range(static_cast<unsigned>(safe_report + 1), ~0U, 0);
+  environ = environment;
   execvp(argv[0], argv);
   const int err = errno;
   [[maybe_unused]] auto n = write(safe_report, &err, sizeof err);
   _exit(127);
+}
+
+// Our environment with some variables set anew; points into `ours`, which outlives it.
+std::vector<char*> environment_with(const std::vector<std::string>& ours) {
+  const auto key = [](std::string_view entry) { return entry.substr(0, entry.find('=')); };
+  std::vector<char*> all;
+  for (char** entry = environ; *entry; ++entry) {
+    const auto same = [&](const std::string& set) { return key(set) == key(*entry); };
+    if (std::none_of(ours.begin(), ours.end(), same)) all.push_back(*entry);
+  }
+  for (const std::string& set : ours) all.push_back(const_cast<char*>(set.c_str()));
+  all.push_back(nullptr);
+  return all;
 }
 
 }  // namespace
@@ -147,6 +162,7 @@ Result<Child> spawn(const SpawnOptions& options) {
   std::vector<char*> argv;
   for (const std::string& arg : options.argv) argv.push_back(const_cast<char*>(arg.c_str()));
   argv.push_back(nullptr);
+  std::vector<char*> environment = environment_with(options.env);
   int report[2];
   if (pipe2(report, O_CLOEXEC) < 0) return fail_errno("pipe", errno);
   Fd report_in(report[0]), report_out(report[1]);
@@ -157,7 +173,8 @@ Result<Child> spawn(const SpawnOptions& options) {
     child.pid_ = 0;
     return fail_errno("fork", errno);
   }
-  if (child.pid_ == 0) exec_child(options, argv.data(), report_out.get(), parent);
+  if (child.pid_ == 0)
+    exec_child(options, argv.data(), environment.data(), report_out.get(), parent);
   report_out.reset();
   child.pidfd_.reset(pidfd_open(child.pid_, 0));
   if (!child.pidfd_) return fail_errno("pidfd_open", errno);

@@ -44,6 +44,8 @@ struct SpawnOptions {
   std::vector<std::pair<int, int>> fds;  // (ours, number in the child), child numbers >= 3
   bool die_with_parent = true;           // PR_SET_PDEATHSIG
   int death_signal = SIGKILL;            // what it then gets
+  std::vector<std::string> env;          // "KEY=VALUE", in place of or beside what we have
+  bool own_group = false;                // leads a process group: its pid is the group's
 };
 
 // A child of this process. Destroying it kills and reaps it: no child outlives its owner by

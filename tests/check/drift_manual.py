@@ -96,7 +96,7 @@ def key_problems():
     """What the commands emit must be in pv-json(7)."""
     json = page("pv-json")
     known = {noun: set(json.entries(noun, "Li")) for noun in ("disk", "rule", "data", "kind",
-                                                              "extent", "io")}
+                                                              "extent", "io", "sweep")}
     known["summary"] = set(json.entries("event and summary", "Li"))
     known["event"] = set(page("pv-faults").entries("JOURNAL", "Li"))
     known["error"] = set(json.entries("ERROR DOCUMENTS", "Li"))
@@ -110,7 +110,7 @@ def key_problems():
             "pv-disk resize d 2M", "pv-disk wait-resize d --from 1M", "pv-fault list --disk d",
             "pv-fault journal --disk d", "pv-fault clear --disk d", "pv-disk read d",
             "pv-disk read d --sector 4096", "pv-fault kinds", "pv-disk list", "pv-disk close d",
-            "pv-disk close d"]
+            "pv-disk close d", "pv-fault sweep --memory 1M --max 1 -- true"]
         for line in lines:
             for document in scratch.json(*line.split()):
                 for noun, value in document.items():
