@@ -14,6 +14,13 @@ int main(int argc, char** argv) {
           {"clear", "Remove rules from a disk", build_clear},
           {"active", "Show which faults a disk has", build_active},
           {"journal", "Print every decision that a rule has made", build_journal},
+          {"held", "List the requests that are held", build_held},
+          {"release", "Let held requests go on, in any order", build_release},
+          {"mark", "Set a mark that rules wait for", build_mark},
+          {"state", "Show or change the state that rules depend on", build_state},
+          {"wait", "Wait until a rule has fired", build_wait},
+          {"assert", "Check that every rule has fired", build_assert},
+          {"preset", "Add the rules of a well-known misbehaviour", build_preset},
           {"kinds", "Show the kinds of faults and what each front end delivers", build_kinds},
           {"sweep", "Run a command once for each of its requests, that one failing", build_sweep},
       }};

@@ -1,23 +1,12 @@
 // SPDX-License-Identifier: MIT
-// list, active, journal, kinds: the verbs that only look.
+// list, active, kinds: the verbs that only look.
 #include <CLI/CLI.hpp>
 
-#include "base/text.hpp"
-#include "base/units.hpp"
-#include "blk/fault/journal.hpp"
 #include "blk/fault/kinds.hpp"
 #include "verbs.hpp"
 
 namespace pv::faultcmd {
 namespace {
-
-struct JournalOptions {
-  std::string disk;
-  std::string since;
-  bool stable = false;
-};
-
-constexpr size_t k_events_at_once = 4096;
 
 Result<int> list(cli::Context& context, const std::string& disk) {
   TRY_ASSIGN(Session session, open_session(context, disk));
@@ -38,32 +27,6 @@ Result<int> active(cli::Context& context, const std::string& disk) {
   document["faults"] = names;
   context.document()["disk"] = document;
   TRY(context.emit());
-  return 0;
-}
-
-Result<int> journal(cli::Context& context, const JournalOptions& options) {
-  TRY_ASSIGN(Session session, open_session(context, options.disk));
-  uint64_t since = 0, count = 0;
-  if (!options.since.empty()) {
-    TRY_ASSIGN(since, parse_count("--since", options.since));
-  }
-  TRY_ASSIGN(const json where, session.client.call({{"op", "fault.journal"}}));
-  while (true) {
-    TRY_ASSIGN(json events, blk::read_journal(where, since, k_events_at_once));
-    if (events.empty()) break;
-    for (json& event : events) {
-      since = get_u64(event, "n");
-      ++count;
-      if (options.stable) event.erase("t_ns");
-      TRY(context.emit({{"v", cli::k_document_version}, {"event", event}}));
-    }
-  }
-  if (context.text_output() || context.selects_field()) return 0;
-  json summary = {{"events", count}, {"last", where["last"]}, {"dropped", where["dropped"]}};
-  if (const json* error = find(where, "error")) summary["error"] = *error;
-  TRY(context.emit({{"v", cli::k_document_version},
-                    {"summary", summary},
-                    {"disk", disk_reference(session.at.disk)}}));
   return 0;
 }
 
@@ -98,14 +61,6 @@ void build_list(cli::Verb& verb) {
 }
 void build_active(cli::Verb& verb) {
   build_look(verb, active);
-}
-
-void build_journal(cli::Verb& verb) {
-  auto options = std::make_shared<JournalOptions>();
-  add_disk_flag(verb, options->disk);
-  verb.option("--since", options->since, "N", "Only events after number N");
-  verb.flag("--stable", options->stable, "Without times: equal for equal faults");
-  verb.run([options](cli::Context& context) { return journal(context, *options); });
 }
 
 void build_kinds(cli::Verb& verb) {

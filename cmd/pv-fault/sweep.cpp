@@ -24,7 +24,7 @@ constexpr uint64_t k_max_runs = 1'000'000'000;
 struct Options {
   serve::SourceFlags source;
   std::vector<std::string> layers;
-  SweepRuleFlags rule;
+  RuleFlags rule;
   std::string from = "1", max = "10000", jobs, run_timeout = "60s", check;
   bool keep = false;
   std::vector<std::string> argv;

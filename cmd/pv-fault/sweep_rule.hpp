@@ -8,18 +8,14 @@
 #include "base/json_fwd.hpp"
 #include "base/result.hpp"
 #include "cli/command.hpp"
+#include "rule_flags.hpp"
 
 namespace pv::faultcmd {
 
-struct SweepRuleFlags {
-  std::string mode, rule, error;
-  std::vector<std::string> ops;
-};
-
-void add_sweep_rule_flags(cli::Verb& verb, SweepRuleFlags& flags);
+void add_sweep_rule_flags(cli::Verb& verb, RuleFlags& flags);
 
 // Code::bad_rule where the flags say themselves when the rule fires: that is the sweep's.
-Result<json> sweep_rule(const SweepRuleFlags& flags);
+Result<json> sweep_rule(RuleFlags flags);
 
 // The same rule, firing once: at the k-th request that matches.
 json rule_for(json rule, uint64_t k);

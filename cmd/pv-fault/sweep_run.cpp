@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/text.hpp"
+#include "blk/fault/journal.hpp"
 #include "blk/params.hpp"
 #include "serve/disk_object.hpp"
 #include "serve/server.hpp"
@@ -129,8 +130,9 @@ Result<> SweepRun::examine() {
     matched_ = get_u64(rule, "matched");
     fired_ = get_u64(rule, "fired");
   }
-  TRY_ASSIGN(const json journal, client.call({{"op", "fault.journal"}, {"since", 0}, {"max", 1}}));
-  for (const json& event : journal["events"]) fault_ = fault_of(event);
+  TRY_ASSIGN(const json where, client.call({{"op", "fault.journal"}}));
+  TRY_ASSIGN(const json events, blk::read_journal(where, 0, 1));
+  for (const json& event : events) fault_ = fault_of(event);
   return {};
 }
 

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <sys/uio.h>
@@ -171,8 +172,9 @@ struct Env {
   Timers& timers;
   Loop* loop = nullptr;  // null in tests that drive a stack by hand
   uint64_t seed = 0;
-  Opener* opener = nullptr;  // null where layers may not open anything
-  std::string dir = {};      // for files that go with the disk; "": there is none
+  Opener* opener = nullptr;             // null where layers may not open anything
+  std::string dir = {};                 // for files that go with the disk; "": there is none
+  std::function<void()> on_fault = {};  // called for each event of a fault layer's journal
 };
 
 }  // namespace pv::blk

@@ -19,6 +19,7 @@
 #include "front/nbd/server.hpp"
 #include "serve/control_ops.hpp"
 #include "serve/disk_object.hpp"
+#include "serve/fault_wait.hpp"
 #include "serve/resize.hpp"
 #include "serve/source.hpp"
 
@@ -51,6 +52,7 @@ class DiskServer {
       : object_(object), spec_(std::move(spec)), loop_(loop), source_(object.dir, loop) {}
   ~DiskServer() {
     control_.reset();
+    waits_.reset();
     resizer_.reset();
     ops_.reset();
     front_.reset();
@@ -66,7 +68,11 @@ class DiskServer {
     }
     if (blk::base_needs(layers, blk::k_base_identity))
       bottom = source_.identified(std::move(bottom));
-    const blk::Env env{system_clock(), loop_, &loop_, fresh_seed(), &source_, object_.dir};
+    const auto on_fault = [this] {
+      if (waits_) waits_->fired();
+    };
+    const blk::Env env{system_clock(), loop_,       &loop_,  fresh_seed(),
+                       &source_,       object_.dir, on_fault};
     TRY_ASSIGN(stack_, blk::build_stack(std::move(bottom), layers, env));
     TRY_ASSIGN(Fd listener, listen_unix(object_.path("nbd.sock")));
     front_ = std::make_unique<nbd::Server>(
@@ -76,13 +82,17 @@ class DiskServer {
     ops_ = std::make_unique<ControlOps>(*stack_, counters_, [this] { return live_state(); });
     resizer_ = std::make_unique<Resizer>(
         Resizer::Parts{loop_, *stack_, counters_, *front_, *ops_, [this] { return save_size(); }});
+    waits_ = std::make_unique<FaultWaits>(loop_, *stack_);
     control_ = std::make_unique<ControlServer>(
         loop_,
         [this](ControlServer::ConnectionId id, const json& request, std::string raw, Reply reply) {
           on_request(id, request, std::move(raw), std::move(reply));
         },
         k_max_host_io);
-    control_->on_abandoned([this](ControlServer::ConnectionId id) { resizer_->abandon(id); });
+    control_->on_abandoned([this](ControlServer::ConnectionId id) {
+      resizer_->abandon(id);
+      waits_->abandon(id);
+    });
     TRY(control_->listen(object_.path("ctl.sock")));
     return loop_.on_signals({SIGTERM, SIGINT}, [this](int) { stop(); });
   }
@@ -125,6 +135,7 @@ class DiskServer {
     const std::string op = get_string(request, "op");
     if (op == "resize") return resizer_->resize(request, std::move(reply));
     if (op == "eject") return reply(eject());
+    if (op == "fault.wait") return waits_->wait(id, request, std::move(reply));
     if (op == "wait_resize") return resizer_->wait(id, request, std::move(reply));
     ops_->handle(request, std::move(raw), std::move(reply));
   }
@@ -212,6 +223,7 @@ class DiskServer {
   std::unique_ptr<nbd::Server> front_;
   std::unique_ptr<ControlOps> ops_;
   std::unique_ptr<Resizer> resizer_;
+  std::unique_ptr<FaultWaits> waits_;
   std::unique_ptr<ControlServer> control_;
   bool medium_ = true;  // of a CD drive
   blk::Request last_flush_;

@@ -155,7 +155,8 @@ Result<json> FaultLayer::held() const {
 Result<json> FaultLayer::release(const json& request) {
   std::vector<uint64_t> tickets;
   if (const json* named = pv::find(request, "tickets"); named != nullptr && !named->empty()) {
-    for (const json& ticket : *named) tickets.push_back(ticket.get<uint64_t>());
+    for (const json& ticket : *named)
+      tickets.push_back(ticket.is_number_unsigned() ? ticket.get<uint64_t>() : 0);
   } else {
     for (const auto& [ticket, flight] : waiting_)
       if (is_held(*flight)) tickets.push_back(ticket);
@@ -201,6 +202,8 @@ void FaultLayer::let_go(uint64_t ticket, int status, bool drop) {
   record(entry);
   if (drop && flight.parent->op == Op::write)
     truth_.remember(flight.reasons.front().rule, *flight.parent, 0, flight.parent->length);
+  if (status != 0 && flight.parent->injected != nullptr)
+    *flight.parent->injected = Injected{"release", Phase::after_delay};
   flight.reasons.clear();
   finish(flight, status);
 }

@@ -76,19 +76,23 @@ void read_ranges(Keys& keys, uint64_t disk_size, bool clip, Match& match) {
   std::vector<Range> ranges;
   const json* list = keys.list("ranges");
   const std::string packed = keys.text("ranges_packed", "");
-  if (!packed.empty() ? !unpack_ranges(keys, packed, ranges)
-                      : list == nullptr || !list_ranges(keys, *list, ranges))
+  if (packed.empty() && (list == nullptr || list->empty())) return;
+  if (!packed.empty() ? !unpack_ranges(keys, packed, ranges) : !list_ranges(keys, *list, ranges))
     return;
+  const auto past = [&](const Range& range) { return range.offset >= disk_size; };
+  if (clip) ranges.erase(std::remove_if(ranges.begin(), ranges.end(), past), ranges.end());
+  if (clip && ranges.empty())
+    return keys.refuse("every range is past the end of the disk: the rule could never fire");
   for (Range& range : ranges) {
-    const std::string shown = fmt::format("[{},{}]", range.offset, range.length);
-    if (range.length == 0)
-      return keys.refuse(fmt::format("range {} is empty: the rule could never fire", shown));
-    if (range.offset > disk_size || range.length > disk_size - range.offset) {
-      if (!clip || range.offset >= disk_size)
-        return keys.refuse(
-            fmt::format("range {} reaches past the end of the disk ({} bytes)", shown, disk_size));
-      range.length = disk_size - range.offset;
+    const bool fits = range.offset <= disk_size && range.length <= disk_size - range.offset;
+    if (range.length == 0 || (!fits && !clip)) {
+      const std::string shown = fmt::format("[{},{}]", range.offset, range.length);
+      return keys.refuse(range.length == 0
+                             ? fmt::format("range {} is empty: the rule could never fire", shown)
+                             : fmt::format("range {} reaches past the end of the disk ({} bytes)",
+                                           shown, disk_size));
     }
+    if (!fits) range.length = disk_size - range.offset;
   }
   match.ranged = !ranges.empty();
   match.ranges = RangeSet(std::move(ranges));

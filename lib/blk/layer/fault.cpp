@@ -253,7 +253,9 @@ uint64_t FaultLayer::record(const JournalEntry& entry) {
       journal_timer_ = 0;
       journal_.write_out();
     });
-  return journal_.add(entry);
+  const uint64_t number = journal_.add(entry);
+  if (env_.on_fault) env_.on_fault();
+  return number;
 }
 
 // A mark, or, with a `wait`, a delay.

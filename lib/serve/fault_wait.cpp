@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+#include "serve/fault_wait.hpp"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/text.hpp"
+
+namespace pv::serve {
+namespace {
+
+constexpr uint64_t k_pause_ns = k_ns_per_ms;  // a hundred thousand faults a second are told in lots
+
+}  // namespace
+
+FaultWaits::~FaultWaits() {
+  loop_.cancel(timer_);
+}
+
+void FaultWaits::wait(ControlServer::ConnectionId who, const json& request,
+                      ControlServer::Reply reply) {
+  Waiting one{who, get_string(request, "id"), get_u64(request, "hits", 1),
+              get_u64(request, "since"), std::move(reply)};
+  if (!answer(one)) waiting_.push_back(std::move(one));
+}
+
+void FaultWaits::abandon(ControlServer::ConnectionId who) {
+  const auto same = [&](const Waiting& one) { return one.who == who; };
+  waiting_.erase(std::remove_if(waiting_.begin(), waiting_.end(), same), waiting_.end());
+}
+
+// Not from within the request that has met the fault, and not more often than anybody can read.
+void FaultWaits::look_soon() {
+  if (timer_ != 0) return;
+  const uint64_t due = looked_ns_ + k_pause_ns, now = system_clock().now_ns();
+  timer_ = loop_.after(due > now ? due - now : 0, [this] {
+    timer_ = 0;
+    look();
+  });
+}
+
+void FaultWaits::look() {
+  looked_ns_ = system_clock().now_ns();
+  std::vector<Waiting> still;
+  for (Waiting& one : waiting_)
+    if (!answer(one)) still.push_back(std::move(one));
+  waiting_ = std::move(still);
+}
+
+bool FaultWaits::answer(const Waiting& one) {
+  auto said = disk_.control({{"op", one.id.empty() ? "fault.journal" : "fault.list"}});
+  if (!said) {
+    one.reply(fail(said.error()));
+    return true;
+  }
+  if (one.id.empty()) {
+    if (get_u64(*said, "last") <= one.since) return false;
+    one.reply(std::move(*said));
+    return true;
+  }
+  for (const json& rule : (*said)["rules"]) {
+    if (get_string(rule, "id") != one.id) continue;
+    if (get_u64(rule, "fired") < one.hits) return false;
+    one.reply(json{{"rule", rule}});
+    return true;
+  }
+  one.reply(fail(Code::no_such_rule, fmt::format("no rule '{}' on this disk", one.id)));
+  return true;
+}
+
+}  // namespace pv::serve
