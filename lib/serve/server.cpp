@@ -19,6 +19,7 @@
 #include "front/nbd/server.hpp"
 #include "serve/control_ops.hpp"
 #include "serve/disk_object.hpp"
+#include "serve/power.hpp"
 #include "serve/resize.hpp"
 #include "serve/source.hpp"
 
@@ -51,6 +52,7 @@ class DiskServer {
       : object_(object), spec_(std::move(spec)), loop_(loop), source_(object.dir, loop) {}
   ~DiskServer() {
     control_.reset();
+    power_.reset();
     resizer_.reset();
     ops_.reset();
     front_.reset();
@@ -76,6 +78,8 @@ class DiskServer {
     ops_ = std::make_unique<ControlOps>(*stack_, counters_, [this] { return live_state(); });
     resizer_ = std::make_unique<Resizer>(
         Resizer::Parts{loop_, *stack_, counters_, *front_, *ops_, [this] { return save_size(); }});
+    power_ = std::make_unique<Power>(
+        Power::Parts{loop_, *stack_, counters_, *front_, *ops_, has_layer("fault")});
     control_ = std::make_unique<ControlServer>(
         loop_,
         [this](ControlServer::ConnectionId id, const json& request, std::string raw, Reply reply) {
@@ -83,6 +87,7 @@ class DiskServer {
         },
         k_max_host_io);
     control_->on_abandoned([this](ControlServer::ConnectionId id) { resizer_->abandon(id); });
+    control_->on_ended([this](ControlServer::ConnectionId id) { power_->ended(id); });
     TRY(control_->listen(object_.path("ctl.sock")));
     return loop_.on_signals({SIGTERM, SIGINT}, [this](int) { stop(); });
   }
@@ -123,10 +128,22 @@ class DiskServer {
   void on_request(ControlServer::ConnectionId id, const json& request, std::string raw,
                   Reply reply) {
     const std::string op = get_string(request, "op");
+    if (op.rfind("power.", 0) == 0) return on_power(id, op, request, std::move(reply));
+    if (op == "resize" && !power_->on())
+      return reply(fail(Code::wrong_state, "a power cut is under way"));
     if (op == "resize") return resizer_->resize(request, std::move(reply));
     if (op == "eject") return reply(eject());
     if (op == "wait_resize") return resizer_->wait(id, request, std::move(reply));
     ops_->handle(request, std::move(raw), std::move(reply));
+  }
+
+  void on_power(ControlServer::ConnectionId id, const std::string& op, const json& request,
+                Reply reply) {
+    if (op == "power.check") return reply(power_->check(request));
+    if (op == "power.cut") return power_->cut(id, request, std::move(reply));
+    if (op != "power.freeze") return reply(fail(Code::invalid, "unknown op '" + op + "'"));
+    if (resizer_->busy()) return reply(fail(Code::wrong_state, "a resize is under way"));
+    reply(power_->freeze(id));
   }
 
   bool has_layer(std::string_view name) const {
@@ -211,6 +228,7 @@ class DiskServer {
   std::unique_ptr<nbd::Server> front_;
   std::unique_ptr<ControlOps> ops_;
   std::unique_ptr<Resizer> resizer_;
+  std::unique_ptr<Power> power_;
   std::unique_ptr<ControlServer> control_;
   bool medium_ = true;  // of a CD drive
   blk::Request last_flush_;
