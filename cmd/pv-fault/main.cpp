@@ -14,6 +14,7 @@ int main(int argc, char** argv) {
           {"clear", "Remove rules from a disk", build_clear},
           {"active", "Show which faults a disk has", build_active},
           {"journal", "Print every decision that a rule has made", build_journal},
+          {"power-cut", "Cut the power of a VM or of disks at one instant", build_power_cut},
           {"kinds", "Show the kinds of faults and what each front end delivers", build_kinds},
       }};
   return pv::cli::command_main(spec, argc, argv);
