@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include "target/power_cut.hpp"
+
 #include <CLI/CLI.hpp>
 
 #include "base/rng.hpp"
@@ -7,7 +9,6 @@
 #include "serve/disk_object.hpp"
 #include "target/vm_target.hpp"
 #include "verbs.hpp"
-#include "vm/power.hpp"
 #include "vm/vm_object.hpp"
 
 namespace pv::faultcmd {
@@ -20,19 +21,19 @@ struct Options {
 };
 
 // "DISK:OFFSET+LENGTH", with units.
-Result<vm::PowerCut::Range> parse_keep(const std::string& text) {
+Result<serve::PowerCut::Range> parse_keep(const std::string& text) {
   const size_t colon = text.find(':');
   const size_t plus = colon == std::string::npos ? colon : text.find('+', colon);
   if (colon == 0 || plus == std::string::npos)
     return fail(Code::usage, fmt::format("--keep '{}' is not DISK:OFFSET+LENGTH", text));
-  vm::PowerCut::Range range{text.substr(0, colon), 0, 0};
+  serve::PowerCut::Range range{text.substr(0, colon), 0, 0};
   TRY_ASSIGN(range.offset, parse_size(text.substr(colon + 1, plus - colon - 1)));
   TRY_ASSIGN(range.length, parse_size(text.substr(plus + 1)));
   return range;
 }
 
-Result<vm::PowerCut> parse(const Options& options) {
-  vm::PowerCut cut;
+Result<serve::PowerCut> parse(const Options& options) {
+  serve::PowerCut cut;
   cut.survivors = options.survivors;
   const bool random = cut.survivors == "random", listed = cut.survivors == "listed";
   if (!random && !listed && cut.survivors != "none" && cut.survivors != "all")
@@ -47,7 +48,7 @@ Result<vm::PowerCut> parse(const Options& options) {
   if (!options.atomic.empty() && !random)
     return fail(Code::usage, "--atomic is for --survivors random");
   for (const std::string& text : options.keep) {
-    TRY_ASSIGN(vm::PowerCut::Range range, parse_keep(text));
+    TRY_ASSIGN(serve::PowerCut::Range range, parse_keep(text));
     cut.keep.push_back(std::move(range));
   }
   if (random && options.seed.empty()) cut.seed = fresh_seed();
@@ -66,11 +67,11 @@ bool names_vm(const json& document) {
   return vm && vm->is_object() && !get_string(*vm, "name").empty();
 }
 
-Result<json> cut_disks(cli::Context& context, const Options& options, const vm::PowerCut& cut,
+Result<json> cut_disks(cli::Context& context, const Options& options, const serve::PowerCut& cut,
                        const Deadline& deadline) {
   if (options.disks.empty()) {
     TRY_ASSIGN(const target::DiskTarget at, target::disk_target(context, ""));
-    return vm::cut_power(at.run, std::vector<Object>{at.disk}, cut, deadline);
+    return target::cut_power(at.run, std::vector<Object>{at.disk}, cut, deadline);
   }
   TRY_ASSIGN(const RunDir run, context.run_dir());
   std::vector<Object> disks;
@@ -78,13 +79,13 @@ Result<json> cut_disks(cli::Context& context, const Options& options, const vm::
     TRY_ASSIGN(Object disk, serve::find_disk(run, name));
     disks.push_back(std::move(disk));
   }
-  return vm::cut_power(run, std::move(disks), cut, deadline);
+  return target::cut_power(run, disks, cut, deadline);
 }
 
 Result<int> act(cli::Context& context, const Options& options) {
   if (!options.vm.empty() && !options.disks.empty())
     return fail(Code::usage, "a VM loses the power of all its disks: name it, or name disks");
-  TRY_ASSIGN(const vm::PowerCut cut, parse(options));
+  TRY_ASSIGN(const serve::PowerCut cut, parse(options));
   TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
   bool whole_vm = !options.vm.empty();
   if (!whole_vm && options.disks.empty()) {
@@ -93,7 +94,7 @@ Result<int> act(cli::Context& context, const Options& options) {
   }
   if (whole_vm) {
     TRY_ASSIGN(const target::VmTarget at, target::vm_target(context, options.vm));
-    TRY_ASSIGN(const json done, vm::cut_power(at.run, at.vm, cut, deadline));
+    TRY_ASSIGN(const json done, target::cut_power(at.run, at.vm, cut, deadline));
     TRY_ASSIGN(context.document()["vm"], vm::vm_document(at.vm));
     context.document()["power_cut"] = done;
   } else {

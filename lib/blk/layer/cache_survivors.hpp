@@ -24,8 +24,8 @@ struct Survivors {
   bool keeps(uint64_t offset) const;
 };
 
-// {"survivors":"none"|"all"|"random"|"listed","seed":"7","atomic_bytes":N,"keep":[[OFFSET,LENGTH]]}.
-// `seed` is needed for random; ranges are of whole sectors, within the disk.
+// From "survivors" (none, all, random, listed), "seed" (a text, for random), "atomic_bytes" and
+// "keep" ([[OFFSET,LENGTH],...]: whole sectors, within the disk).
 Result<Survivors> survivors_from(const json& request, const Geometry& geometry);
 
 }  // namespace pv::blk
