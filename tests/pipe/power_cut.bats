@@ -139,11 +139,14 @@ END
   serve d --memory 1M --layer cache
   block d 0 U
   python3 - "$(pv-disk info d -o control </dev/null)" <<'END'
-import json, socket, sys
+import json, socket, subprocess, sys
 control = socket.socket(socket.AF_UNIX)
 control.connect(sys.argv[1])
 control.sendall(b'{"op":"power.freeze"}\n')
 assert json.loads(control.recv(4096)) == {}
+for words in (["pv-disk", "resize", "d", "2M"], ["pv-fault", "power-cut", "--disk", "d"]):
+    refused = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True)
+    assert json.loads(refused.stdout)["error"]["code"] == "wrong_state", refused
 END
   sees d 85 0 4k
   ok pv-fault power-cut --disk d

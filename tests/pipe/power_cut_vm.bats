@@ -43,6 +43,9 @@ two_disks() {
   assert_equal "$(jq -c '[.error.state, .error.allowed]' <<<"$output")" \
     '["shutdown",["booted","paused"]]'
   expect_error wrong_state 255 pv-vm run v -- true
+  expect_error boot_timeout 6 pv-vm boot v --timeout 20ms
+  ok pv-vm info v -o state
+  assert_output shutdown
   ok pv-vm boot v -o state
   assert_output booted
   assert_equal "$(letters vda)" AS..
@@ -115,6 +118,20 @@ two_disks() {
   expect_error not_mediated 4 pv-fault power-cut v
   ok pv-vm info v -o state
   assert_output booted
+}
+
+@test "a VM that powers itself off boots again with its disks" {
+  two_disks
+  pv-vm boot v >/dev/null
+  fill vda P 0 conv=fsync
+  pv-vm run v -- sh -c 'poweroff -f' >/dev/null 2>&1 || true
+  for _ in {1..200}; do
+    [ "$(pv-vm info v -o state </dev/null)" = shutdown ] && break
+    sleep 0.02
+  done
+  ok pv-vm boot v -o state
+  assert_output booted
+  assert_equal "$(letters vda)" P...
 }
 
 @test "two cuts of one VM at once: one cuts, the other finds it shut down" {
