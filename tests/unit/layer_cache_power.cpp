@@ -2,6 +2,7 @@
 // If this fails, a power cut loses other sectors of the write cache than it says, cannot be had
 // again with its seed, or lets something happen after it that was asked for before.
 #include "blk/layer/cache_survivors.hpp"
+#include "blk/layer/layers.hpp"
 #include "layer_rig.hpp"
 
 namespace {
@@ -191,6 +192,24 @@ TEST_CASE("all caches of a stack lose their power, a read cache over them forget
   CHECK((*lost)["dropped_bytes"] == 4096);
   REQUIRE(rig.call({{"op", "power.on"}}));
   CHECK(rig.read(0, 4096) == many('a', 4096));
+}
+
+struct Refusing final : Forward {
+  using Forward::Forward;
+  Result<json> control(const json&) override { return fail(Code::io, "not now"); }
+};
+
+TEST_CASE("a cut that the disk below refuses has not happened", "[cache][power]") {
+  ManualClock clock;
+  ManualTimers timers(clock);
+  auto cache = *make_cache(std::make_unique<Refusing>(*make_memory_disk(LayerRig::small())),
+                           *parse_layer("cache"), {clock, timers});
+  Io write(Op::write, 0, 512), again(Op::write, 0, 512);
+  cache->submit(write.request);
+  CHECK_FALSE(cache->control({{"op", "power.off"}, {"survivors", "none"}}));
+  cache->submit(again.request);
+  CHECK(again.error == 0);
+  CHECK(cache->control({{"op", "cache.held"}}));
 }
 
 TEST_CASE("a stack without anything volatile does not know of power", "[cache][power]") {

@@ -94,7 +94,10 @@ Result<json> Cache::cut(const json& request) {
   TRY_ASSIGN(const Survivors survivors, survivors_from(request, geometry()));
   off_ = get_string(request, "op") == "power.off";
   const auto below = off_ ? lower().control(request) : fail(Code::unsupported, "");
-  if (!below && below.error().code != Code::unsupported) return fail(below.error());
+  if (!below && below.error().code != Code::unsupported) {
+    off_ = false;
+    return fail(below.error());
+  }
   // With survivors "all" nothing that was promised is lost: flushes under way go on.
   for (Flight* flight : flushes_)
     if (survivors.kind != Survivors::all && flight->error == 0) flight->error = EIO;
