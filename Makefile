@@ -106,10 +106,12 @@ bench: deps
 	@$(MAKE) --no-print-directory all
 	@BUILD=$(BUILD) tests/bench/run
 
-# Kills disk servers at random moments, ROUNDS times, and looks at what is left.
+# Kills disk servers at random moments, ROUNDS times, and looks at what is left; then as many power
+# cuts of three disks at once.
 ROUNDS ?= 200
 crash: all
 	@PATH="$(abspath $(BUILD))/bin:$$PATH" tests/crash/run --rounds $(ROUNDS)
+	@PATH="$(abspath $(BUILD))/bin:$$PATH" tests/crash/chain --cuts $(ROUNDS)
 
 # The same unit and conformance tests under the sanitizers, each in a build folder of its own.
 asan:

@@ -29,6 +29,7 @@ _provium_values() {
     --format) echo raw qcow2 vmdk vhdx vpc vdi luks qed parallels dmg ;;
     --op) echo read write flush discard zero map cache ;;
     --errno) echo EIO ENOSPC EPERM EROFS EINVAL ENOMEM ETIMEDOUT ENODEV EBUSY ;;
+    --survivors) echo none all random listed ;;
     --accel) echo auto kvm tcg ;;
     --profile) echo tiny ;;
     action) echo build info clean ;;

@@ -35,6 +35,8 @@ function __provium_values
             printf '%s\n' read write flush discard zero map cache
         case --errno
             printf '%s\n' EIO ENOSPC EPERM EROFS EINVAL ENOMEM ETIMEDOUT ENODEV EBUSY
+        case --survivors
+            printf '%s\n' none all random listed
         case --accel
             printf '%s\n' auto kvm tcg
         case --profile

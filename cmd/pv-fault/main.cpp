@@ -21,6 +21,7 @@ int main(int argc, char** argv) {
           {"wait", "Wait until a rule has fired", build_wait},
           {"assert", "Check that every rule has fired", build_assert},
           {"preset", "Add the rules of a well-known misbehaviour", build_preset},
+          {"power-cut", "Cut the power of a VM or of disks at one instant", build_power_cut},
           {"kinds", "Show the kinds of faults and what each front end delivers", build_kinds},
           {"sweep", "Run a command once for each of its requests, that one failing", build_sweep},
       }};

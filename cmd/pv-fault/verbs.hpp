@@ -15,6 +15,7 @@ void build_list(cli::Verb& verb);
 void build_clear(cli::Verb& verb);
 void build_active(cli::Verb& verb);
 void build_journal(cli::Verb& verb);
+void build_power_cut(cli::Verb& verb);
 void build_kinds(cli::Verb& verb);
 void build_held(cli::Verb& verb);
 void build_release(cli::Verb& verb);

@@ -62,6 +62,7 @@ void ControlServer::drop(ConnectionId id) {
   const bool at_work = found->second.request != 0 || !found->second.tagged.empty();
   connections_.erase(found);
   if (at_work && abandoned_) abandoned_(id);
+  if (ended_) ended_(id);
 }
 
 void ControlServer::on_line(ConnectionId id, const std::string& line) {

@@ -56,6 +56,8 @@ class ControlServer {
   void on_abandoned(std::function<void(ConnectionId)> callback) {
     abandoned_ = std::move(callback);
   }
+  // Called when a connection ends, whatever it has asked for.
+  void on_ended(std::function<void(ConnectionId)> callback) { ended_ = std::move(callback); }
   // True while an answer is still on its way out.
   bool has_unsent() const;
 
@@ -87,7 +89,7 @@ class ControlServer {
   Loop& loop_;
   RequestHandler handler_;
   size_t max_raw_bytes_;
-  std::function<void(ConnectionId)> abandoned_;
+  std::function<void(ConnectionId)> abandoned_, ended_;
   Fd listener_;
   std::map<ConnectionId, Connection> connections_;
   ConnectionId last_id_ = 0;

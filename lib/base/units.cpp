@@ -2,10 +2,13 @@
 #include "base/units.hpp"
 
 #include <cctype>
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
 
 #include <fmt/format.h>
+
+#include "base/text.hpp"
 
 namespace pv {
 namespace {
@@ -90,6 +93,14 @@ Result<uint64_t> parse_count(std::string_view what, std::string_view text) {
       text.find_first_not_of("0123456789") != std::string_view::npos)
     return fail(Code::usage, fmt::format("{} '{}' is not a whole number", what, text));
   return std::stoull(std::string(text));
+}
+
+Result<uint64_t> parse_seed(std::string_view what, std::string_view text) {
+  uint64_t seed = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, seed);
+  if (error == std::errc{} && stop == end) return seed;
+  return fail(Code::usage, fmt::format("{} '{}' is not a 64-bit number", what, printable(text)));
 }
 
 std::string format_size(uint64_t bytes) {

@@ -20,6 +20,9 @@ Result<uint64_t> parse_duration(std::string_view text);
 // A whole number below 10^18 without sign or unit; `what` starts the message.
 Result<uint64_t> parse_count(std::string_view what, std::string_view text);
 
+// Any 64-bit number, in decimal.
+Result<uint64_t> parse_seed(std::string_view what, std::string_view text);
+
 // "64 MiB", "512 B", "1.5 GiB".
 std::string format_size(uint64_t bytes);
 

@@ -135,6 +135,22 @@ void ControlOps::resume() {
   for (const auto& begin : std::exchange(waiting_, {})) begin();
 }
 
+void ControlOps::freeze() {
+  pause();
+  frozen_ = true;
+}
+
+void ControlOps::cut() {
+  cut_ = true;
+}
+
+void ControlOps::thaw() {
+  frozen_ = false;
+  for (const auto& give : std::exchange(finished_, {})) give();
+  cut_ = false;
+  resume();
+}
+
 void ControlOps::start_io(blk::Op op, const json& request, std::string raw, Reply reply) {
   const uint64_t length = get_u64(request, "length_bytes");
   if ((op == blk::Op::read || op == blk::Op::write) && length > k_max_host_io)
@@ -224,6 +240,13 @@ void ControlOps::finish(HostIo& io, int error) {
     return submit(io.self);
   }
   const std::shared_ptr<HostIo> last = std::move(io.self);  // destroyed on return
+  if (!frozen_) return answer(io, error);
+  finished_.push_back([this, last, error] { answer(*last, error); });
+}
+
+void ControlOps::answer(HostIo& io, int error) {
+  blk::Request& r = io.request;
+  if (cut_) return io.reply(fail(Code::aborted, "the power of the disk was cut"));
   if (error != 0) return io.reply(fail(io_error(r.op, error, io.injected)));
   json answer = {{"offset_bytes", io.asked_offset}, {"length_bytes", io.asked_length}};
   if (r.op == blk::Op::write) answer["partial"] = r.length != io.asked_length;

@@ -35,6 +35,11 @@ class ControlOps {
   // Between these, I/O waits to be begun; what is in flight goes on.
   void pause() { paused_ = true; }
   void resume();
+  // From freeze() on also answers to what is in flight wait. thaw() gives them and resumes; after
+  // cut() they are errors, and so is everything that was in flight.
+  void freeze();
+  void cut();
+  void thaw();
   size_t in_flight() const { return in_flight_; }
 
  private:
@@ -46,12 +51,16 @@ class ControlOps {
   void merge_edges(std::shared_ptr<HostIo> io);
   static void done(blk::Request& request, int error);
   void finish(HostIo& io, int error);
+  void answer(HostIo& io, int error);
 
   blk::Disk& disk_;
   blk::Counters& counters_;
   std::function<json()> info_;
   bool paused_ = false;
+  bool frozen_ = false;
+  bool cut_ = false;
   std::deque<std::function<void()>> waiting_;
+  std::deque<std::function<void()>> finished_;  // while frozen
   size_t in_flight_ = 0;
 };
 

@@ -33,6 +33,8 @@ class Resizer {
   // before. The NBD clients of that process are then disconnected, so that they ask anew.
   void resize(const json& request, Reply reply);
 
+  bool busy() const { return job_.has_value(); }
+
   // {"op":"wait_resize","from_bytes"}: answered when the size is another.
   void wait(ControlServer::ConnectionId id, const json& request, Reply reply);
   void abandon(ControlServer::ConnectionId id) { waiters_.erase(id); }

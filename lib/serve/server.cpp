@@ -20,6 +20,7 @@
 #include "serve/control_ops.hpp"
 #include "serve/disk_object.hpp"
 #include "serve/fault_wait.hpp"
+#include "serve/power.hpp"
 #include "serve/resize.hpp"
 #include "serve/source.hpp"
 
@@ -53,6 +54,7 @@ class DiskServer {
   ~DiskServer() {
     control_.reset();
     waits_.reset();
+    power_.reset();
     resizer_.reset();
     ops_.reset();
     front_.reset();
@@ -83,6 +85,8 @@ class DiskServer {
     resizer_ = std::make_unique<Resizer>(
         Resizer::Parts{loop_, *stack_, counters_, *front_, *ops_, [this] { return save_size(); }});
     waits_ = std::make_unique<FaultWaits>(loop_, *stack_);
+    power_ = std::make_unique<Power>(
+        Power::Parts{loop_, *stack_, counters_, *front_, *ops_, has_layer("fault")});
     control_ = std::make_unique<ControlServer>(
         loop_,
         [this](ControlServer::ConnectionId id, const json& request, std::string raw, Reply reply) {
@@ -93,6 +97,7 @@ class DiskServer {
       resizer_->abandon(id);
       waits_->abandon(id);
     });
+    control_->on_ended([this](ControlServer::ConnectionId id) { power_->ended(id); });
     TRY(control_->listen(object_.path("ctl.sock")));
     return loop_.on_signals({SIGTERM, SIGINT}, [this](int) { stop(); });
   }
@@ -133,11 +138,23 @@ class DiskServer {
   void on_request(ControlServer::ConnectionId id, const json& request, std::string raw,
                   Reply reply) {
     const std::string op = get_string(request, "op");
+    if (op.rfind("power.", 0) == 0) return on_power(id, op, request, std::move(reply));
+    if (op == "resize" && !power_->on())
+      return reply(fail(Code::wrong_state, "a power cut is under way"));
     if (op == "resize") return resizer_->resize(request, std::move(reply));
     if (op == "eject") return reply(eject());
     if (op == "fault.wait") return waits_->wait(id, request, std::move(reply));
     if (op == "wait_resize") return resizer_->wait(id, request, std::move(reply));
     ops_->handle(request, std::move(raw), std::move(reply));
+  }
+
+  void on_power(ControlServer::ConnectionId id, const std::string& op, const json& request,
+                Reply reply) {
+    if (op == "power.check") return reply(power_->check(request));
+    if (op == "power.cut") return power_->cut(id, request, std::move(reply));
+    if (op != "power.freeze") return reply(fail(Code::invalid, "unknown op '" + op + "'"));
+    if (resizer_->busy()) return reply(fail(Code::wrong_state, "a resize is under way"));
+    reply(power_->freeze(id));
   }
 
   bool has_layer(std::string_view name) const {
@@ -224,6 +241,7 @@ class DiskServer {
   std::unique_ptr<ControlOps> ops_;
   std::unique_ptr<Resizer> resizer_;
   std::unique_ptr<FaultWaits> waits_;
+  std::unique_ptr<Power> power_;
   std::unique_ptr<ControlServer> control_;
   bool medium_ = true;  // of a CD drive
   blk::Request last_flush_;

@@ -67,6 +67,15 @@ VmConfig config_of(const json& state) {
   return config_from_json(config ? *config : json::object());
 }
 
+// A VM that has shut down stays that when booting it again fails, and end.json is gone by then.
+Result<> forget_last_boot(const Object& vm, json& state) {
+  const std::string now = actual_state(vm, state);
+  if (now == get_string(state, "state")) return {};
+  state["state"] = now;
+  for (const char* key : {"qemu", "supervisor", "booted_ns", "boot_ms"}) state.erase(key);
+  return vm.save(state);
+}
+
 Result<> supervise(BootPlan plan) {
   const Object vm = plan.vm;
   const uint64_t timeout_ns = plan.timeout_ns;
@@ -117,7 +126,8 @@ Result<json> boot_vm(const RunDir& run, const Object& vm, const VmOptions& optio
   plan.timeout_ns = timeout_ns;
   TRY_ASSIGN(const LockFile lock, lock_vm(vm, Deadline::in_ns(timeout_ns)));
   TRY_ASSIGN(plan.state, vm.load());
-  TRY(require_state(vm, plan.state, "boot", {"created"}));
+  TRY(require_state(vm, plan.state, "boot", {"created", "shutdown"}));
+  TRY(forget_last_boot(vm, plan.state));
   VmConfig config = config_of(plan.state);
   TRY(apply_options(config, options));
   TRY_ASSIGN(const Machine machine, plan_machine(run, vm, plan.state, config));

@@ -227,10 +227,20 @@ void Supervisor::quit() {
   });
 }
 
+// Never by way of QMP: `quit` and `stop` both flush the disks.
+void Supervisor::cut_power() {
+  power_cut_ = true;
+  phase_ = Phase::ending;
+  qemu_.kill(SIGKILL);
+}
+
 json Supervisor::end_record(const ExitStatus& status) const {
   const bool orderly = status.signal == 0 && status.code == 0;
-  json end = {{"state", orderly && (guest_powered_off_ || quit_asked_) ? "shutdown" : "dead"}};
-  if (quit_asked_)
+  const bool wanted = power_cut_ || (orderly && (guest_powered_off_ || quit_asked_));
+  json end = {{"state", wanted ? "shutdown" : "dead"}};
+  if (power_cut_)
+    end["reason"] = "its power was cut";
+  else if (quit_asked_)
     end["reason"] = "it was closed";
   else if (orderly && guest_powered_off_)
     end["reason"] = "the guest powered off";

@@ -12,6 +12,7 @@
 //   unplug id                         {"released"}      true after DEVICE_DELETED
 //   resize id size_bytes              {}                the disk's server has hung up on QEMU
 //   eject id force                    {}                the disc is out
+//   power_cut                         {"reason"}        QEMU has been killed
 //   quit                              {"forced","exit_status"|"signal"}
 #pragma once
 
@@ -64,6 +65,7 @@ class Supervisor {
   void boot_failed(Error error);
   void report(const json& message);
   void quit();  // asks QEMU to end, then makes it
+  void cut_power();
   void on_qemu_exit();
   json end_record(const ExitStatus& status) const;
   void flush_replies();
@@ -112,6 +114,7 @@ class Supervisor {
   Phase phase_ = Phase::booting;
   bool quit_asked_ = false;
   bool guest_powered_off_ = false;
+  bool power_cut_ = false;
   bool forced_ = false;
 };
 

@@ -51,6 +51,10 @@ void Supervisor::on_request(ControlServer::ConnectionId id, const json& request,
     return reply(fail(Code::wrong_state, fmt::format("VM '{}' is still booting", plan_.vm.name)));
   if (phase_ == Phase::ending)
     return reply(fail(Code::guest_died, fmt::format("VM '{}' is being closed", plan_.vm.name)));
+  if (op == "power_cut") {
+    quit_replies_.push_back(reply);
+    return cut_power();
+  }
   if (op == "run") return op_run(id, request, reply);
   if (op == "qmp") return op_qmp(request, reply);
   if (op == "agent") return op_agent(request, reply);

@@ -24,6 +24,7 @@ namespace {}  // namespace
 Result<json> FaultLayer::control(const json& request) {
   const std::string op = get_string(request, "op");
   if (op == "cache.held" && !late_.empty()) return json{{"late", late_.size()}};
+  if (op == "power.off") power_off();
   if (op.rfind("fault.", 0) != 0) return lower().control(request);
   if (op == "fault.add") return add(request);
   if (op == "fault.clear") return clear(request);
@@ -229,6 +230,16 @@ json FaultLayer::stop(int error) {
   for (const auto& [ticket, flight] : waiting_) tickets.push_back(ticket);
   for (const uint64_t ticket : tickets) let_go(ticket, error, false);
   return json::object();
+}
+
+// What waits has no power to go on with, and what would have landed late does not.
+void FaultLayer::power_off() {
+  stop(ECANCELED);
+  const auto waits = [&](const std::unique_ptr<Late>& late) {
+    if (!late->landing) env_.timers.cancel(late->timer);
+    return !late->landing;
+  };
+  late_.erase(std::remove_if(late_.begin(), late_.end(), waits), late_.end());
 }
 
 std::string FaultLayer::fresh_id(const std::vector<std::string>& taken) {

@@ -128,6 +128,7 @@ class FaultLayer final : public Forward, private Bench {
   Result<json> set_mark(const json& request);
   Result<json> set_state(const json& request);
   json stop(int error);
+  void power_off();
   std::string fresh_id(const std::vector<std::string>& taken);
 
   // Bench

@@ -34,6 +34,7 @@ Result<uint64_t> size_from(const std::map<std::string, std::string>& params) {
 }  // namespace
 
 void Cache::submit(Request& request) {
+  if (off_) return request.done(request, ESHUTDOWN);
   switch (request.op) {
     case Op::read:
     case Op::map:
@@ -50,8 +51,10 @@ void Cache::submit(Request& request) {
 }
 
 Result<json> Cache::control(const json& request) {
-  if (get_string(request, "op") == "cache.drop") return drop(get_string(request, "survivors"));
-  if (get_string(request, "op") == "cache.held" && store_.used() != 0) return shown();
+  const std::string op = get_string(request, "op");
+  if (op == "cache.drop" || op == "power.off") return cut(request);
+  if (op == "power.on") return power_on(request);
+  if (op == "cache.held" && store_.used() != 0) return shown();
   if (!tunes(request, "cache")) return lower().control(request);
   TRY_ASSIGN(const auto params, tune_params(request, {"size"}));
   TRY_ASSIGN(const uint64_t bytes, size_from(params));
@@ -185,9 +188,8 @@ void Cache::replaced(const Request& request) {
 }
 
 // The range is held no longer, except where it is on its way below.
-uint64_t Cache::forget(uint64_t offset, uint64_t length) {
-  const uint64_t before = store_.used();
-  if (before == 0 || length == 0) return 0;
+void Cache::forget(uint64_t offset, uint64_t length) {
+  if (store_.used() == 0 || length == 0) return;
   Request range;
   range.offset = offset;
   range.length = length;
@@ -197,26 +199,6 @@ uint64_t Cache::forget(uint64_t offset, uint64_t length) {
     if (block.mask == 0) store_.remove(block);
   });
   make_stale(offset, length);
-  return before - store_.used();
-}
-
-// What a power cut does: with survivors "none" all is lost that has not left yet, with "all" it
-// is on its way below when this returns.
-Result<json> Cache::drop(const std::string& survivors) {
-  const uint64_t held = store_.used() * store_.block_size();
-  if (survivors == "all") {
-    store_.retry_failed();
-    room_goal_ = 0;
-    turn();
-    return json{{"dropped_bytes", 0}, {"kept_bytes", held}};
-  }
-  if (survivors != "none")
-    return fail(Code::usage, "cache.drop: survivors is none or all, not '" + survivors + "'");
-  for (Flight* flight : flushes_)
-    if (flight->error == 0) flight->error = EIO;  // their data will never be below
-  const uint64_t dropped = forget(0, geometry().size) * store_.block_size();
-  turn();
-  return json{{"dropped_bytes", dropped}, {"kept_bytes", held - dropped}};
 }
 
 json Cache::shown() const {

@@ -8,13 +8,16 @@
 // a request that changes data waits for one that is going through, which itself waits for blocks
 // of its range that are on their way below; and what is on its way is never changed, a copy is.
 //
-// cache.cpp has the changes, cache_look.cpp reads and maps, cache_back.cpp the write-back.
+// cache.cpp has the changes, cache_look.cpp reads and maps, cache_back.cpp the write-back,
+// cache_drop.cpp the power cut.
 #pragma once
 
 #include "blk/layer/cache_store.hpp"
 #include "blk/ring.hpp"
 
 namespace pv::blk {
+
+struct Survivors;
 
 class Cache final : public Forward {
  public:
@@ -99,9 +102,15 @@ class Cache final : public Forward {
   void go_through(Request& request);
   void went_through(Flight& flight, int error);
   void replaced(const Request& request);
-  uint64_t forget(uint64_t offset, uint64_t length);
-  Result<json> drop(const std::string& survivors);
+  void forget(uint64_t offset, uint64_t length);
   json shown() const;
+
+  // cache_drop.cpp
+  Result<json> cut(const json& request);
+  Result<json> power_on(const json& request);
+  void refuse_waiting();
+  void lose(const Survivors& survivors);
+  uint64_t held_bytes();
 
   // cache_back.cpp
   void flush(Request& request);
@@ -124,6 +133,7 @@ class Cache final : public Forward {
   uint64_t room_goal_ = k_no_goal;  // blocks to come down to
   int room_error_ = 0;              // why no room could be made
   bool turning_ = false, again_ = false;
+  bool off_ = false;  // without power: nothing is accepted or begun
   uint64_t write_backs_ = 0, errors_ = 0;
 };
 

@@ -31,7 +31,7 @@ void Cache::turn() {
 }
 
 void Cache::write_back() {
-  while (jobs_.in_use() < k_max_jobs) {
+  while (!off_ && jobs_.in_use() < k_max_jobs) {
     CacheBlock* block = store_.oldest(CacheBlock::dirty);
     if (block == nullptr) room_goal_ = k_no_goal;
     if (block == nullptr || !may_leave(*block)) return;
@@ -97,7 +97,7 @@ void Cache::sent(Job& job, int error) {
   make_stale(first.index * store_.block_size(), job.blocks.size() * store_.block_size());
   for (CacheBlock* block : job.blocks) {
     const bool gone = block->index * store_.block_size() >= geometry().size;  // cut off meanwhile
-    if (error != 0 && !gone) {
+    if (error != 0 && !gone && !off_) {
       note_error(block->age, error);
       store_.set_failed(*block);
     } else {

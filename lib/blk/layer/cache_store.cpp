@@ -84,10 +84,20 @@ void CacheStore::remove(CacheBlock& block) {
     if (younger != nullptr && younger->waits_for == &block) younger->waits_for = nullptr;
   } else {
     leave_table(block);
+    if (block.waits_for != nullptr) restore(*block.waits_for);
   }
   unlink(block);
   --used_;
   pool_.give(&block);
+}
+
+// The older block of a place is what the disk below will hold when the younger one is lost: it is
+// found there again, and a new write waits for it.
+void CacheStore::restore(CacheBlock& block) {
+  block.superseded = false;
+  CacheBlock*& place = bucket(block.index);
+  block.chain = place;
+  place = &block;
 }
 
 void CacheStore::retry_failed() {

@@ -44,7 +44,8 @@ class CacheStore {
   CacheBlock& writable(uint64_t index);
   void set_busy(CacheBlock& block) { move(block, CacheBlock::busy); }
   void set_failed(CacheBlock& block);
-  // Forgets a block; the younger one that waited for it may go.
+  // Forgets a block; the younger one that waited for it may go, the older one it waited for has its
+  // place again.
   void remove(CacheBlock& block);
   // Failed blocks are dirty again, as the youngest.
   void retry_failed();
@@ -66,6 +67,7 @@ class CacheStore {
   void unlink(CacheBlock& block);
   void move(CacheBlock& block, CacheBlock::State state);
   void leave_table(const CacheBlock& block);
+  void restore(CacheBlock& block);
   CacheBlock& fresh(uint64_t index);
 
   uint32_t block_size_;

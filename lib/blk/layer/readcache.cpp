@@ -87,6 +87,12 @@ class ReadCache final : public Forward {
     }
   }
 
+  // What was read here may be what a volatile cache below has lost with its power.
+  Result<json> control(const json& request) override {
+    if (get_string(request, "op") == "power.on") empty();
+    return lower().control(request);
+  }
+
   // All is forgotten: where the file ends, or memory, has moved.
   Result<> resize(uint64_t size) override {
     TRY(lower().resize(size));
@@ -209,6 +215,17 @@ class ReadCache final : public Forward {
     std::erase(active_, &flight);
     flights_.give(&flight);
     parent->done(*parent, error);
+  }
+
+  // While nothing is in flight.
+  void empty() {
+    present_.reset(geometry().size);
+    if (store_.fd) return static_cast<void>(mark(store_.fd.get(), geometry().size));
+    Request all;
+    all.op = Op::discard;
+    all.length = geometry().size;
+    all.done = [](Request&, int) {};
+    store_.disk->submit(all);
   }
 
   void forget(uint64_t from, uint64_t end) { present_.clear(from, end); }

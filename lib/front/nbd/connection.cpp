@@ -45,11 +45,16 @@ void Connection::close() {
   maybe_end();
 }
 
+void Connection::hang_up() {
+  drop();
+  maybe_end();
+}
+
 void Connection::ready(uint32_t events) {
   in_batch_ = true;
   if ((events & EPOLLOUT) != 0) blocked_ = false;
   const bool gone = (events & (EPOLLHUP | EPOLLERR)) != 0;
-  if ((events & EPOLLIN) != 0 && !closing_) {
+  if ((events & EPOLLIN) != 0 && !closing_ && !shared_.frozen) {
     receive_and_parse();
   } else if (gone) {
     drop();
@@ -156,7 +161,7 @@ void Connection::queue(const Reply& reply) {
 
 // As much as the socket takes; the rest when it is writable again.
 void Connection::send() {
-  if (!socket_ || blocked_ || replies_.empty()) return;
+  if (!socket_ || blocked_ || shared_.frozen || replies_.empty()) return;
   switch (replies_.send(socket_.get())) {
     case Replies::Sent::all:
       lent_.clear();
@@ -203,7 +208,7 @@ void Connection::update_interest() {
   uint32_t wanted = 0;
   // The data of a request that was begun is read also while others have to wait.
   const bool room = payload_job_ != nullptr || skip_ != 0 || (has_room() && !input_.full());
-  if (!closing_ && room) wanted |= EPOLLIN;
+  if (!closing_ && room && !shared_.frozen) wanted |= EPOLLIN;
   if (blocked_) wanted |= EPOLLOUT;
   if (wanted == interest_) return;
   interest_ = wanted;

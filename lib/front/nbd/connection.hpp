@@ -32,6 +32,7 @@ struct Shared {
   Pipes pipes;
   bool stopping = false;  // requests are answered ESHUTDOWN
   bool paused = false;    // requests wait in their sockets
+  bool frozen = false;    // and answers wait here
   bool loans = true;      // reads may be answered from where the bytes lie
   bool offer_pipes = true;
 };
@@ -47,6 +48,8 @@ class Connection {
   Result<> start();
   // No further request is read; ends when those in flight are answered.
   void close();
+  // Nothing more is said to the client; ends when what is in flight has come back.
+  void hang_up();
   // After a pause: takes what has come meanwhile.
   void resume() { turn_later(); }
   // The process that has connected; 0 when that cannot be told.

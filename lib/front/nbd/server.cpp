@@ -36,6 +36,30 @@ void Server::resume() {
   for (const auto& connection : connections_) connection->resume();
 }
 
+void Server::freeze() {
+  shared_.frozen = true;
+  pause();
+  let_in(false);
+}
+
+void Server::thaw() {
+  shared_.frozen = false;
+  let_in(true);
+  resume();
+}
+
+void Server::hang_up() {
+  std::vector<Connection*> all;
+  for (const auto& connection : connections_) all.push_back(connection.get());
+  for (Connection* connection : all) connection->hang_up();
+}
+
+// The listener is gone once the server has been told to stop.
+void Server::let_in(bool on) {
+  const uint32_t events = on && !shared_.frozen ? uint32_t{EPOLLIN} : 0U;
+  if (listener_) shared_.loop.change(listener_.get(), events);
+}
+
 void Server::disconnect(pid_t peer) {
   std::vector<Connection*> ending;
   for (const auto& connection : connections_)
@@ -46,14 +70,13 @@ void Server::disconnect(pid_t peer) {
 // Out of descriptors: the waiting client would wake us for ever, so it waits a moment.
 void Server::rest() {
   constexpr uint64_t k_pause_ns = 50 * k_ns_per_ms;
-  shared_.loop.change(listener_.get(), 0);
-  shared_.loop.after(k_pause_ns, [this] {
-    if (listener_) shared_.loop.change(listener_.get(), EPOLLIN);
-  });
+  let_in(false);
+  shared_.loop.after(k_pause_ns, [this] { let_in(true); });
 }
 
 void Server::accept_all() {
   while (true) {
+    if (shared_.frozen) return;
     Fd socket = accept_unix(listener_.get());
     if (!socket && (errno == EMFILE || errno == ENFILE)) return rest();
     if (!socket) return;

@@ -26,6 +26,11 @@ class Server {
   // Lets no further request in until resume(); those in flight go on.
   void pause();
   void resume();
+  // Takes nothing more from anybody and answers nobody, until thaw(); nobody is let in.
+  void freeze();
+  void thaw();
+  // Ends every connection, with what was still to be said to it.
+  void hang_up();
   // Ends the connections that process `peer` has made, in order: what is in flight is answered.
   void disconnect(pid_t peer);
   size_t connections() const { return connections_.size(); }
@@ -33,6 +38,7 @@ class Server {
  private:
   static constexpr size_t k_max_connections = 256;
   void accept_all();
+  void let_in(bool on);
   void rest();
 
   Export export_;
