@@ -16,8 +16,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!object) return 0;
   auto rule = pv::blk::Rule::parse(*object, ground);
   if (!rule) {
-    if (pv::exit_class(rule.error().code) != 2 &&
-        rule.error().code != pv::Code::unsupported) abort();
+    if (pv::exit_class(rule.error().code) != 2 && rule.error().code != pv::Code::unsupported)
+      abort();
     return 0;
   }
   if (rule->id().empty()) rule->set_id("r1");
