@@ -117,10 +117,16 @@ void ControlOps::settle(const Reply& reply) {
   submit(io);
 }
 
+bool ControlOps::has_fault_layer() const {
+  json layers;
+  disk_.inspect(layers);
+  return find(layers, "faults") != nullptr;
+}
+
 void ControlOps::handle_other(const json& request, const Reply& reply) {
   auto answer = disk_.control(request);
   if (!answer && answer.error().code == Code::unsupported &&
-      get_string(request, "op").rfind("fault.", 0) == 0)
+      get_string(request, "op").rfind("fault.", 0) == 0 && !has_fault_layer())
     return reply(fail(Code::not_mediated, "the disk is served without a fault layer (--no-fault)"));
   if (!answer && answer.error().code == Code::unsupported &&
       get_string(request, "op").rfind("reserve.", 0) == 0)

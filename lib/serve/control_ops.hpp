@@ -45,6 +45,7 @@ class ControlOps {
  private:
   struct HostIo;
   void settle(const Reply& reply);
+  bool has_fault_layer() const;
   void handle_other(const json& request, const Reply& reply);
   void start_io(blk::Op op, const json& request, std::string raw, Reply reply);
   void submit(std::shared_ptr<HostIo> io);
