@@ -31,7 +31,7 @@ struct Faulty : Wire {
   FailingDisk* failing = nullptr;
   std::string content;
 
-  explicit Faulty(bool in_file = false) {
+  explicit Faulty(bool in_file = false, const std::vector<LayerSpec>& layers = fault_alone()) {
     Geometry geometry;
     geometry.size = 1 << 20;
     std::unique_ptr<Disk> bottom = *make_memory_disk(geometry);
@@ -46,8 +46,7 @@ struct Faulty : Wire {
     auto gated = std::make_unique<Gate>(std::move(fails));
     gate = gated.get();
     server.reset();
-    disk =
-        *build_stack(std::move(gated), fault_alone(), {system_clock(), *loop, loop.get(), 0}, true);
+    disk = *build_stack(std::move(gated), layers, {system_clock(), *loop, loop.get(), 0}, true);
     unlink(dir.path("s").c_str());
     server = std::make_unique<Server>(*loop, *listen_unix(dir.path("s")), *disk, counters,
                                       Export{"disk", "a disk", geometry});

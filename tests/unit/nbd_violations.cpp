@@ -196,6 +196,20 @@ TEST_CASE("a failed read brings what is in front of its first bad byte", "[nbd][
     }
 }
 
+TEST_CASE("a layer that changes what was read promises nothing of it", "[nbd][wire]") {
+  Faulty wire(false, {{"cache", {}}, {"fault", {}}});
+  Fd fd = wire.open_client(true);
+  const std::string answer = Faulty::simple(k_cookie);
+  REQUIRE(wire.ask(fd, request(k_cmd_flush, k_cookie, 0, 0), 16) == answer);
+  // Newer than what the fault layer reads as good.
+  REQUIRE(wire.ask(fd, request(k_cmd_write, k_cookie, 0, 512, std::string(512, 'n')), 16) ==
+          answer);
+  wire.add({{"kind", "medium"}}, {{"ranges", {{4096, 512}}}});
+  CHECK((wire.ask(fd, read_request(), 26) ==
+         Faulty::chunk(1, k_reply_error, be(k_eio, 4) + be(0, 2))));
+  CHECK(wire.events().size() == 1);
+}
+
 namespace {
 
 // clang-format off
