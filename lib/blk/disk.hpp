@@ -50,12 +50,15 @@ struct Injected {
 };
 
 // What a fault wants of the wire besides a status. A front end that can do such things offers one
-// with each request.
+// with each request, and looks at it when the request is done. A layer that carries a request out
+// in parts, or changes what was read, offers none to its child: `good` would speak of other bytes.
 struct WireFault {
   enum Kind : uint8_t { none, hang_up, violate } kind = none;
-  uint8_t how = 0;     // where it hangs up (HangUp), what it violates (Violation)
-  uint32_t bytes = 0;  // how much of the answer goes out before it hangs up
-  uint64_t good = 0;   // a read that fails: so many bytes of its data are right
+  uint8_t how = 0;          // where it hangs up (HangUp), what it violates (Violation)
+  bool structured = false;  // set by the front end: the client takes structured replies
+  uint32_t bytes = 0;       // of the answer that go out before it hangs up; of garbage
+  uint64_t good = 0;        // a read that fails: so many bytes of its data are right
+  uint64_t chance = 0;      // for what has to be made up
 };
 
 enum ExtentFlag : uint32_t { k_hole = 1, k_zero = 2 };  // NBD's base:allocation bits

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/loop.hpp"
+#include "base/text.hpp"
 #include "blk/backend/memory.hpp"
 #include "blk/registry.hpp"
 #include "front/nbd/connection.hpp"
@@ -36,13 +37,35 @@ void handshake(std::string_view bytes) {
   if (taken != used || cut.state() != whole.state() || cut.output() != whole.output()) abort();
 }
 
+// One of the faults of the wire at every second request, or none.
+void set_rule(blk::Disk& disk, size_t choice) {
+  constexpr const char* k_faults[] = {
+      R"({"kind":"disconnect","at":"request"})",
+      R"({"kind":"disconnect","at":"reply","bytes":30})",
+      R"({"kind":"disconnect","at":"options"})",
+      R"({"kind":"disconnect","at":"export"})",
+      R"({"kind":"violate","what":"chunk_type"})",
+      R"({"kind":"violate","what":"chunk_length"})",
+      R"({"kind":"violate","what":"missing_data"})",
+      R"({"kind":"violate","what":"twice"})",
+      R"({"kind":"error","prefix":true})",
+  };
+  static_cast<void>(disk.control({{"op", "fault.clear"}}));
+  if (choice % 16 >= std::size(k_faults)) return;
+  json rule = {{"id", "f"}, {"do", *parse_json(k_faults[choice % 16])}};
+  rule["when"] = *parse_json(R"({"every":2})");
+  if (rule["do"]["kind"] == "error") rule["match"] = *parse_json(R"({"ranges":[[4096,512]]})");
+  if (!disk.control({{"op", "fault.add"}, {"rule", rule}})) abort();
+}
+
 void serve(std::string_view bytes) {
   static const auto loop = std::move(*Loop::create());
-  static const auto disk =
-      std::move(*blk::build_stack(std::move(*blk::make_memory_disk(exported().geometry)), {},
-                                  {system_clock(), *loop, loop.get(), 0}));
+  static const auto disk = std::move(*blk::build_stack(
+      std::move(*blk::make_memory_disk(exported().geometry)),
+      std::vector<blk::LayerSpec>{{"fault", {}}}, {system_clock(), *loop, loop.get(), 0}));
+  set_rule(*disk, bytes.size());
   blk::Counters counters;
-  nbd::Shared shared{*loop, *disk, counters, exported(), {}, false};
+  nbd::Shared shared{*loop, *disk, counters, exported(), {}, {}};
   int fds[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) != 0) return;
   Fd client(fds[0]);

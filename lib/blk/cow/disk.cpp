@@ -246,6 +246,7 @@ void CowDisk::zero(Request& request) {
     });
     part.offset = at;
     part.length = end - at;
+    part.wire = nullptr;
     if (i < 2) {
       flight.edges[i] = {const_cast<char*>(zeroes.data()), part.length};
       part.op = Op::write;

@@ -80,6 +80,7 @@ bool CowDisk::map_step(Flight& flight) {
   child.offset = flight.at;
   child.length = next - flight.at;
   child.extents = &flight.extents;
+  child.wire = nullptr;
   lower().submit(child);
   flight.stepping = flight.replied;
   return flight.replied;
@@ -119,6 +120,7 @@ void CowDisk::piece(Flight& flight, const Request& like, uint64_t offset, uint64
   piece.ours = ours;
   make_child(piece.child, like, &piece, piece_done);
   piece.child.loan = nullptr;
+  piece.child.wire = nullptr;
   piece.child.length = length;
   piece.child.offset = ours ? map_->layout().data_at(offset) : offset;
   if (like.op == Op::read || like.op == Op::write) {

@@ -113,6 +113,9 @@ class Action {
   virtual void decide(const Case&, Outcome&) const {}  // Stage::outcome
   virtual bool after_io() const { return false; }      // its status has a sense when I/O is done
 
+  // It is about new connections, and does nothing to requests: its ops() are none.
+  virtual bool greets() const { return false; }
+
   // From its first firing on, the rule fires at everything: a device that is gone stays gone.
   virtual bool latches() const { return false; }
   // Sees every request at its arrival.

@@ -64,6 +64,7 @@ void FaultLayer::prepare_step(Flight& flight) {
 // False when the step has failed, and the request with it.
 bool FaultLayer::step_done(Flight& flight) {
   if (flight.step_error != 0) {
+    if (flight.parent->wire != nullptr) flight.parent->wire->good = 0;
     finish(flight, flight.step_error);
     return false;
   }

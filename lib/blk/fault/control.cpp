@@ -10,6 +10,7 @@
 //   fault.state name           {"state"}              without a name it is only told
 //   fault.truth                {"damaged_bytes","not_kept_bytes"}
 //   fault.stop errno           {}                     what waits fails
+//   fault.greet connection     see greet.cpp
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
@@ -36,6 +37,7 @@ Result<json> FaultLayer::control(const json& request) {
   if (op == "fault.state") return set_state(request);
   if (op == "fault.truth")
     return json{{"damaged_bytes", truth_.bytes()}, {"not_kept_bytes", truth_.not_kept_bytes()}};
+  if (op == "fault.greet") return greet(request);
   if (op == "fault.stop") return stop(static_cast<int>(get_u64(request, "errno", ESHUTDOWN)));
   return fail(Code::unsupported, fmt::format("the fault layer does not know '{}'", op));
 }

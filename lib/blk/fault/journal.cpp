@@ -35,8 +35,8 @@ void format_event(std::string& out, uint64_t number, const JournalEntry& e) {
   fmt::format_to(to,
                  R"({{"n":{},"t_ns":{},"rule":"{}","kind":"{}","match":{},"op":"{}","front":"{}",)"
                  R"("connection":{},"offset_bytes":{},"length_bytes":{})",
-                 number, e.t_ns, e.rule, e.kind, e.match, op_name(e.op), front_name(e.front),
-                 e.connection, e.offset, e.length);
+                 number, e.t_ns, e.rule, e.kind, e.match, e.connects ? "connect" : op_name(e.op),
+                 front_name(e.front), e.connection, e.offset, e.length);
   if (e.waits)
     fmt::format_to(to, R"(,"delay_ms":{})", static_cast<double>(e.delay_ns) / 1e6);
   else

@@ -23,6 +23,7 @@ struct JournalEntry {
   const char* kind = "";
   uint64_t match = 0;  // number of the match, from 1
   Op op = Op::read;
+  bool connects = false;  // not a request: a client that has come
   Front front = Front::host;
   uint32_t connection = 0;
   uint64_t offset = 0;

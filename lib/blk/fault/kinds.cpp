@@ -52,6 +52,10 @@ const KindRow k_kinds[] = {
      "as error", make_fail_written},
     {"power_cut", "the volatile cache is lost, then every request fails", "survivors errno",
      "the errno itself", "as error", make_power_cut},
+    {"disconnect", "the connection is cut at a point of the protocol", "at bytes", "not offered",
+     "the connection ends", make_disconnect},
+    {"violate", "the answer breaks the protocol", "what bytes", "not offered", "a wrong answer",
+     make_violate},
     {"mark", "sets a mark for other rules; the request passes", "name", "full", "full", make_mark},
 };
 

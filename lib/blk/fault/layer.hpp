@@ -9,7 +9,7 @@
 // stack, on the loop's thread like every layer.
 //
 // layer/fault.cpp is the way of a request, carry.cpp the I/O that faults ask for, control.cpp the
-// conversation with pv-fault.
+// conversation with pv-fault, greet.cpp the one with a front end.
 #pragma once
 
 #include <map>
@@ -84,6 +84,7 @@ class FaultLayer final : public Forward, private Bench {
   void look_at_marks(Flight& flight, const RuleSet::List& rules);
   void look_at_delays(Flight& flight, const RuleSet::List& rules);
   bool fires(Rule& rule, const Flight& flight);
+  bool counts(Rule& rule);
   Case case_of(const Rule& rule, const Flight& flight);
   static uint64_t due(const Flight& flight);
   void wait(Flight& flight);
@@ -92,7 +93,7 @@ class FaultLayer final : public Forward, private Bench {
   void wake_waiting();
   void drop_reason(Flight& flight, uint64_t rule);
   void decide(Flight& flight);
-  bool look_at_outcomes(Flight& flight, uint64_t newer_than);
+  void look_at_outcomes(Flight& flight, uint64_t newer_than);
   void forward(Flight& flight);
   void after_io(Flight& flight, int error);
   void finish(Flight& flight, int error);
@@ -130,6 +131,9 @@ class FaultLayer final : public Forward, private Bench {
   json stop(int error);
   void power_off();
   std::string fresh_id(const std::vector<std::string>& taken);
+
+  // greet.cpp
+  json greet(const json& request);
 
   // Bench
   uint64_t now_ns() const override { return env_.clock.now_ns() - started_ns_; }

@@ -216,12 +216,15 @@ bool Match::covers_rest(const Request& request) const {
   if (unaligned_to != 0 &&
       (place == 0 || (request.offset % unaligned_to == 0 && request.length % unaligned_to == 0)))
     return false;
-  if (front && request.front != *front) return false;
-  if (!connections.empty() &&
-      (request.front == Front::host ||
-       std::find(connections.begin(), connections.end(), request.connection) == connections.end()))
-    return false;
+  if (!comes_from(request)) return false;
   return !content || holds(*content, request);
+}
+
+bool Match::comes_from(const Request& request) const {
+  if (front && request.front != *front) return false;
+  return connections.empty() ||
+         (request.front != Front::host && std::find(connections.begin(), connections.end(),
+                                                    request.connection) != connections.end());
 }
 
 json Match::to_json() const {

@@ -35,6 +35,8 @@ struct Match {
       return false;
     return plain || covers_rest(request);
   }
+  // Who has sent it.
+  bool comes_from(const Request& request) const;
   // Operations and ranges are all there is.
   bool plain = true;
 

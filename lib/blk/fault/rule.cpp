@@ -25,6 +25,18 @@ Result<const KindRow*> find_kind(const json* object) {
                   .with("valid", known));
 }
 
+// At a point where there is no request yet, nothing of one can be matched.
+Result<> check_greeting(const json& match) {
+  if (!match.is_object()) return {};  // refused where it is parsed
+  for (const auto& [key, value] : match.items())
+    if (key != "connection" && key != "front" && !value.empty())
+      return fail(Code::bad_rule,
+                  fmt::format("match.{} is about requests, and do.at about connections: the rule "
+                              "could never fire",
+                              key));
+  return {};
+}
+
 Result<std::string> parse_then(const json& object) {
   Keys keys(object, "then");
   std::string state = keys.name("state");
@@ -54,6 +66,7 @@ Result<Rule> Rule::parse(const json& object, const RuleGround& ground) {
   TRY_ASSIGN(const KindRow* kind, find_kind(action));
   rule.kind_ = kind->name;
   TRY_ASSIGN(rule.action_, kind->make(*action, ground));
+  if (rule.action_->greets()) TRY(check_greeting(match ? *match : none));
   TRY_ASSIGN(rule.match_, parse_match(match ? *match : none, ground.geometry, *rule.action_, clip));
   TRY_ASSIGN(rule.when_, parse_when(when ? *when : none));
   if (then) {

@@ -37,6 +37,11 @@ class Rule {
     return match_.covers(request) &&
            (!when_.conditional() || when_.holds(scene, now_ns - added_ns, fired_));
   }
+  // Whether it is about new connections, and about this one; `hello` says whose it is.
+  bool greets(const Request& hello, const Scene& scene, uint64_t now_ns) const {
+    return action_->greets() && match_.comes_from(hello) &&
+           when_.holds(scene, now_ns - added_ns, fired_);
+  }
   // Counts a match and says whether the rule fires: a pure function of the seed, the rule's id and
   // the number of the match.
   bool count();

@@ -39,6 +39,7 @@ void Cache::look_below(Flight& flight) {
     done.layer->looked(done, error);
   });
   flight.child.loan = nullptr;
+  flight.child.wire = nullptr;
   if (flight.child.op == Op::map) flight.child.extents = &flight.extents;
   lower().submit(flight.child);
 }

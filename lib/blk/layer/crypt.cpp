@@ -105,6 +105,7 @@ class Crypt final : public Forward {
       done.layer->looked(done, error);
     });
     flight->child.loan = nullptr;
+    flight->child.wire = nullptr;
     flight->extents.clear();
     if (request.op == Op::map) flight->child.extents = &flight->extents;
     lower().submit(flight->child);
@@ -183,6 +184,7 @@ class Crypt final : public Forward {
       done.layer->sent(done, error);
     });
     flight.child.op = Op::write;
+    flight.child.wire = nullptr;
     flight.child.flags &= ~static_cast<uint32_t>(k_no_unmap);
     flight.child.offset += flight.sent;
     flight.child.length = length;

@@ -76,6 +76,7 @@ class Discard final : public OwnGeometry {
     flight->child.op = op;
     flight->child.offset = begin;
     flight->child.length = end - begin;
+    flight->child.wire = nullptr;
     if (op == Op::write) next_noise(*flight);
     lower().submit(flight->child);
   }

@@ -76,6 +76,10 @@ Case FaultLayer::case_of(const Rule& rule, const Flight& flight) {
 bool FaultLayer::fires(Rule& rule, const Flight& flight) {
   if (!rule.matches(*flight.parent, scene_, now_ns())) return false;
   if (!rule.action().concerns(case_of(rule, flight))) return false;
+  return counts(rule);
+}
+
+bool FaultLayer::counts(Rule& rule) {
   const bool was_latched = rule.latched();
   if (!rule.count()) return false;
   if (!rule.next_state().empty()) scene_.state = rule.next_state();
@@ -169,16 +173,15 @@ void FaultLayer::drop_reason(Flight& flight, uint64_t rule) {
 void FaultLayer::decide(Flight& flight) {
   flight.outcome = Outcome{};
   flight.step = 0;
-  const bool acts = look_at_outcomes(flight, 0);
-  if (acts && flight.parent->wire != nullptr) *flight.parent->wire = flight.outcome.wire;
+  look_at_outcomes(flight, 0);
   if (!rules_.keepers().empty() && (op_bit(flight.parent->op) & k_changes) != 0)
     keep_old_first(flight);
   next_step(flight);
 }
 
 // Asks every rule that is newer than `newer_than`; the first outcome decides.
-bool FaultLayer::look_at_outcomes(Flight& flight, uint64_t newer_than) {
-  if (!rules_.has(Stage::outcome)) return false;
+void FaultLayer::look_at_outcomes(Flight& flight, uint64_t newer_than) {
+  if (!rules_.has(Stage::outcome)) return;
   for (Rule* rule : rules_.candidates(*flight.parent)) {
     if (rule->stage() != Stage::outcome || rule->serial <= newer_than) continue;
     if (flight.in_io && !rule->action().after_io()) continue;
@@ -186,10 +189,13 @@ bool FaultLayer::look_at_outcomes(Flight& flight, uint64_t newer_than) {
     flight.action = rule->shared_action();
     rule->action().decide(case_of(*rule, flight), flight.outcome);
     flight.acted = true;
+    if (WireFault* wire = flight.parent->wire) {
+      flight.outcome.wire.structured = wire->structured;
+      *wire = flight.outcome.wire;
+    }
     record_outcome(*rule, flight);
-    return true;
+    return;
   }
-  return false;
 }
 
 void FaultLayer::forward(Flight& flight) {
@@ -200,6 +206,8 @@ void FaultLayer::forward(Flight& flight) {
     done.layer->after_io(done, error);
   });
   if (flight.acted) flight.child.flags &= ~flight.outcome.drop_flags;
+  if (flight.acted && flight.outcome.wire.kind != WireFault::none)
+    flight.child.wire = nullptr;  // it is spoken for
   lower().submit(flight.child);
 }
 
@@ -217,7 +225,9 @@ void FaultLayer::after_io(Flight& flight, int error) {
 
 void FaultLayer::finish(Flight& flight, int error) {
   Request* parent = flight.parent;
-  if (flight.acted && error != flight.promised) {
+  const bool cut = flight.outcome.wire.kind == WireFault::hang_up;  // whatever the status is
+  if (flight.acted && error != flight.promised && !cut) {
+    if (parent->wire != nullptr) *parent->wire = WireFault{};
     // What was on record has not come to pass: the disk below had an error of its own.
     JournalEntry entry = entry_for(*parent);
     const std::string note = fmt::format(R"("corrects":{})", flight.event);

@@ -205,6 +205,7 @@ class Stripe final : public Forward {
     fresh.child.offset = place;
     fresh.child.length = 0;
     fresh.child.loan = nullptr;
+    fresh.child.wire = nullptr;
     return fresh;
   }
 
@@ -231,6 +232,7 @@ class Stripe final : public Forward {
       Piece& part = piece(flight, member);
       part.child.offset = begin;
       part.child.length = end_on(member, end) - begin;
+      part.child.wire = nullptr;
       part.child.extents = request.extents ? &part.extents : nullptr;
     }
   }

@@ -34,6 +34,7 @@ Connection::~Connection() {
 Result<> Connection::start() {
   const int size = 4 << 20;  // granted as far as net.core.wmem_max allows
   setsockopt(socket_.get(), SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+  ask_how_to_greet();
   TRY(shared_.loop.watch(socket_.get(), interest_, [this](uint32_t events) { ready(events); }));
   ready(0);
   return {};
@@ -74,6 +75,7 @@ void Connection::ready(uint32_t events) {
 // Sends what a batch has produced and settles what to wait for next.
 void Connection::turn() {
   send();
+  if (cut_ && replies_.empty()) drop();
   // A client that sends its requests one by one will send the next one soon.
   constexpr size_t k_pattern = 64;  // a deep queue looks like that for a while, never for long
   if (batch_jobs_ != 0) single_ = batch_jobs_ == 1 && batch_small_ ? single_ + 1 : 0;
@@ -154,6 +156,7 @@ bool Connection::parse_request() {
 }
 
 void Connection::queue(const Reply& reply) {
+  if (reply.size() == 0) return;
   replies_.add(reply);
   // Never before the greeting, should a client not have waited for that.
   if (replies_.bytes() >= k_send_at && !blocked_ && handshake_.output().empty()) send();

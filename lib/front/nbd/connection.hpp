@@ -67,6 +67,7 @@ class Connection {
     Input::Block* pinned = nullptr;  // a write whose data lies in the input
     Pipe* pipe = nullptr;            // a read that may go through it; holds the header already
     blk::Loan loan;
+    blk::WireFault wire;
     iovec segment{};
     std::vector<blk::Extent> extents;
   };
@@ -82,14 +83,31 @@ class Connection {
   int prepare_read(Job& job, uint32_t length);
   void prepare_write(Job* job, uint32_t length);
   void submit(Job* job);
-  void finished(Job& job, int error);
   size_t read_header(const Job& job, char* end) const;
   void offer_loan(Job& job);
+  char* small_buffer(size_t size);
+  void release(Job& job);
+
+  // answers.cpp; a Reply that is empty stands for no memory, and the connection has been dropped.
+  void finished(Job& job, int error);
+  Reply answer(Job& job, int error);
   bool settle_loan(Job& job, int error);
-  void answer_read(Job& job, int error);
-  void answer_map(Job& job);
-  void answer_status(Job& job, int error);
-  char* small_reply(size_t size);
+  Reply read_answer(Job& job);
+  Reply map_answer(const Job& job);
+  static uint32_t wire_error(blk::Op op, int error);
+  Reply status_answer(const Job& job, uint32_t code);
+
+  // faults.cpp
+  void ask_how_to_greet();
+  void answer_faulty(Job& job, int error);
+  bool take_back(Job& job);
+  void hang_up(Job& job, int error);
+  void violate(Job& job);
+  Reply alien_chunk(const Job& job, Reply reply);
+  Reply again(const Reply& reply);
+  Reply noise(uint64_t seed, size_t bytes);
+  void answer_prefix(Job& job, int error);
+
   void queue(const Reply& reply);
   void send();
   void turn();
@@ -97,7 +115,6 @@ class Connection {
   void drop();
   void update_interest();
   void maybe_end();
-  void release(Job& job);
 
   Shared& shared_;
   Fd socket_;
@@ -128,6 +145,7 @@ class Connection {
   size_t single_ = 0;  // turns of one small request in a row
   bool turn_posted_ = false;
   bool closing_ = false;  // reads no more
+  bool cut_ = false;      // by a fault: goes when what is queued is out, and nothing joins that
   bool blocked_ = false;  // the socket takes no more output for now
   uint32_t interest_ = EPOLLIN;
 };

@@ -106,6 +106,10 @@ size_t Handshake::option(std::string_view bytes) {
 }
 
 void Handshake::handle(uint32_t option, std::string_view data) {
+  if (stop_ == Stop::first_option) {
+    state_ = State::closed;
+    return;
+  }
   switch (option) {
     case k_opt_export_name:
       return export_name(data);
@@ -147,7 +151,7 @@ void Handshake::enter(std::string_view name) {
 }
 
 void Handshake::export_name(std::string_view data) {
-  if (!known_name(data)) {  // this option has no way to say no
+  if (!known_name(data) || stop_ == Stop::entry) {  // this option has no way to say no
     state_ = State::closed;
     return;
   }
@@ -173,6 +177,10 @@ void Handshake::info_or_go(uint32_t option, std::string_view data) {
   const uint32_t preferred = std::max<uint32_t>(g.physical_sector_size, 4096);
   reply_info(option, k_info_block_size,
              be32(g.sector_size) + be32(preferred) + be32(k_max_request));
+  if (option == k_opt_go && stop_ == Stop::entry) {
+    state_ = State::closed;
+    return;
+  }
   reply(option, k_rep_ack);
   if (option == k_opt_go) enter(name);
 }

@@ -33,6 +33,11 @@ class Handshake {
   // transmission phase, or to an option that is not complete yet.
   size_t feed(std::string_view bytes);
 
+  // Where a fault makes it close: at the client's first option, or when it should enter the
+  // transmission phase, instead of the last answer.
+  enum class Stop { never, first_option, entry };
+  void stop_at(Stop stop) { stop_ = stop; }
+
   State state() const { return state_; }
   std::string& output() { return output_; }
   bool structured() const { return structured_; }
@@ -53,6 +58,7 @@ class Handshake {
 
   const Export& export_;
   State state_ = State::negotiating;
+  Stop stop_ = Stop::never;
   bool flags_seen_ = false;
   bool no_zeroes_ = false;
   bool structured_ = false;

@@ -1,19 +1,13 @@
 // SPDX-License-Identifier: MIT
-// From one request on the wire to the disk, and from its completion to an answer. (The other half
-// of Connection, the socket and its batches, is in connection.cpp.)
-#include <limits>
+// From one request on the wire to the disk. (The socket and its batches are in connection.cpp, the
+// way back in answers.cpp.)
 #include <unistd.h>
 
-#include "blk/wire.hpp"
 #include "front/nbd/connection.hpp"
 #include "front/nbd/protocol.hpp"
 
 namespace pv::nbd {
 namespace {
-
-constexpr size_t k_small = 64;  // room of a reply without data
-constexpr size_t k_read_header = k_chunk_header_size + 8;
-constexpr size_t k_max_status_extents = 2048;
 
 bool command_op(uint16_t command, blk::Op& op) {
   switch (command) {
@@ -56,38 +50,6 @@ uint16_t allowed_flags(blk::Op op) {
   }
 }
 
-// The number on the wire for an errno of ours; the same table that the journal records.
-uint32_t wire_error(blk::Op op, int error) {
-  switch (blk::delivered(blk::Front::nbd, op, error)) {
-    case 0:
-      return 0;
-    case EPERM:
-      return k_eperm;
-    case ENOMEM:
-      return k_enomem;
-    case EINVAL:
-      return k_einval;
-    case ENOSPC:
-      return k_enospc;
-    case EOVERFLOW:
-      return k_eoverflow;
-    case ENOTSUP:
-      return k_enotsup;
-    case ESHUTDOWN:
-      return k_eshutdown;
-    default:
-      return k_eio;
-  }
-}
-
-char* chunk_header(char* p, uint16_t flags, uint16_t type, uint64_t cookie, uint32_t length) {
-  p = put32(p, k_structured_reply_magic);
-  p = put16(p, flags);
-  p = put16(p, type);
-  p = put64(p, cookie);
-  return put32(p, length);
-}
-
 }  // namespace
 
 void Connection::begin(uint16_t command, uint16_t flags, uint64_t cookie, uint64_t offset,
@@ -106,6 +68,9 @@ void Connection::begin(uint16_t command, uint16_t flags, uint64_t cookie, uint64
   job->cookie = cookie;
   job->extents.clear();
   job->loan = blk::Loan{};
+  job->wire = blk::WireFault{};
+  job->wire.structured = handshake_.structured();
+  request.wire = &job->wire;
   request.offset = offset;
   request.length = length;
   request.front = blk::Front::nbd;
@@ -223,21 +188,6 @@ void Connection::submit(Job* job) {
   shared_.disk.submit(job->request);
 }
 
-void Connection::finished(Job& job, int error) {
-  const blk::Op op = job.request.op;
-  if (job.known) shared_.counters.completed(op, job.request.length, error);
-  if (socket_) {
-    if (op == blk::Op::read)
-      answer_read(job, error);
-    else if (op == blk::Op::map && error == 0)
-      answer_map(job);
-    else
-      answer_status(job, error);
-  }
-  release(job);
-  if (!in_batch_) turn_later();
-}
-
 // Writes the header of a read's answer so that it ends at `end`; its size.
 size_t Connection::read_header(const Job& job, char* end) const {
   const auto length = static_cast<uint32_t>(job.request.length);
@@ -251,87 +201,7 @@ size_t Connection::read_header(const Job& job, char* end) const {
   return k_simple_reply_size;
 }
 
-// Whether the answer went into a pipe; a pipe that was not used is given back.
-bool Connection::settle_loan(Job& job, int error) {
-  Pipe* pipe = std::exchange(job.pipe, nullptr);
-  if (pipe == nullptr) return false;
-  const size_t header = handshake_.structured() ? k_read_header : k_simple_reply_size;
-  if (error == 0 && job.loan.kind == blk::Loan::piped) {
-    Reply reply;
-    reply.head_size = header;
-    reply.body_size = job.request.length;
-    reply.pipe = pipe;
-    queue(reply);
-    return true;
-  }
-  if (job.loan.kind == blk::Loan::memory) shared_.offer_pipes = false;  // it has no pages to lend
-  char waste[k_read_header];
-  const bool clean = job.loan.kind == blk::Loan::none || job.loan.kind == blk::Loan::memory;
-  if (clean && ::read(pipe->read_end.get(), waste, header) == static_cast<ssize_t>(header))
-    shared_.pipes.give(pipe);
-  else
-    shared_.pipes.give_dirty(pipe);
-  return false;
-}
-
-void Connection::answer_read(Job& job, int error) {
-  if (settle_loan(job, error)) return;
-  if (error != 0 || job.buffer == nullptr) return answer_status(job, error);
-  // The header goes right in front of the data, so an answer that was read is one piece.
-  char* end = job.buffer + k_read_header;
-  Reply reply;
-  reply.head_size = read_header(job, end);
-  reply.head = end - reply.head_size;
-  if (job.loan.kind == blk::Loan::memory) {
-    reply.body = job.loan.at;
-    reply.body_size = job.request.length;
-    lent_.push_back({job.request.offset, job.request.offset + job.request.length});
-  } else {
-    reply.head_size += job.request.length;
-  }
-  reply.buffer_size = job.buffer_size;
-  reply.buffer = std::exchange(job.buffer, nullptr);
-  queue(reply);
-}
-
-void Connection::answer_map(Job& job) {
-  // An extent has 32 bits on the wire; one that had to be cut is the last of its answer.
-  constexpr uint64_t k_max_extent = std::numeric_limits<uint32_t>::max() & ~uint64_t{0xfff};
-  size_t count = std::min(job.extents.size(), k_max_status_extents);
-  for (size_t i = 0; i < count; ++i)
-    if (job.extents[i].length > k_max_extent) count = i + 1;
-  const size_t payload = 4 + 8 * count;
-  char* start = small_reply(k_chunk_header_size + payload);
-  if (start == nullptr) return;
-  char* p = chunk_header(start, k_reply_done, k_reply_block_status, job.cookie,
-                         static_cast<uint32_t>(payload));
-  p = put32(p, k_base_allocation_id);
-  for (size_t i = 0; i < count; ++i) {
-    const blk::Extent& extent = job.extents[i];
-    p = put32(p, static_cast<uint32_t>(std::min(extent.length, k_max_extent)));
-    p = put32(p, extent.flags);
-  }
-  const size_t size = k_chunk_header_size + payload;
-  queue({start, size, nullptr, 0, start, size, nullptr});
-}
-
-void Connection::answer_status(Job& job, int error) {
-  char* start = small_reply(k_small);
-  if (start == nullptr) return;
-  const uint32_t code = wire_error(job.request.op, error);
-  size_t size = k_simple_reply_size;
-  if (handshake_.structured() &&
-      (job.request.op == blk::Op::read || job.request.op == blk::Op::map)) {
-    char* p = chunk_header(start, k_reply_done, k_reply_error, job.cookie, 6);
-    put16(put32(p, code), 0);
-    size = k_chunk_header_size + 6;
-  } else {
-    put64(put32(put32(start, k_simple_reply_magic), code), job.cookie);
-  }
-  queue({start, size, nullptr, 0, start, k_small, nullptr});
-}
-
-char* Connection::small_reply(size_t size) {
+char* Connection::small_buffer(size_t size) {
   char* buffer = shared_.buffers.take(size);
   if (buffer == nullptr) drop();
   return buffer;

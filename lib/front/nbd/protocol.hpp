@@ -82,6 +82,7 @@ enum ReplyType : uint16_t {
   k_reply_offset_data = 1,
   k_reply_block_status = 5,
   k_reply_error = 32769,
+  k_reply_error_offset = 32770,
 };
 
 // Error values of the protocol ("Error values"): the eight, by Linux number but not by chance.
@@ -102,6 +103,7 @@ constexpr uint32_t k_max_name = 4096;         // "Values": strings
 constexpr size_t k_request_size = 28;
 constexpr size_t k_simple_reply_size = 16;
 constexpr size_t k_chunk_header_size = 20;
+constexpr size_t k_read_header = k_chunk_header_size + 8;  // in front of a read's data
 
 inline uint16_t get16(const void* p) {
   uint16_t v;
@@ -132,6 +134,15 @@ inline char* put64(char* p, uint64_t v) {
   v = htobe64(v);
   std::memcpy(p, &v, sizeof v);
   return p + sizeof v;
+}
+
+inline char* chunk_header(char* p, uint16_t flags, uint16_t type, uint64_t cookie,
+                          uint32_t length) {
+  p = put32(p, k_structured_reply_magic);
+  p = put16(p, flags);
+  p = put16(p, type);
+  p = put64(p, cookie);
+  return put32(p, length);
 }
 
 }  // namespace pv::nbd

@@ -42,6 +42,8 @@ class Replies {
   };
   Sent send(int socket);
   void clear();
+  // Of an answer that will not be sent.
+  void discard(Reply& reply) { finished(reply, false); }
 
  private:
   Sent send_memory(int socket);
