@@ -52,7 +52,7 @@ class Reader {
   Result<> summary(const Object& disk) {
     if (context_.text_output() || context_.selects_field()) return {};
     json summary = {{"events", count_}, {"last", where_["last"]}, {"dropped", where_["dropped"]}};
-    if (const json* error = find(where_, "error")) summary["error"] = *error;
+    if (const json* error = find(where_, "write_error")) summary["error"] = *error;
     return context_.emit(
         {{"v", cli::k_document_version}, {"summary", summary}, {"disk", disk_reference(disk)}});
   }

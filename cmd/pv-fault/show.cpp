@@ -38,7 +38,8 @@ Result<int> kinds(cli::Context& context) {
                         {"does", row.help},
                         {"keys", row.keys},
                         {"host", row.host},
-                        {"nbd", row.nbd}}}}));
+                        {"nbd", row.nbd},
+                        {"guest", row.guest}}}}));
   for (const std::string& mode : blk::valid_modes())
     if (auto rule = blk::shorthand_rule(mode))
       TRY(context.emit(

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What the fault engine costs and how exact it is: rules that do not fire, a journal under a hundred
-thousand faults a second, rule changes under load, thousands of delays at once."""
+"""What the fault engine costs and how exact it is: rules that do not fire, a journal under a
+hundred thousand faults a second, rule changes under load, thousands of delays at once."""
 import json
 import os
 import random
@@ -176,7 +176,7 @@ def delays(depth, seconds):
             while len(client.pending) < depth:
                 client.send(READ, 0, 512, 0)
             done += sum(1 for _ in client.answers(0.2))
-        said = call("pv-disk", "stats", "delays")["stats"]["layers"]["fault_delays"]
+        said = call("pv-disk", "stats", "delays")["disk"]["stats"]["layers"]["fault_delays"]
     finally:
         subprocess.run(["pv-disk", "close", "delays", "--force"], check=False, capture_output=True)
     row = {"in_flight": depth, "delays": said["count"], "late_us_p50": said["late_us_p50"],

@@ -30,6 +30,10 @@ def kind_problems():
     kinds = {row["name"] for row in rows if "rule" not in row}
     yield from differences("pv-fault kinds", kinds, "KINDS of pv-faults(7)",
                            faults.entries("KINDS", "Cm"))
+    table = {row[0]: row[1:] for row in faults.table("KINDS BY TRANSPORT")}
+    for row in rows:
+        if "rule" not in row and table.get(row["name"]) != [row["nbd"], row["guest"], row["host"]]:
+            yield f"{row['name']}: another row in KINDS BY TRANSPORT than pv-fault kinds prints"
     shorthands = {row["name"] for row in rows if "rule" in row}
     yield from differences("pv-fault kinds", shorthands, "SHORTHANDS of pv-faults(7)",
                            faults.entries("SHORTHANDS", "Cm"))

@@ -165,7 +165,7 @@ outcomes() {
   for rule in '' '{' '[]' '7' '"x"' '{}' '{"do":7}' '{"do":{"kind":"error","colour":1}}' \
     '{"do":{"kind":"error"},"do":{"kind":"error"}}' '{"do":{"kind":"error"},"wen":{}}' \
     '{"do":{"kind":"error","errno":5}}' '{"do":{"kind":"error"},"id":7}' \
-    '{"do":{"kind":"error"},"id":"../x"}' '{"do":{"kind":"error"},"match":null}' \
+    '{"do":{"kind":"error"},"id":"../x"}' '{"do":{"kind":"error"},"match":7}' \
     '{"do":{"kind":"error"},"match":{"op":"read"}}' '{"do":{"kind":"error"},"match":{"op":["x"]}}' \
     '{"do":{"kind":"error"},"match":{"ranges":[[0]]}}' \
     '{"do":{"kind":"error"},"match":{"ranges":[[-1,5]]}}' \

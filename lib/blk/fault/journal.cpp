@@ -130,7 +130,7 @@ json Journal::where() {
   }
   const uint64_t gone = segments_.empty() ? 0 : segments_.front().first - 1;
   json out = {{"files", files}, {"last", last_}, {"dropped", gone + lost_}};
-  if (error_ != 0) out["error"] = errno_name(error_);
+  if (error_ != 0) out["write_error"] = errno_name(error_);
   return out;
 }
 

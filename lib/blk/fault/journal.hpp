@@ -53,8 +53,8 @@ class Journal {
   uint64_t last() const { return last_; }
   bool unwritten() const { return !buffer_.empty(); }
   void write_out();
-  // {"files":[{"path","first","last"}],"last","dropped"} after writing out; "error" when a file
-  // could not be written, and events are missing for that.
+  // {"files":[{"path","first","last"}],"last","dropped"}, after writing out; with "write_error"
+  // when a file could not be written and events are missing for that.
   json where();
 
  private:

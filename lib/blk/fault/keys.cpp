@@ -39,22 +39,25 @@ bool Keys::has(std::string_view key) {
 uint64_t Keys::whole(std::string_view key, uint64_t fallback, uint64_t min, uint64_t max) {
   const json* value = raw(key);
   if (value == nullptr) return fallback;
-  uint64_t number = 0;
-  bool good = value->is_number_unsigned();
-  if (good) {
-    number = value->get<uint64_t>();
-  } else if (value->is_string()) {
-    const std::string text = value->get<std::string>();
-    errno = 0;
-    number = std::strtoull(text.c_str(), nullptr, 10);
-    good = errno == 0 && !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
-  }
+  const bool good = value->is_number_unsigned();
+  const uint64_t number = good ? value->get<uint64_t>() : 0;
   if (!good || number < min || number > max) {
     std::string bounds = min != 0 ? fmt::format(" of at least {}", min) : "";
     if (max != UINT64_MAX) bounds += fmt::format(" up to {}", max);
     refuse(fmt::format("{}.{} is not a whole number{}", what_, key, bounds));
     return fallback;
   }
+  return number;
+}
+
+uint64_t Keys::seed(std::string_view key) {
+  const json* value = raw(key);
+  if (value == nullptr) return 0;
+  const std::string text = value->is_string() ? value->get<std::string>() : to_line(*value);
+  errno = 0;
+  const uint64_t number = std::strtoull(text.c_str(), nullptr, 10);
+  if (errno != 0 || text.empty() || text.find_first_not_of("0123456789") != std::string::npos)
+    refuse(fmt::format("{}.{} is not a 64-bit number (as a string)", what_, key));
   return number;
 }
 

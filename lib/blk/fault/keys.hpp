@@ -21,9 +21,10 @@ class Keys {
 
   bool has(std::string_view key);  // there and not null
   const json* raw(std::string_view key);
-  // Whole numbers are taken as numbers or, above 2^53, as strings of digits.
   uint64_t whole(std::string_view key, uint64_t fallback, uint64_t min = 0,
                  uint64_t max = UINT64_MAX);
+  // A number or, as JSON readers round above 2^53, a string of digits.
+  uint64_t seed(std::string_view key);
   double number(std::string_view key, double fallback, double min, double max);
   // A number of milliseconds, as nanoseconds; above 0 unless the fallback is used, at most a day.
   uint64_t ms(std::string_view key, uint64_t fallback_ns);

@@ -21,6 +21,7 @@ struct KindRow {
   const char* keys;  // what `do` holds besides kind
   const char* host;  // what each front end delivers
   const char* nbd;
+  const char* guest;  // virtio-blk in QEMU over NBD, Linux
   MakeAction make;
 };
 

@@ -47,7 +47,7 @@ Result<When> parse_when(const json& object) {
     if (!(when.probability > 0) || when.probability > 1)
       keys.refuse("when.probability must be above 0 and at most 1");
   }
-  when.seed = keys.whole("seed", 0);
+  when.seed = keys.seed("seed");
   read_window(keys, when);
   when.min_in_flight = keys.whole("min_in_flight", 0);
   when.state = keys.name("state");
