@@ -259,3 +259,19 @@ text() { pv-disk read d --sector "$1" --raw </dev/null | tr -d '\0'; }
   ok pv-fault journal --disk full
   has ".summary.error == \"EFBIG\" and .summary.dropped > 0 and .summary.last == $fired"
 }
+
+@test "a power cut ends what is held, and what would have landed late does not" {
+  serve c --memory 1M --layer cache
+  ok pv-fault add --disk c stall --op flush --id hold
+  ok pv-fault add --disk c late_write --set after_ms=300 --id late
+  ok bash -c 'echo late | pv-disk write c --sector 1'
+  qio c 'flush' >/dev/null 2>&1 &
+  ok pv-fault wait hold --disk c
+  ok pv-fault power-cut --disk c --timeout 5s
+  wait || true
+  ok pv-fault held --disk c
+  assert_output ''
+  ok pv-fault clear --disk c
+  sleep 0.5 # past the time at which it would have landed
+  assert_equal "$(pv-disk read c --sector 1 --raw | tr -d '\0')" ''
+}

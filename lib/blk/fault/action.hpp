@@ -73,6 +73,7 @@ struct Step {
   uint64_t from = 0;            // where in the request's data
   std::shared_ptr<char[]> own;  // instead of the request's data
   std::function<void()> then;   // when it has succeeded
+  bool optional = false;        // when it fails, the request goes on without it
 };
 
 // What becomes of a request. As it is made: carried out as it stands.

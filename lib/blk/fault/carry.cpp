@@ -63,6 +63,10 @@ void FaultLayer::prepare_step(Flight& flight) {
 
 // False when the step has failed, and the request with it.
 bool FaultLayer::step_done(Flight& flight) {
+  if (flight.step_error != 0 && flight.outcome.steps[flight.step].optional) {
+    ++flight.step;
+    return true;
+  }
   if (flight.step_error != 0) {
     if (flight.parent->wire != nullptr) flight.parent->wire->good = 0;
     finish(flight, flight.step_error);
@@ -98,6 +102,7 @@ void FaultLayer::keep_old_first(Flight& flight) {
   step.offset = request.offset;
   step.length = piece;
   step.own.reset(new char[piece]);
+  step.optional = true;
   step.then = [this, keepers, offset = step.offset, data = step.own, piece] {
     for (const Rule* rule : rules_.keepers())
       if (std::find(keepers.begin(), keepers.end(), &rule->action()) != keepers.end())
