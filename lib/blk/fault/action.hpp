@@ -39,8 +39,8 @@ class Bench {
   virtual void mark(const std::string& name) = 0;
   // What the medium should hold where it does not.
   virtual Truth& truth() = 0;
-  // A control request to the layers below (cache.drop).
-  virtual Result<json> below(const json& request) = 0;
+  // What is volatile is lost as `drop`, a cache.drop for the layers below, says.
+  virtual Result<json> lose_power(const json& drop) = 0;
   virtual bool waits(uint64_t ticket) const = 0;
   // What this rule holds goes on, in this order, when the rules have been looked at.
   virtual void wake(uint64_t rule, const std::vector<uint64_t>& tickets) = 0;

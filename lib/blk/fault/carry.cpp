@@ -166,10 +166,11 @@ void FaultLayer::landed(Late& late, int error) {
   else if (!late.repairs && error == 0)
     note_damage(late);
   const auto same = [&](const std::unique_ptr<Late>& owned) { return owned.get() == &late; };
+  const bool repair = late.repairs;
   late_.erase(std::find_if(late_.begin(), late_.end(), same));
+  if (repair && --repairs_ == 0)
+    for (Request* change : std::exchange(queued_, {})) submit(*change);
   if (!late_.empty()) return;
-  repairing_ = false;
-  for (Request* change : std::exchange(queued_, {})) submit(*change);
   for (Request* flush : std::exchange(settling_, {})) lower().submit(*flush);
 }
 
@@ -198,8 +199,19 @@ void FaultLayer::settle(Request& flush) {
   for (Late* late : landing) land(*late);
 }
 
+// What has not landed yet of a rule (0: of all) never will.
+void FaultLayer::lose_late(uint64_t rule) {
+  const auto lost = [&](const std::unique_ptr<Late>& late) {
+    if (late->landing || (rule != 0 && late->rule != rule)) return false;
+    env_.timers.cancel(late->timer);
+    return true;
+  };
+  late_.erase(std::remove_if(late_.begin(), late_.end(), lost), late_.end());
+}
+
 // Writes what should be there. Changes wait meanwhile: they are younger.
 uint64_t FaultLayer::repair(uint64_t rule) {
+  lose_late(rule);
   uint64_t bytes = 0;
   std::vector<Late*> repairs;
   truth_.take(rule, k_repair_piece,
@@ -209,7 +221,7 @@ uint64_t FaultLayer::repair(uint64_t rule) {
                 repairs.push_back(&late);
                 bytes += length;
               });
-  repairing_ = !repairs.empty();
+  repairs_ += repairs.size();
   for (Late* late : repairs) write_late(*late);
   return bytes;
 }

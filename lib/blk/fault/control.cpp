@@ -203,7 +203,7 @@ void FaultLayer::let_go(uint64_t ticket, int status, bool drop) {
   entry.requested = status;
   entry.delivered = delivered(entry.front, entry.op, status);
   record(entry);
-  if (drop && flight.parent->op == Op::write)
+  if (drop && (flight.parent->op == Op::write || flight.parent->op == Op::zero))
     truth_.remember(flight.reasons.front().rule, *flight.parent, 0, flight.parent->length);
   if (status != 0 && flight.parent->injected != nullptr)
     *flight.parent->injected = Injected{"release", Phase::after_delay};
@@ -237,11 +237,7 @@ json FaultLayer::stop(int error) {
 // What waits has no power to go on with, and what would have landed late does not.
 void FaultLayer::power_off() {
   stop(ECANCELED);
-  const auto waits = [&](const std::unique_ptr<Late>& late) {
-    if (!late->landing) env_.timers.cancel(late->timer);
-    return !late->landing;
-  };
-  late_.erase(std::remove_if(late_.begin(), late_.end(), waits), late_.end());
+  lose_late(0);
 }
 
 std::string FaultLayer::fresh_id(const std::vector<std::string>& taken) {

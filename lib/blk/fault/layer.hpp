@@ -114,6 +114,7 @@ class FaultLayer final : public Forward, private Bench {
   void landed(Late& late, int error);
   void note_damage(const Late& late);
   void settle(Request& flush);
+  void lose_late(uint64_t rule);
   uint64_t repair(uint64_t rule);
 
   // control.cpp
@@ -139,7 +140,10 @@ class FaultLayer final : public Forward, private Bench {
   uint64_t now_ns() const override { return env_.clock.now_ns() - started_ns_; }
   void mark(const std::string& name) override { ++scene_.marks[name]; }
   Truth& truth() override { return truth_; }
-  Result<json> below(const json& request) override { return lower().control(request); }
+  Result<json> lose_power(const json& drop) override {
+    lose_late(0);
+    return lower().control(drop);
+  }
   bool waits(uint64_t ticket) const override { return waiting_.count(ticket) != 0; }
   void wake(uint64_t rule, const std::vector<uint64_t>& tickets) override {
     for (const uint64_t ticket : tickets) to_wake_.push_back({ticket, rule});
@@ -160,8 +164,8 @@ class FaultLayer final : public Forward, private Bench {
   std::vector<std::unique_ptr<Late>> late_;
   std::vector<Request*> settling_;  // internal flushes that wait for late_ to be empty
   std::vector<Request*> queued_;    // changes that wait for a repair
-  bool repairing_ = false;
-  Histogram lateness_;  // of delays, against what the rules said
+  size_t repairs_ = 0;              // under way
+  Histogram lateness_;              // of delays, against what the rules said
   uint64_t last_serial_ = 0;
   uint64_t last_id_ = 0;
   uint64_t last_ticket_ = 0;

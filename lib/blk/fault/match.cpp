@@ -122,6 +122,8 @@ void read_size(Keys& keys, const Geometry& geometry, Match& match) {
   match.max_bytes = keys.whole("max_bytes", UINT64_MAX);
   match.aligned_to = keys.whole("aligned_to", 0, 1);
   match.unaligned_to = keys.whole("unaligned_to", 0, 1);
+  if (match.min_bytes != 0 && (match.ops & k_addressed) == 0)
+    return keys.refuse("a flush has no length: with match.min_bytes the rule could never fire");
   if (match.min_bytes > match.max_bytes)
     return keys.refuse("match.min_bytes is above max_bytes: the rule could never fire");
   if (match.min_bytes > geometry.size)
@@ -158,6 +160,8 @@ Result<> read_content(Keys& outer, Match& match) {
   content.at = keys.whole("at", 0, 0, k_max_content << 20);
   content.bytes = keys.text("text", "");
   const std::string hex = keys.text("hex", ""), hash = keys.text("xxh3", "");
+  if (!hex.empty() && !content.bytes.empty())
+    keys.refuse("match.content: text and hex exclude each other");
   if (!hex.empty() && !hex_bytes(hex, content.bytes)) keys.refuse("match.content.hex is not hex");
   if (!hash.empty()) {
     char* end = nullptr;

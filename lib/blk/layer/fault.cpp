@@ -38,7 +38,7 @@ void FaultLayer::submit(Request& request) {
     if (request.op == Op::flush && !late_.empty()) return settle(request);
     return lower().submit(request);
   }
-  if (repairing_ && (op_bit(request.op) & k_changes) != 0) {
+  if (repairs_ != 0 && (op_bit(request.op) & k_changes) != 0) {
     queued_.push_back(&request);
     return;
   }
@@ -53,8 +53,12 @@ void FaultLayer::arrive(Request& request) {
   flight.arrived = last_serial_;
   flight.in_io = flight.acted = false;
   ++scene_.in_flight;
-  if (rules_.size() == 0) return forward(flight);
+  if (rules_.size() == 0) {
+    flight.decided = last_serial_;
+    return forward(flight);
+  }
   for (Rule* rule : rules_.watchers()) rule->action().saw(request, rule->serial, *this);
+  wake_waiting();
   const RuleSet::List& rules = rules_.candidates(request);
   if (!rules.empty()) {
     look_at_marks(flight, rules);
@@ -173,6 +177,7 @@ void FaultLayer::drop_reason(Flight& flight, uint64_t rule) {
 void FaultLayer::decide(Flight& flight) {
   flight.outcome = Outcome{};
   flight.step = 0;
+  flight.decided = last_serial_;
   look_at_outcomes(flight, 0);
   if (!rules_.keepers().empty() && (op_bit(flight.parent->op) & k_changes) != 0)
     keep_old_first(flight);
@@ -199,7 +204,6 @@ void FaultLayer::look_at_outcomes(Flight& flight, uint64_t newer_than) {
 }
 
 void FaultLayer::forward(Flight& flight) {
-  flight.decided = last_serial_;
   flight.in_io = true;
   make_child(flight.child, *flight.parent, &flight, [](Request& child, int error) {
     auto& done = *static_cast<Flight*>(child.owner);

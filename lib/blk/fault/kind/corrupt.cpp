@@ -2,6 +2,8 @@
 // Kinds `corrupt_read` and `corrupt_write`: some of the data is not what it was. A read is damaged
 // on its way out, so it is whole again when the rule has gone; a write is damaged on the medium,
 // and what was meant is kept for a repair.
+#include <numeric>
+
 #include "blk/fault/kind/common.hpp"
 
 namespace pv::blk {
@@ -81,7 +83,9 @@ class Corrupt final : public Action {
   void damage(char* data, uint64_t length, const char* other, const Chance& chance) const {
     // Places apart from each other, or two flips could undo one another.
     const uint64_t places = s_.pattern == Pattern::bit ? 8 * length : length;
-    const uint64_t first = chance.below(2, places), stride = chance.bits(3) | 1;
+    const uint64_t first = chance.below(2, places);
+    uint64_t stride = chance.bits(3) | 1;
+    while (std::gcd(stride, places) != 1) stride += 2;
     for (uint64_t i = 0; s_.pattern <= Pattern::byte && i < std::min(s_.count, places); ++i) {
       const uint64_t place = (first + i * stride) % places;
       if (s_.pattern == Pattern::bit)

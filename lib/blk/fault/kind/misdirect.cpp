@@ -33,6 +33,13 @@ class Misdirect final : public Action {
     }
     Step before = read_aside(place, request.length);
     Truth& truth = at.bench.truth();
+    // Where an earlier fault has left something wrong, that is not what should be there.
+    before.then = [&truth, place, length = request.length, old = before.own,
+                   sector = at.bench.geometry().sector_size] {
+      for (uint64_t from = 0; from < length; from += sector)
+        if (const char* right = truth.at(place + from))
+          std::memcpy(old.get() + from, right, sector);
+    };
     move.then = [&truth, &request, rule = at.rule, place, old = before.own] {
       truth.remember(rule, place, old.get(), request.length);
       truth.remember(rule, request, 0, request.length);

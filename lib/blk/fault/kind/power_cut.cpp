@@ -22,9 +22,9 @@ class PowerCut final : public Action {
   void decide(const Case& at, Outcome& out) const override {
     out.answer(error_);
     if (std::exchange(cut_, true)) return;
-    const auto dropped = at.bench.below({{"op", "cache.drop"},
-                                         {"survivors", k_survivors[survivors_]},
-                                         {"seed", std::to_string(at.chance.bits())}});
+    const auto dropped = at.bench.lose_power({{"op", "cache.drop"},
+                                              {"survivors", k_survivors[survivors_]},
+                                              {"seed", std::to_string(at.chance.bits())}});
     if (dropped) out.note = fmt::format(R"("power_cut":{})", dropped->dump());
   }
 
