@@ -107,11 +107,13 @@ bench: deps
 	@BUILD=$(BUILD) tests/bench/run
 
 # Kills disk servers at random moments, ROUNDS times, and looks at what is left; then as many power
-# cuts of three disks at once.
-ROUNDS ?= 200
+# cuts of three disks at once; then VM_CUTS of VMs, about two seconds each.
+ROUNDS  ?= 200
+VM_CUTS ?= 100
 crash: all
 	@PATH="$(abspath $(BUILD))/bin:$$PATH" tests/crash/run --rounds $(ROUNDS)
 	@PATH="$(abspath $(BUILD))/bin:$$PATH" tests/crash/chain --cuts $(ROUNDS)
+	@PATH="$(abspath $(BUILD))/bin:$$PATH" tests/crash/fsync --cuts $(VM_CUTS)
 
 # The same unit and conformance tests under the sanitizers, each in a build folder of its own.
 asan:

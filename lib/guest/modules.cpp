@@ -110,18 +110,25 @@ class Closer {
   }
 
   // "pre: crc32c post: …": taken along where a file can be found for it, by its name or by that of
-  // the plain implementation of an algorithm ("crc32c_generic"); otherwise not needed.
+  // the plain implementation of an algorithm ("crc32c_generic"); otherwise not needed. Newer
+  // kernels ask for an algorithm by its alias, "crypto-crc32c".
   void add_soft(const std::string& line, Module& module) {
+    constexpr std::string_view k_algorithm = "crypto_";
     bool before = false;
     for (const std::string& word : words(line, ' ')) {
-      if (word.back() == ':')
+      if (word.back() == ':') {
         before = word == "pre:";
-      else if (before)
-        for (const std::string& name : {module_name(word), module_name(word) + "_generic"})
-          if (name != module.name && tree_.files.count(name) != 0) {
-            module.depends.push_back(name);
-            break;
-          }
+        continue;
+      }
+      if (!before) continue;
+      std::string plain = module_name(word);
+      if (tree_.files.count(plain) == 0 && plain.compare(0, k_algorithm.size(), k_algorithm) == 0)
+        plain.erase(0, k_algorithm.size());
+      for (const std::string& name : {plain, plain + "_generic"})
+        if (name != module.name && tree_.files.count(name) != 0) {
+          module.depends.push_back(name);
+          break;
+        }
     }
   }
 

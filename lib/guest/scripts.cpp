@@ -129,12 +129,16 @@ constexpr std::string_view k_fstab =
     "tmpfs /tmp tmpfs mode=1777 0 0\n"
     "tmpfs /run tmpfs mode=0755 0 0\n";
 
+// What mount(8) without a type tries besides what the kernel has loaded already.
+constexpr std::string_view k_file_systems = "ext4\niso9660\n";
+
 }  // namespace
 
 const GuestText k_guest_texts[] = {
     {k_init_path, 0755, k_init},
     {"sbin/shutdown", 0755, k_shutdown},
     {"etc/fstab", 0644, k_fstab},
+    {"etc/filesystems", 0644, k_file_systems},
     {"etc/passwd", 0644, "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"},
     {"etc/group", 0644, "root:x:0:\ndisk:x:6:\nnogroup:x:65534:\n"},
     {"etc/hosts", 0644, "127.0.0.1 localhost\n"},

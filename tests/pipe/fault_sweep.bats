@@ -313,6 +313,53 @@ need_fuse() {
   has '.summary.stopped == "fewer_than_k" and .summary.runs > 15 and .summary.outcomes.error_reported > 10'
 }
 
+# lie KIND: the rule for it; mark is the one that does no harm.
+lie() {
+  case $1 in mark) set -- 'mark","name":"m' ;; esac
+  printf '{"do":{"kind":"%s"}}' "$1"
+}
+
+@test "a disk that lies once is found by a check that cuts its power, an honest one never" {
+  # Two records, each flushed, or written with FUA. The second flush makes good what the first has
+  # not done.
+  script work <<'END'
+flush='{"op":"flush"}'
+[ "$1" = drop_fua ] && fua=,\"fua\":true flush=
+printf '{"op":"write","length_bytes":4096,%s}\n%s\n' "\"offset_bytes\":0,\"pattern\":\"0x61\"$fua" "$flush" \
+  "\"offset_bytes\":4096,\"pattern\":\"0x62\"$fua" "$flush" | sed '/^$/d' | pv-disk io "$PV_DISK"
+END
+  # shellcheck disable=SC2016
+  local kind expected check='pv-fault power-cut --disk "$PV_DISK" </dev/null >&2 &&
+    qemu-io -r -f raw -c "read -P 97 0 4k" -c "read -P 98 4k 4k" "$PV_URI" >&2'
+  for kind in drop_write torn_write drop_flush drop_fua mark; do
+    case $kind in
+      drop_flush) expected='recovered corrupted not_reached ' ;;
+      mark) expected='recovered recovered recovered recovered not_reached ' ;;
+      *) expected='corrupted corrupted not_reached ' ;;
+    esac
+    sweep --memory 1M --layer cache --rule "$(lie "$kind")" --check "$check" -- ./work "$kind"
+    assert_equal "$kind: $(outcomes)" "$kind: $expected"
+    # Nobody was told.
+    assert_equal "$(jq -r '.sweep | select(.) | .command.exit_status' <<<"$output" | sort -u)" 0
+    assert_equal "$(jq -r '.sweep.fault | select(.) | .delivered' <<<"$output" | sort -u)" OK
+  done
+}
+
+@test "a write of mkfs.ext4 that is dropped, or of SQLite that is torn, is found; on an honest disk nothing is" {
+  need_fuse
+  run --separate-stderr "$BATS_TEST_DIRNAME/../crash/sweep" mkfs --mode drop_write --op write
+  assert_equal "$status" 1
+  has '.summary.stopped == "fewer_than_k" and .summary.outcomes.corrupted >= 5 and
+    .summary.outcomes.hung == 0 and .summary.outcomes.crashed == 0'
+  run --separate-stderr "$BATS_TEST_DIRNAME/../crash/sweep" sqlite --mode torn_write --op write --max 10
+  assert_equal "$status" 1
+  has '.summary.outcomes.corrupted >= 1 and .summary.outcomes.crashed == 0'
+  sweep_program mkfs --rule "$(lie mark)"
+  has '.summary.stopped == "fewer_than_k" and .summary.outcomes.recovered > 30'
+  sweep_program sqlite --rule "$(lie mark)" --max 10
+  has '.summary.outcomes.recovered == 10'
+}
+
 @test "what the two above look for is found: a torn file system, a lost or half transaction" {
   local load="$BATS_TEST_DIRNAME/../crash/sqlite_load.py"
   python3 "$load" make base.img 262144

@@ -3,15 +3,18 @@
 // files, compressed streams and kernels are read here whole, cut off everywhere, and damaged.
 #include <elf.h>
 #include <lz4.h>
+#include <stdlib.h>
 #include <zlib.h>
 
 #include <catch2/catch.hpp>
 
+#include "base/defer.hpp"
 #include "base/file.hpp"
 #include "base/rng.hpp"
 #include "guest/decompress.hpp"
 #include "guest/elf.hpp"
 #include "guest/kernel.hpp"
+#include "guest/modules.hpp"
 
 using namespace pv;
 using namespace pv::guest;
@@ -102,6 +105,28 @@ TEST_CASE("elf: dependencies of a module", "[guest]") {
   CHECK(modinfo(module, "depends").value() == std::vector<std::string>{"virtio,virtio-ring"});
   CHECK(modinfo(module, "alias").value() == std::vector<std::string>{"a", "b"});
   CHECK(modinfo(module, "absent").value().empty());
+}
+
+TEST_CASE("modules: an algorithm that a module asks for comes before it", "[guest]") {
+  char path[] = "/tmp/pv-modules-XXXXXX";
+  REQUIRE(mkdtemp(path));
+  const std::string dir = path;
+  DEFER(remove_tree(dir));
+  for (const char* asked :
+       {"crc32c", "crypto-crc32c", "crc32c-generic", "crypto-none crypto-crc32c"}) {
+    INFO(asked);
+    REQUIRE(write_file_atomic(dir + "/ext4.ko", module_with(std::string("softdep=pre: ") + asked +
+                                                            " post: late" + '\0')));
+    for (const char* other : {"crc32c_generic", "late", "crypto"})
+      REQUIRE(write_file_atomic(dir + "/" + other + ".ko", module_with("license=GPL")));
+    const ModuleTree tree = index_modules(dir, "6.1").value();
+    const ModuleSet set =
+        close_modules(tree, {{"ext4", WantedModule::Missing::is_error, true}}, soon()).value();
+    REQUIRE(set.load_order.size() == 2);
+    CHECK(set.load_order[0].name == "crc32c_generic");
+    CHECK(set.load_order[1].depends == std::vector<std::string>{"crc32c_generic"});
+    CHECK(set.load_order[1].on_demand);
+  }
 }
 
 TEST_CASE("elf: signature of a module", "[guest]") {
