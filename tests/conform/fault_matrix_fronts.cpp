@@ -21,8 +21,8 @@ namespace {
 #define PV_MATRIX_FUNCTIONS(X) \
   X(nbd_create) X(nbd_close) X(nbd_get_errno) X(nbd_add_meta_context) X(nbd_connect_unix) \
   X(nbd_set_strict_mode) X(nbd_aio_pread) X(nbd_aio_pwrite) X(nbd_aio_flush) X(nbd_aio_trim) \
-  X(nbd_aio_zero) X(nbd_aio_cache) X(nbd_aio_block_status) X(nbd_aio_command_completed) X(nbd_poll) \
-  X(nbd_aio_is_dead) X(nbd_aio_is_closed)
+  X(nbd_aio_zero) X(nbd_aio_cache) X(nbd_aio_block_status) X(nbd_aio_command_completed) \
+  X(nbd_poll) X(nbd_aio_is_dead) X(nbd_aio_is_closed)
 // clang-format on
 
 struct Api {
