@@ -10,7 +10,7 @@
 namespace pv::faultcmd {
 namespace {
 
-constexpr size_t k_max_file = 1 << 30;
+constexpr size_t k_max_file = 64 << 20;  // as a document on stdin
 
 struct Options {
   std::string disk, rules;
@@ -39,6 +39,7 @@ Result<json> read_rules(const std::string& path) {
   json rules = json::array();
   if (auto whole = parse_json(*text)) {
     TRY(append_rules(std::move(*whole), rules));
+    if (rules.empty()) return fail(Code::bad_document, "no rule was given");
     return rules;
   }
   size_t number = 0;

@@ -39,12 +39,14 @@ class Reader {
     }
   }
 
-  // Answered by the disk when there is something new; ends with its server.
+  // Answered by the disk when there is something new, until it is closed. The summary of a stream
+  // that was cut off is missing.
   Result<> follow(serve::DiskClient& client) {
     while (true) {
       auto where = client.call({{"op", "fault.wait"}, {"since", since_}});
       if (!where && where.error().code == Code::timeout) return fail(where.error());
-      if (!where) return {};
+      if (!where) return fail(Code::server_dead, "the disk's server has died");
+      if (get_bool(*where, "ended")) return {};
       TRY(print(*where));
     }
   }
@@ -87,9 +89,8 @@ Result<int> journal(cli::Context& context, const Options& options) {
   TRY_ASSIGN(const json where, session.client.call({{"op", "fault.journal"}}));
   Reader reader(context, options, since);
   TRY(reader.print(where));
-  const Result<> followed = options.follow ? reader.follow(session.client) : Result<>{};
+  if (options.follow) TRY(reader.follow(session.client));
   TRY(reader.summary(session.at.disk));
-  TRY(followed);
   return 0;
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "rule_flags.hpp"
 
+#include <cmath>
+
 #include <CLI/CLI.hpp>
 
 #include "base/file.hpp"
@@ -132,7 +134,8 @@ Result<> add_numbers(const RuleFlags& flags, json& when) {
   if (!flags.probability.empty()) {
     char* end = nullptr;
     when["probability"] = std::strtod(flags.probability.c_str(), &end);
-    if (end == flags.probability.c_str() || *end != '\0')
+    if (end == flags.probability.c_str() || *end != '\0' ||
+        !std::isfinite(when["probability"].get<double>()))
       return fail(Code::usage,
                   fmt::format("--probability '{}' is not a number", flags.probability));
   }
@@ -244,7 +247,7 @@ void add_match_flags(cli::Verb& verb, RuleFlags& flags) {
   verb.option("--content", flags.content, "TEXT", "Only writes that hold this text");
   verb.option("--content-hex", flags.content_hex, "HEX", "Only writes that hold these bytes");
   verb.option("--content-at", flags.content_at, "BYTES",
-              "Where in the data the content stands (default: 0)");
+              "Where in the data the content stands (default: any sector)");
   verb.option("--connection", flags.connections, "N,N", "Only requests of these connections");
   verb.option("--front", flags.front, "NAME", "Only requests that came this way: nbd or host");
 }

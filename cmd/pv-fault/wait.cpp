@@ -24,9 +24,12 @@ Result<int> wait(cli::Context& context, const WaitOptions& options) {
     if (rule != nullptr && rule->is_object()) id = get_string(*rule, "id");
   }
   if (id.empty()) return fail(Code::usage, "say which rule, or give its document on stdin");
-  TRY_ASSIGN(const json reply,
-             session.client.call({{"op", "fault.wait"}, {"id", id}, {"hits", hits}}));
-  context.document()["rule"] = reply["rule"];
+  auto reply = session.client.call({{"op", "fault.wait"}, {"id", id}, {"hits", hits}});
+  if (!reply && reply.error().code == Code::timeout)
+    return fail(Code::timeout, fmt::format("rule '{}' has not fired {} {} in time", id, hits,
+                                           hits == 1 ? "time" : "times"));
+  if (!reply) return fail(reply.error());
+  context.document()["rule"] = (*reply)["rule"];
   if (!context.has_input()) context.document()["disk"] = disk_reference(session.at.disk);
   TRY(context.emit());
   return 0;

@@ -112,18 +112,23 @@ int run_verb(const CommandSpec& spec, const Built& built, Context& context) {
 
 }  // namespace
 
+namespace {
+
+// An empty word is most likely an unset variable, not a wish for the default.
+std::string not_empty(const std::string& word) {
+  return word.empty() ? "it is empty" : "";
+}
+
+}  // namespace
+
 CLI::Option* Verb::positional(const std::string& name, std::string& value,
                               const std::string& help) {
-  // An empty word is most likely an unset variable, not a wish for the default.
-  const auto not_empty = [](const std::string& word) {
-    return word.empty() ? std::string("it is empty") : std::string();
-  };
   return app_.add_option(name, value, help)->type_name("")->check(not_empty);
 }
 
 CLI::Option* Verb::rest(const std::string& name, std::vector<std::string>& values,
                         const std::string& help) {
-  return app_.add_option(name, values, help)->type_name("");
+  return app_.add_option(name, values, help)->type_name("")->check(not_empty);
 }
 
 CLI::Option* Verb::tail(const std::string& name, std::vector<std::string>& values,
@@ -145,7 +150,7 @@ std::optional<std::string> Verb::take_tail(const std::vector<std::string>* words
 
 CLI::Option* Verb::option(const std::string& names, std::string& value, const std::string& metavar,
                           const std::string& help) {
-  return app_.add_option(names, value, help)->type_name(metavar);
+  return app_.add_option(names, value, help)->type_name(metavar)->check(not_empty);
 }
 
 CLI::Option* Verb::option(const std::string& names, std::vector<std::string>& values,
@@ -153,6 +158,7 @@ CLI::Option* Verb::option(const std::string& names, std::vector<std::string>& va
   return app_.add_option(names, values, help)
       ->type_name(metavar)
       ->expected(1)
+      ->check(not_empty)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
 

@@ -47,6 +47,13 @@ void FaultWaits::look() {
   waiting_ = std::move(still);
 }
 
+// The disk is closed in order: who follows the journal has seen it all.
+void FaultWaits::end() {
+  for (const Waiting& one : std::exchange(waiting_, {}))
+    one.reply(one.id.empty() ? Result<json>(json{{"ended", true}})
+                             : fail(Code::detached, "the disk is closed"));
+}
+
 bool FaultWaits::answer(const Waiting& one) {
   auto said = disk_.control({{"op", one.id.empty() ? "fault.journal" : "fault.list"}});
   if (!said) {
@@ -60,7 +67,16 @@ bool FaultWaits::answer(const Waiting& one) {
   }
   for (const json& rule : (*said)["rules"]) {
     if (get_string(rule, "id") != one.id) continue;
-    if (get_u64(rule, "fired") < one.hits) return false;
+    const uint64_t fired = get_u64(rule, "fired");
+    const json* left = find(rule, "left");
+    const bool spent = left->is_number() && left->get<uint64_t>() + fired < one.hits;
+    if (fired < one.hits && !spent) return false;
+    if (spent) {
+      one.reply(
+          fail(Code::invalid, fmt::format("rule '{}' has fired {} times and never will {} times",
+                                          one.id, fired, one.hits)));
+      return true;
+    }
     one.reply(json{{"rule", rule}});
     return true;
   }

@@ -24,6 +24,8 @@ class FaultWaits {
   void fired() {
     if (!waiting_.empty()) look_soon();
   }
+  // Nothing will come any more.
+  void end();
   // A connection has ended.
   void abandon(ControlServer::ConnectionId who);
 

@@ -203,7 +203,9 @@ class DiskServer {
   void stop() {
     front_->stop();
     if (std::exchange(stopping_, true)) return;
-    static_cast<void>(stack_->control({{"op", "fault.stop"}}));  // nobody will release what waits
+    static_cast<void>(
+        stack_->control({{"op", "fault.stop"}, {"within_ms", k_drain_ns / k_ns_per_ms}}));
+    waits_->end();
     if (counters_.in_flight() == 0 && !control_->has_unsent()) return put_away();
     deadline_ns_ = system_clock().now_ns() + k_drain_ns;
     wait_for_drain();

@@ -63,9 +63,9 @@ void is_held(World& world, const Ask& ask, const Occasion&, Answer& answer) {
   answer.held = true;
 }
 
-// A discard promises nothing, so there is nothing to repair.
+// The medium says that a discard makes zeroes.
 void is_dropped(World& world, const Ask& ask, const Occasion&, Answer&) {
-  if (ask.op != Op::discard) world.acknowledge(ask);
+  world.acknowledge(ask);
 }
 
 void loses_fua(World& world, const Ask& ask, const Occasion&, Answer& answer) {

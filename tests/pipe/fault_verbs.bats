@@ -40,12 +40,23 @@ text() { pv-disk read d --sector "$1" --raw </dev/null | tr -d '\0'; }
   assert_output '[]'
 }
 
+@test "more rules than a disk can have are refused at once" {
+  seq 5000 | jq -c '{id: "q\(.)", do: {kind: "drop_flush"}}' >lines
+  expect_error invalid 4 pv-fault add --disk d --rules lines --timeout 5s
+  head -n 4096 lines >fit
+  ok pv-fault add --disk d --rules fit -o rules
+  expect_error invalid 4 pv-fault add --disk d eio_read
+  expect_error usage 2 pv-fault clear '' --disk d
+  ok pv-fault clear --disk d -o disk.id
+}
+
 @test "a document that holds no rules is refused, and says where" {
   printf '%s\n' '{"do":{"kind":"drop_flush"}}' 'not json' >lines
   expect_error bad_document 3 pv-fault add --disk d --rules lines
   assert_regex "$stderr" 'line 2'
   expect_error bad_document 3 pv-fault add --disk d --rules <(echo 7)
   expect_error bad_document 3 pv-fault add --disk d --rules <(echo)
+  expect_error bad_document 3 pv-fault add --disk d --rules <(echo '{"rules":[]}')
   expect_error usage 2 pv-fault add --rules -
 }
 
@@ -62,6 +73,12 @@ text() { pv-disk read d --sector "$1" --raw </dev/null | tr -d '\0'; }
   expect_error bad_rule 2 pv-fault add --disk d error --from-time 2s --to-time 1s
   expect_error bad_rule 2 pv-fault add --disk d error --since m --until m
   expect_error bad_rule 2 pv-fault add --disk d error --probability 1.5
+  expect_error usage 2 pv-fault add --disk d error --probability nan
+  expect_error bad_rule 2 pv-fault add --disk d error --op read --aligned-to 4k --max-bytes 512
+  expect_error bad_rule 2 pv-fault add --disk d error --op write --content x --content-at 100M
+  expect_error bad_rule 2 pv-fault add --disk d error --op write --content x --content-hex 41
+  expect_error bad_rule 2 pv-fault add --disk d error --id self --since self
+  expect_error usage 2 pv-fault add --disk d error --state ''
   expect_error bad_rule 2 pv-fault add --disk d error --errno ENONSENSE
   expect_error bad_rule 2 pv-fault add --disk d error --set wrong=1
   expect_error bad_rule 2 pv-fault add --disk d drop_flush --op read
@@ -155,6 +172,12 @@ text() { pv-disk read d --sector "$1" --raw </dev/null | tr -d '\0'; }
   assert_equal "$(cat waited)" 2
   expect_error no_such_rule 4 pv-fault wait other --disk d
   ok pv-fault clear --disk d
+  ok pv-fault add --disk d drop_flush --times 1 --id once
+  expect_error invalid 4 pv-fault wait once --hits 2 --disk d
+  pv-fault wait once --disk d --timeout 20s >waited 2>&1 &
+  ok pv-fault clear --disk d
+  wait || true
+  grep -q no_such_rule waited
   ok bash -c 'pv-fault add --disk d error --op read --id again |
     { read -r rule; pv-disk read d >/dev/null 2>&1 || pv-fault wait <<<"$rule"; }'
   has '.rule.id == "eio_read" or .rule.id == "again"'
@@ -230,6 +253,38 @@ text() { pv-disk read d --sector "$1" --raw </dev/null | tr -d '\0'; }
   wait
   assert_equal "$(jq -s '[.[] | select(.event).event.n]' -c followed)" '[1,2,3]'
   assert_equal "$(tail -n 1 followed | jq .summary.events)" 3
+}
+
+@test "a follower of a server that dies gets no summary, and the class says so" {
+  ok pv-fault add --disk d eio_read
+  (pv-fault journal --disk d --follow >followed 2>said; echo "class $?" >>said) &
+  pv-disk read d >/dev/null 2>&1 || true
+  until [ -s followed ]; do :; done
+  kill -KILL "$(pv-disk info d -o pid)"
+  wait
+  grep -q 'class 4' said
+  ! grep -q summary followed
+}
+
+@test "a word at the start of any sector of a write is seen" {
+  ok pv-fault add --disk d mark --content MAGIC --set name=go
+  { head -c 2048 /dev/zero; printf MAGIC; head -c 2043 /dev/zero; } >mark
+  qio d "write -s mark 48k 4k" >/dev/null
+  ok pv-fault state --disk d -o marks.go
+  assert_output 1
+  qio d "write -P 7 48k 4k" >/dev/null
+  ok pv-fault list --disk d -o fired
+  assert_output 1
+}
+
+@test "a discard that makes zeroes is repaired when it was dropped" {
+  qio d "write -P 7 0 8k" >/dev/null
+  ok pv-fault add --disk d drop_write
+  qemu-io -f raw -d unmap -c "discard 0 4k" "$(uri d)" >/dev/null
+  ok pv-fault clear --repair --disk d
+  has '.repair.repaired_bytes == 4096'
+  qio d "read -P 0 0 4k" "read -P 7 4k 4k" >seen
+  ! grep -q failed seen
 }
 
 @test "the journal stays within its bound and counts what has gone; counters stay right" {

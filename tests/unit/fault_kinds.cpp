@@ -143,6 +143,18 @@ TEST_CASE("held requests go on in the order in which they are named", "[fault]")
   }
 }
 
+TEST_CASE("what a rule holds goes on when the rule's time is over", "[fault]") {
+  Rig rig;
+  rig.add({{"id", "pause"}, {"when", {{"until_ms", 120}}}, {"do", {{"kind", "stall"}}}});
+  rig.advance_ms(100);
+  Io io(Op::read, 0, 512);
+  rig.submit(io);
+  rig.advance_ms(19);
+  CHECK(io.completions == 0);
+  rig.advance_ms(1);
+  CHECK(io.completions == 1);
+}
+
 TEST_CASE("a release of what is not held, or of no number, is refused", "[fault]") {
   Rig rig;
   for (const json& tickets : {json::array({1}), json::array({"x"}), json::array({nullptr})}) {

@@ -9,13 +9,14 @@
 //   fault.mark name            {"mark","count"}
 //   fault.state name           {"state"}              without a name it is only told
 //   fault.truth                {"damaged_bytes","not_kept_bytes"}
-//   fault.stop errno           {}                     what waits fails
+//   fault.stop within_ms       {}                     what waits longer than that fails
 //   fault.greet connection     see greet.cpp
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "base/text.hpp"
 #include "base/units.hpp"
+#include "blk/fault/keys.hpp"
 #include "blk/fault/layer.hpp"
 #include "blk/wire.hpp"
 
@@ -38,7 +39,7 @@ Result<json> FaultLayer::control(const json& request) {
   if (op == "fault.truth")
     return json{{"damaged_bytes", truth_.bytes()}, {"not_kept_bytes", truth_.not_kept_bytes()}};
   if (op == "fault.greet") return greet(request);
-  if (op == "fault.stop") return stop(static_cast<int>(get_u64(request, "errno", ESHUTDOWN)));
+  if (op == "fault.stop") return stop(ESHUTDOWN, get_u64(request, "within_ms") * k_ns_per_ms);
   return fail(Code::unsupported, fmt::format("the fault layer does not know '{}'", op));
 }
 
@@ -69,25 +70,31 @@ Result<json> FaultLayer::add(const json& request) {
     return fail(Code::bad_rule, "no rule given");
   const json single = many ? json() : json::array({*one});
   const json& wanted = many ? *many : single;
+  if (wanted.empty()) return fail(Code::bad_rule, "no rule given");
+  const auto too_many = [&](size_t count) { return rules_.size() + count > RuleSet::k_max_rules; };
+  const auto refusal =
+      fail(Code::invalid, fmt::format("more than {} rules on one disk", RuleSet::k_max_rules));
+  // A disk that is in use does not stop for what it will refuse.
+  if (wanted.size() > RuleSet::k_max_rules) return refusal;
   std::vector<Rule> fresh;
+  std::map<std::string, size_t> taken;  // id -> which of the fresh
   std::vector<std::string> ids;
   const RuleGround here = ground();
   for (const json& object : wanted) {
     TRY_ASSIGN(Rule rule, Rule::parse(object, here));
-    if (rule.id().empty()) rule.set_id(fresh_id(ids));
+    if (rule.id().empty()) rule.set_id(fresh_id(taken));
     ids.push_back(rule.id());
-    const auto same_id = [&](const Rule& other) { return other.id() == rule.id(); };
-    const auto twin = std::find_if(fresh.begin(), fresh.end(), same_id);
-    const Rule* known = twin != fresh.end() ? &*twin : rules_.find(rule.id());
+    const auto twin = taken.find(rule.id());
+    const Rule* known = twin != taken.end() ? &fresh[twin->second] : rules_.find(rule.id());
     if (known == nullptr) {
+      taken[rule.id()] = fresh.size();
       fresh.push_back(std::move(rule));
     } else if (known->definition() != rule.definition()) {
       return fail(Code::duplicate_name,
                   fmt::format("rule '{}' exists and is different", rule.id()));
     }
   }
-  if (rules_.size() + fresh.size() > RuleSet::k_max_rules)
-    return fail(Code::invalid, fmt::format("more than {} rules on one disk", RuleSet::k_max_rules));
+  if (too_many(fresh.size())) return refusal;
   for (Rule& rule : fresh) admit(std::move(rule));
   rules_.index();
   json shown = json::array();
@@ -121,6 +128,7 @@ Result<json> FaultLayer::clear(const json& request) {
   if (id.empty() && get_bool(request, "repair")) repaired = repair(0);
   if (get_bool(request, "repair")) reply["repaired_bytes"] = repaired;
   wake_waiting();
+  if (env_.on_fault) env_.on_fault();  // who waits for a rule that is gone waits for nothing
   return reply;
 }
 
@@ -165,9 +173,10 @@ Result<json> FaultLayer::release(const json& request) {
       if (is_held(*flight)) tickets.push_back(ticket);
   }
   const std::string error = get_string(request, "error");
-  const int status = errno_from_name(error);
-  if (!error.empty() && status == 0)
-    return fail(Code::bad_rule, fmt::format("no errno '{}' on this system", error));
+  int status = 0;
+  if (!error.empty()) {
+    TRY_ASSIGN(status, parse_errno(error));
+  }
   const bool drop = get_bool(request, "drop");
   for (const uint64_t ticket : tickets) {
     const auto found = waiting_.find(ticket);
@@ -180,7 +189,7 @@ Result<json> FaultLayer::release(const json& request) {
                               "dropped",
                               ticket, op_name(op)));
   }
-  for (const uint64_t ticket : tickets) let_go(ticket, status, drop);
+  for (const uint64_t ticket : tickets) let_go(ticket, "release", status, drop);
   wake_waiting();
   return json{{"released", tickets}};
 }
@@ -190,7 +199,7 @@ bool FaultLayer::is_held(const Flight& flight) {
                      [](const Reason& reason) { return reason.wait.held; });
 }
 
-void FaultLayer::let_go(uint64_t ticket, int status, bool drop) {
+void FaultLayer::let_go(uint64_t ticket, const char* who, int status, bool drop) {
   const auto found = waiting_.find(ticket);
   if (found == waiting_.end()) return;  // another one's completion has let it go
   Flight& flight = *found->second;
@@ -198,7 +207,7 @@ void FaultLayer::let_go(uint64_t ticket, int status, bool drop) {
   if (flight.timer != 0) env_.timers.cancel(std::exchange(flight.timer, 0));
   waiting_.erase(found);
   JournalEntry entry = entry_for(*flight.parent);
-  entry.rule = "release";
+  entry.rule = who;
   entry.kind = drop ? "drop" : "error";
   entry.requested = status;
   entry.delivered = delivered(entry.front, entry.op, status);
@@ -206,7 +215,7 @@ void FaultLayer::let_go(uint64_t ticket, int status, bool drop) {
   if (drop && (flight.parent->op == Op::write || flight.parent->op == Op::zero))
     truth_.remember(flight.reasons.front().rule, *flight.parent, 0, flight.parent->length);
   if (status != 0 && flight.parent->injected != nullptr)
-    *flight.parent->injected = Injected{"release", Phase::after_delay};
+    *flight.parent->injected = Injected{who, Phase::after_delay};
   flight.reasons.clear();
   finish(flight, status);
 }
@@ -227,24 +236,25 @@ Result<json> FaultLayer::set_state(const json& request) {
 }
 
 // The server ends: nobody will release what waits, and nothing may be lost without a word.
-json FaultLayer::stop(int error) {
+json FaultLayer::stop(int error, uint64_t within_ns) {
   std::vector<uint64_t> tickets;
-  for (const auto& [ticket, flight] : waiting_) tickets.push_back(ticket);
-  for (const uint64_t ticket : tickets) let_go(ticket, error, false);
+  const uint64_t last = now_ns() + within_ns;
+  for (const auto& [ticket, flight] : waiting_)
+    if (within_ns == 0 || due(*flight) > last) tickets.push_back(ticket);
+  for (const uint64_t ticket : tickets) let_go(ticket, "stop", error, false);
   return json::object();
 }
 
 // What waits has no power to go on with, and what would have landed late does not.
 void FaultLayer::power_off() {
-  stop(ECANCELED);
+  stop(ECANCELED, 0);
   lose_late(0);
 }
 
-std::string FaultLayer::fresh_id(const std::vector<std::string>& taken) {
+std::string FaultLayer::fresh_id(const std::map<std::string, size_t>& taken) {
   while (true) {
     std::string id = fmt::format("r{}", ++last_id_);
-    if (rules_.find(id) == nullptr && std::find(taken.begin(), taken.end(), id) == taken.end())
-      return id;
+    if (rules_.find(id) == nullptr && taken.count(id) == 0) return id;
   }
 }
 

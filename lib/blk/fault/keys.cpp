@@ -27,7 +27,7 @@ void Keys::refuse(std::string message) {
 }
 
 const json* Keys::raw(std::string_view key) {
-  asked_.emplace_back(key);
+  if (std::find(asked_.begin(), asked_.end(), key) == asked_.end()) asked_.emplace_back(key);
   const json* value = find(object_, key);
   return value != nullptr && value->is_null() ? nullptr : value;
 }
@@ -138,12 +138,16 @@ Result<> Keys::end() {
 
 Result<int> parse_errno(const std::string& name) {
   if (const int error = errno_from_name(name); error != 0) return error;
+  constexpr int k_last_errno = 133;  // EHWPOISON, in include/uapi/asm-generic/errno.h
+  std::vector<std::string> valid;
+  for (int error = 1; error <= k_last_errno; ++error)
+    if (errno_from_name(errno_name(error)) == error) valid.push_back(errno_name(error));
   const std::vector<std::string> usual = {"EIO",       "ENOSPC",    "EPERM",     "EROFS",
                                           "EINVAL",    "ENOMEM",    "EOVERFLOW", "ENOTSUP",
                                           "ESHUTDOWN", "ETIMEDOUT", "ENODEV",    "EBUSY"};
   return fail(Error(Code::bad_rule,
                     fmt::format("unknown errno '{}' (usual ones: {})", name, join(usual, " ")))
-                  .with("valid", usual));
+                  .with("valid", valid));
 }
 
 }  // namespace pv::blk

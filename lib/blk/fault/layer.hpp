@@ -126,12 +126,12 @@ class FaultLayer final : public Forward, private Bench {
   Result<json> held() const;
   Result<json> release(const json& request);
   static bool is_held(const Flight& flight);
-  void let_go(uint64_t ticket, int status, bool drop);
+  void let_go(uint64_t ticket, const char* who, int status, bool drop);
   Result<json> set_mark(const json& request);
   Result<json> set_state(const json& request);
-  json stop(int error);
+  json stop(int error, uint64_t within_ns);
   void power_off();
-  std::string fresh_id(const std::vector<std::string>& taken);
+  std::string fresh_id(const std::map<std::string, size_t>& taken);
 
   // greet.cpp
   json greet(const json& request);

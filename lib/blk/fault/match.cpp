@@ -18,6 +18,7 @@ namespace {
 
 constexpr size_t k_max_shown_ranges = 4096;
 constexpr uint64_t k_max_content = 4096;
+constexpr uint64_t k_max_request = 32 << 20;  // no front end lets a longer write in
 constexpr uint32_t k_addressed = k_every_op & ~op_bit(Op::flush);
 
 struct FlagName {
@@ -135,6 +136,11 @@ void read_size(Keys& keys, const Geometry& geometry, Match& match) {
     return keys.refuse(
         "every request is aligned to sectors: with this match.unaligned_to the rule could never "
         "fire");
+  if (match.aligned_to != 0 && (match.ops & op_bit(Op::flush)) == 0) {
+    const uint64_t least = std::max(match.min_bytes, match.aligned_to);
+    if ((least + match.aligned_to - 1) / match.aligned_to * match.aligned_to > match.max_bytes)
+      return keys.refuse("match: no length is aligned like that: the rule could never fire");
+  }
   if (match.aligned_to != 0 && match.unaligned_to != 0 &&
       match.aligned_to % match.unaligned_to == 0)
     return keys.refuse("match.aligned_to and unaligned_to exclude each other");
@@ -148,7 +154,7 @@ bool hex_bytes(const std::string& text, std::string& bytes) {
   return true;
 }
 
-Result<> read_content(Keys& outer, Match& match) {
+Result<> read_content(Keys& outer, uint32_t sector, Match& match) {
   const json* object = outer.raw("content");
   if (object == nullptr) return {};
   if ((match.ops & op_bit(Op::write)) == 0)
@@ -157,7 +163,8 @@ Result<> read_content(Keys& outer, Match& match) {
                 "never fire");
   Keys keys(*object, "match.content");
   Content content;
-  content.at = keys.whole("at", 0, 0, k_max_content << 20);
+  if (keys.has("at")) content.at = keys.whole("at", 0, 0, k_max_request - 1);
+  content.sector = sector;
   content.bytes = keys.text("text", "");
   const std::string hex = keys.text("hex", ""), hash = keys.text("xxh3", "");
   if (!hex.empty() && !content.bytes.empty())
@@ -173,6 +180,10 @@ Result<> read_content(Keys& outer, Match& match) {
     keys.refuse("match.content has nothing to look for (text, hex or xxh3)");
   if (content.bytes.size() > k_max_content)
     keys.refuse(fmt::format("match.content is longer than {} bytes", k_max_content));
+  const uint64_t longest = std::min(match.max_bytes, k_max_request);
+  if (keys.good() && content.at.value_or(0) + content.bytes.size() > longest)
+    keys.refuse(
+        fmt::format("match.content ends behind {} bytes: the rule could never fire", longest));
   TRY(keys.end());
   match.content = std::move(content);
   return {};
@@ -191,17 +202,25 @@ void read_origin(Keys& keys, Match& match) {
     keys.refuse("the host has no connections: the rule could never fire");
 }
 
-bool holds(const Content& content, const Request& request) {
-  if (request.op != Op::write) return false;
-  if (content.bytes.size() > request.length || content.at > request.length - content.bytes.size())
+bool stands_at(const Content& content, const Request& request, uint64_t at) {
+  if (content.bytes.size() > request.length || at > request.length - content.bytes.size())
     return false;
   bool same = true;
   const char* expected = content.bytes.data();
-  each_segment(request, content.at, content.bytes.size(), [&](const char* data, size_t n) {
+  each_segment(request, at, content.bytes.size(), [&](const char* data, size_t n) {
     same = same && std::memcmp(data, expected, n) == 0;
     expected += n;
   });
-  if (!same || !content.xxh3) return same;
+  return same;
+}
+
+// Without a place, at the start of any sector: a guest may write the one that is meant with others.
+bool holds(const Content& content, const Request& request) {
+  if (request.op != Op::write) return false;
+  bool found = content.at && stands_at(content, request, *content.at);
+  for (uint64_t at = 0; !content.at && !found && at < request.length; at += content.sector)
+    found = stands_at(content, request, at);
+  if (!found || !content.xxh3) return found;
   XXH3_state_t state;
   XXH3_64bits_reset(&state);
   each_segment(request, 0, request.length,
@@ -248,7 +267,8 @@ json Match::to_json() const {
   if (aligned_to != 0) object["aligned_to"] = aligned_to;
   if (unaligned_to != 0) object["unaligned_to"] = unaligned_to;
   if (content) {
-    json& shown = object["content"] = {{"at", content->at}};
+    json& shown = object["content"] = json::object();
+    if (content->at) shown["at"] = *content->at;
     if (content->xxh3) shown["xxh3"] = fmt::format("{:016x}", *content->xxh3);
     std::string hex;
     for (const char c : content->bytes) hex += fmt::format("{:02x}", static_cast<uint8_t>(c));
@@ -267,7 +287,7 @@ Result<Match> parse_match(const json& object, const Geometry& geometry, const Ac
   read_ranges(keys, geometry.size, clip, match);
   read_flags(keys, match);
   read_size(keys, geometry, match);
-  TRY(read_content(keys, match));
+  TRY(read_content(keys, geometry.sector_size, match));
   read_origin(keys, match);
   static_cast<void>(keys.raw("ranges_count"));  // a long list is shown as its length only
   TRY(keys.end());

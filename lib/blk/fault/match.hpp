@@ -12,7 +12,8 @@
 namespace pv::blk {
 
 struct Content {
-  uint64_t at = 0;               // bytes from the start of the request's data
+  std::optional<uint64_t> at;  // bytes from the start of the data; else at any sector's start
+  uint32_t sector = 512;
   std::string bytes;             // stand there
   std::optional<uint64_t> xxh3;  // of the whole data
 };

@@ -72,6 +72,8 @@ Result<Rule> Rule::parse(const json& object, const RuleGround& ground) {
   if (then) {
     TRY_ASSIGN(rule.next_state_, parse_then(*then));
   }
+  if (!id.empty() && (id == rule.when_.since || id == rule.when_.on))
+    return fail(Code::bad_rule, "the rule waits for its own firing: it could never fire");
   if (rule.heals_ && !rule.match_.ranged)
     return fail(Code::bad_rule, "heal needs match.ranges: a rewrite heals what it covers of them");
   if (rule.match_.front)

@@ -54,6 +54,12 @@ class Rule {
     if (heals_) match_.ranges.erase(offset, length);
   }
   bool heals() const { return heals_; }
+  // Until its time window ends; UINT64_MAX where it has none.
+  uint64_t left_ns(uint64_t now_ns) const {
+    const uint64_t age = now_ns - added_ns;
+    return when_.until_ns == UINT64_MAX ? UINT64_MAX
+                                        : when_.until_ns - std::min(age, when_.until_ns);
+  }
 
   // The whole rule with matched, fired and left.
   json to_json() const;

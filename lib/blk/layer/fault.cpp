@@ -105,7 +105,10 @@ void FaultLayer::look_at_delays(Flight& flight, const RuleSet::List& rules) {
   flight.ticket = ++last_ticket_;
   for (Rule* rule : rules) {
     if (rule->stage() != Stage::delay || !fires(*rule, flight)) continue;
-    const Wait wait = rule->action().wait(case_of(*rule, flight));
+    Wait wait = rule->action().wait(case_of(*rule, flight));
+    // What a rule holds goes on when the rule's time is over.
+    const uint64_t left = rule->left_ns(now_ns());
+    if (wait.held && left != UINT64_MAX) wait.ns = wait.ns == 0 ? left : std::min(wait.ns, left);
     record_fired(*rule, flight, &wait);
     if (wait.held || wait.ns != 0) flight.reasons.push_back({rule->serial, wait});
   }

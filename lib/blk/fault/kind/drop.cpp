@@ -13,7 +13,10 @@ class DropAction final : public Action {
 
   void decide(const Case& at, Outcome& out) const override {
     out.answer(0);
-    if (at.request.op == Op::write || at.request.op == Op::zero)
+    // A discard promises zeroes on some disks, on others nothing that could be put right.
+    if (at.request.op != Op::discard && at.request.op != Op::flush)
+      at.bench.truth().remember(at.rule, at.request, 0, at.request.length);
+    if (at.request.op == Op::discard && at.bench.geometry().discard == DiscardBehaviour::zeroes)
       at.bench.truth().remember(at.rule, at.request, 0, at.request.length);
   }
 
