@@ -54,6 +54,8 @@ class Rule {
     if (heals_) match_.ranges.erase(offset, length);
   }
   bool heals() const { return heals_; }
+  // Whether its matches depend on more than the request.
+  bool conditional() const { return when_.conditional(); }
   // Until its time window ends; UINT64_MAX where it has none.
   uint64_t left_ns(uint64_t now_ns) const {
     const uint64_t age = now_ns - added_ns;

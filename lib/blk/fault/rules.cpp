@@ -6,8 +6,9 @@
 namespace pv::blk {
 namespace {
 
-// A rule with more ranges than this is asked itself; it has an index of its own.
-constexpr size_t k_few_ranges = 64;
+// So many ranges are in the common index, which is made anew with every change of the rules. A rule
+// for which there is no room is asked itself; it has an index of its own.
+constexpr size_t k_max_listed = 16384;
 
 }  // namespace
 
@@ -48,7 +49,8 @@ void RuleSet::index() {
     if (rule.action().keeps_old()) keepers_.push_back(&rule);
     if (rule.heals()) healers_.push_back(&rule);
     const Match& match = rule.match();
-    if (match.ranged && match.ranges.count() <= k_few_ranges && !rule.latched()) {
+    const bool fits = listed.size() + match.ranges.count() <= k_max_listed;
+    if (match.ranged && fits && !rule.latched()) {
       listed_ops_ |= match.ops;
       const std::vector<Range> ranges = match.ranges.list();
       listed.insert(listed.end(), ranges.begin(), ranges.end());

@@ -52,6 +52,7 @@ void FaultLayer::arrive(Request& request) {
   flight.layer = this;
   flight.arrived = last_serial_;
   flight.in_io = flight.acted = false;
+  flight.step = 0;
   ++scene_.in_flight;
   if (rules_.size() == 0) {
     flight.decided = last_serial_;
@@ -60,10 +61,12 @@ void FaultLayer::arrive(Request& request) {
   for (Rule* rule : rules_.watchers()) rule->action().saw(request, rule->serial, *this);
   wake_waiting();
   const RuleSet::List& rules = rules_.candidates(request);
-  if (!rules.empty()) {
-    look_at_marks(flight, rules);
-    look_at_delays(flight, rules);
+  if (rules.empty() && rules_.keepers().empty()) {
+    flight.decided = last_serial_;
+    return forward(flight);
   }
+  look_at_marks(flight, rules);
+  look_at_delays(flight, rules);
   if (flight.reasons.empty())
     decide(flight);
   else
@@ -78,7 +81,7 @@ Case FaultLayer::case_of(const Rule& rule, const Flight& flight) {
 
 // Counts a match, if it is one, and says whether the rule fires.
 bool FaultLayer::fires(Rule& rule, const Flight& flight) {
-  if (!rule.matches(*flight.parent, scene_, now_ns())) return false;
+  if (!rule.matches(*flight.parent, scene_, rule.conditional() ? now_ns() : 0)) return false;
   if (!rule.action().concerns(case_of(rule, flight))) return false;
   return counts(rule);
 }
@@ -178,8 +181,6 @@ void FaultLayer::drop_reason(Flight& flight, uint64_t rule) {
 }
 
 void FaultLayer::decide(Flight& flight) {
-  flight.outcome = Outcome{};
-  flight.step = 0;
   flight.decided = last_serial_;
   look_at_outcomes(flight, 0);
   if (!rules_.keepers().empty() && (op_bit(flight.parent->op) & k_changes) != 0)
@@ -247,7 +248,7 @@ void FaultLayer::finish(Flight& flight, int error) {
     record(entry);
   }
   if (flight.acted) flight.action.reset();
-  flight.outcome = Outcome{};
+  if (flight.acted || flight.step != 0) flight.outcome = Outcome{};
   --scene_.in_flight;
   flights_.give(&flight);
   parent->done(*parent, error);
