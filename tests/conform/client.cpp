@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: MIT
 // If this fails, an independent NBD client (libnbd) sees another disk than the one behind our front
 // end: wrong data, wrong errors, a lost connection.
-#include <dlfcn.h>
-#include <libnbd.h>
-
 #include <catch2/catch.hpp>
 #include <fmt/format.h>
 
@@ -11,6 +8,7 @@
 #include "blk/backend/memory.hpp"
 #include "blk/registry.hpp"
 #include "blk/wire.hpp"
+#include "libnbd.hpp"
 #include "support.hpp"
 
 namespace {
@@ -19,33 +17,8 @@ using namespace pv;
 using namespace pv::blk;
 using namespace pv::test;
 
-// clang-format off
-#define PV_CLIENT_FUNCTIONS(X) \
-  X(nbd_create) X(nbd_close) X(nbd_get_errno) X(nbd_add_meta_context) X(nbd_connect_unix) \
-  X(nbd_get_size) X(nbd_set_strict_mode) X(nbd_pread) X(nbd_pwrite) X(nbd_flush) X(nbd_trim) \
-  X(nbd_zero) X(nbd_cache) X(nbd_block_status) X(nbd_is_read_only) X(nbd_can_multi_conn) \
-  X(nbd_set_request_structured_replies) X(nbd_aio_pread) X(nbd_aio_pwrite) \
-  X(nbd_aio_command_completed) X(nbd_poll)
-// clang-format on
-
-struct Api {
-#define PV_MEMBER(name) decltype(&::name) name = nullptr;
-  PV_CLIENT_FUNCTIONS(PV_MEMBER)
-#undef PV_MEMBER
-  Api() {
-    void* library = dlopen("libnbd.so.0", RTLD_NOW | RTLD_LOCAL);
-    REQUIRE(library != nullptr);
-#define PV_RESOLVE(name)                                          \
-  name = reinterpret_cast<decltype(name)>(dlsym(library, #name)); \
-  REQUIRE(name != nullptr);
-    PV_CLIENT_FUNCTIONS(PV_RESOLVE)
-#undef PV_RESOLVE
-  }
-};
-
-const Api& api() {
-  static const Api table;
-  return table;
+const LibNbd& api() {
+  return libnbd();
 }
 
 Geometry geometry_of(uint64_t size) {

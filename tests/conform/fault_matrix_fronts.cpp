@@ -2,8 +2,6 @@
 // The stacks of the matrix and the clients in front of them: requests of our own, and libnbd over a
 // real socket.
 #include <condition_variable>
-#include <dlfcn.h>
-#include <libnbd.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -13,36 +11,13 @@
 #include "blk/registry.hpp"
 #include "blk/segments.hpp"
 #include "fault_matrix.hpp"
+#include "libnbd.hpp"
 
 namespace pv::test::matrix {
 namespace {
 
-// clang-format off
-#define PV_MATRIX_FUNCTIONS(X) \
-  X(nbd_create) X(nbd_close) X(nbd_get_errno) X(nbd_add_meta_context) X(nbd_connect_unix) \
-  X(nbd_set_strict_mode) X(nbd_aio_pread) X(nbd_aio_pwrite) X(nbd_aio_flush) X(nbd_aio_trim) \
-  X(nbd_aio_zero) X(nbd_aio_cache) X(nbd_aio_block_status) X(nbd_aio_command_completed) \
-  X(nbd_poll) X(nbd_aio_is_dead) X(nbd_aio_is_closed)
-// clang-format on
-
-struct Api {
-#define PV_MEMBER(name) decltype(&::name) name = nullptr;
-  PV_MATRIX_FUNCTIONS(PV_MEMBER)
-#undef PV_MEMBER
-  Api() {
-    void* library = dlopen("libnbd.so.0", RTLD_NOW | RTLD_LOCAL);
-    REQUIRE(library != nullptr);
-#define PV_RESOLVE(name)                                          \
-  name = reinterpret_cast<decltype(name)>(dlsym(library, #name)); \
-  REQUIRE(name != nullptr);
-    PV_MATRIX_FUNCTIONS(PV_RESOLVE)
-#undef PV_RESOLVE
-  }
-};
-
-const Api& api() {
-  static const Api table;
-  return table;
+const LibNbd& api() {
+  return libnbd();
 }
 
 class HostStation final : public Station {

@@ -6,6 +6,7 @@
 #include "../conform/support.hpp"
 #include "front/nbd/handshake.hpp"
 #include "front/nbd/protocol.hpp"
+#include "nbd_bytes.hpp"
 
 using namespace pv;
 using namespace pv::nbd;
@@ -17,12 +18,6 @@ Export exported() {
   Export e{"disk", "a disk", {}};
   e.geometry.size = 1 << 20;
   return e;
-}
-
-std::string be(uint64_t value, int bytes) {
-  std::string out;
-  for (int i = bytes - 1; i >= 0; --i) out += static_cast<char>(value >> (8 * i));
-  return out;
 }
 
 std::string option(uint32_t number, const std::string& data) {

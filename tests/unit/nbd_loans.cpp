@@ -14,6 +14,7 @@
 #include "blk/backend/window.hpp"
 #include "blk/registry.hpp"
 #include "front/nbd/protocol.hpp"
+#include "nbd_bytes.hpp"
 
 using namespace pv;
 using namespace pv::nbd;
@@ -23,12 +24,6 @@ namespace {
 
 constexpr uint64_t k_size = 4 << 20;
 constexpr size_t k_header = 16;  // of a simple reply
-
-std::string be(uint64_t value, int bytes) {
-  std::string out;
-  for (int i = bytes - 1; i >= 0; --i) out += static_cast<char>(value >> (8 * i));
-  return out;
-}
 
 // A server over a file or memory, and a raw socket to it, both on one loop. Simple replies.
 struct Wire {

@@ -11,16 +11,11 @@
 #include "blk/backend/memory.hpp"
 #include "blk/registry.hpp"
 #include "front/nbd/protocol.hpp"
+#include "nbd_bytes.hpp"
 
 namespace pv::test {
 
 using namespace nbd;
-
-inline std::string be(uint64_t value, int bytes) {
-  std::string out;
-  for (int i = bytes - 1; i >= 0; --i) out += static_cast<char>(value >> (8 * i));
-  return out;
-}
 
 inline std::string go(bool structured) {
   std::string out = be(3, 4);

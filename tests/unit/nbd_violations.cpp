@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 // If this fails, an answer that should break the protocol in one way breaks it in another, or not
 // at all; or a read that fails brings bytes that are not good.
-#include <dlfcn.h>
-#include <libnbd.h>
 
+#include "../conform/libnbd.hpp"
 #include "nbd_fault_rig.hpp"
 
 using namespace pv;
@@ -212,31 +211,10 @@ TEST_CASE("a layer that changes what was read promises nothing of it", "[nbd][wi
 
 namespace {
 
-// clang-format off
-#define PV_ORACLE_FUNCTIONS(X) \
-  X(nbd_create) X(nbd_close) X(nbd_connect_unix) X(nbd_pread) \
-  X(nbd_set_request_structured_replies) X(nbd_aio_is_ready)
-// clang-format on
-
-struct Oracle {
-#define PV_MEMBER(name) decltype(&::name) name = nullptr;
-  PV_ORACLE_FUNCTIONS(PV_MEMBER)
-#undef PV_MEMBER
-  Oracle() {
-    void* library = dlopen("libnbd.so.0", RTLD_NOW | RTLD_LOCAL);
-    REQUIRE(library != nullptr);
-#define PV_RESOLVE(name)                                          \
-  name = reinterpret_cast<decltype(name)>(dlsym(library, #name)); \
-  REQUIRE(name != nullptr);
-    PV_ORACLE_FUNCTIONS(PV_RESOLVE)
-#undef PV_RESOLVE
-  }
-};
-
 // What libnbd says of two reads on one connection, the first of which meets the fault: "connect"
 // when it does not come to them, else "ok" or "failed" for each.
 std::string libnbd_says(const json& what, bool structured) {
-  static const Oracle nbd;
+  const LibNbd& nbd = libnbd();
   static auto loop = *Loop::create();
   Geometry geometry;
   geometry.size = 1 << 20;
