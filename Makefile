@@ -116,9 +116,11 @@ crash: all
 	@PATH="$(abspath $(BUILD))/bin:$$PATH" tests/crash/fsync --cuts $(VM_CUTS)
 
 # The same unit and conformance tests under the sanitizers, each in a build folder of its own.
+# (With -fsanitize=address g++ 12 takes std::regex for uninitialized, GCC bug 105562.)
 asan:
 	@$(MAKE) --no-print-directory BUILD=build/asan OPT=-O1 \
-	  SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined' unit
+	  SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined \
+	    -Wno-maybe-uninitialized' unit
 tsan:
 	@$(MAKE) --no-print-directory BUILD=build/tsan OPT=-O1 SANITIZE=-fsanitize=thread unit
 

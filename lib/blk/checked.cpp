@@ -12,10 +12,6 @@
 namespace pv::blk {
 namespace {
 
-bool changes_data(Op op) {
-  return op == Op::write || op == Op::discard || op == Op::zero;
-}
-
 class Checked : public Forward {
  public:
   using Forward::Forward;

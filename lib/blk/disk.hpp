@@ -30,6 +30,15 @@ constexpr int k_op_count = 7;
 const char* op_name(Op op);
 bool op_from_name(std::string_view name, Op& op);
 
+constexpr uint32_t op_bit(Op op) {
+  return 1U << static_cast<int>(op);
+}
+// Operations after which a read may return something else, one bit each.
+constexpr uint32_t k_changes = op_bit(Op::write) | op_bit(Op::zero) | op_bit(Op::discard);
+constexpr bool changes_data(Op op) {
+  return (op_bit(op) & k_changes) != 0;
+}
+
 enum RequestFlag : uint32_t {
   k_fua = 1,       // on stable storage before completion
   k_no_unmap = 2,  // zero: the range must stay allocated

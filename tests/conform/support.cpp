@@ -78,10 +78,6 @@ std::string random_bytes(Rng& rng, size_t count) {
 
 namespace {
 
-bool changes_data(blk::Op op) {
-  return op == blk::Op::write || op == blk::Op::zero || op == blk::Op::discard;
-}
-
 }  // namespace
 
 void FailingDisk::submit(blk::Request& request) {

@@ -24,10 +24,6 @@ constexpr uint64_t k_range_chunk = 1 << 30;
 constexpr uint64_t k_zeroes = 1 << 20;
 constexpr int k_idle_attempts = 8;
 
-bool changes_data(Op op) {
-  return op == Op::write || op == Op::discard || op == Op::zero;
-}
-
 class NbdDisk final : public Disk, private NbdLink::Owner {
  public:
   NbdDisk(const LibNbd& nbd, Loop& loop, const NbdOptions& options)

@@ -24,11 +24,7 @@ class Truth;
 // that matches decides.
 enum class Stage : uint8_t { mark, delay, outcome };
 
-constexpr uint32_t op_bit(Op op) {
-  return 1U << static_cast<int>(op);
-}
 constexpr uint32_t k_every_op = (1U << k_op_count) - 1;
-constexpr uint32_t k_changes = op_bit(Op::write) | op_bit(Op::zero) | op_bit(Op::discard);
 
 // What an action may ask of the layer that it works in.
 class Bench {

@@ -73,7 +73,7 @@ bool FaultLayer::step_done(Flight& flight) {
     return false;
   }
   const Step& step = flight.outcome.steps[flight.step++];
-  if ((op_bit(step.op) & k_changes) != 0) changed(step.op, step.offset, step.length);
+  if (changes_data(step.op)) changed(step.op, step.offset, step.length);
   if (step.then) step.then();
   return true;
 }

@@ -40,7 +40,7 @@ Result<Settings> with(Settings settings, const std::map<std::string, std::string
       Op op;
       if (!op_from_name(name, op))
         return fail(Code::usage, fmt::format("layer 'delay': unknown operation '{}'", name));
-      settings.ops |= 1U << static_cast<int>(op);
+      settings.ops |= op_bit(op);
     }
   }
   return settings;
@@ -52,7 +52,7 @@ class Delay final : public Forward {
       : Forward(std::move(below)), env_(env), settings_(settings) {}
 
   void submit(Request& request) override {
-    if (settings_.ns == 0 || (settings_.ops & 1U << static_cast<int>(request.op)) == 0 ||
+    if (settings_.ns == 0 || (settings_.ops & op_bit(request.op)) == 0 ||
         (request.flags & k_internal) != 0)
       return lower().submit(request);
     const uint64_t now = env_.clock.now_ns();

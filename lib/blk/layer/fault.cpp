@@ -38,7 +38,7 @@ void FaultLayer::submit(Request& request) {
     if (request.op == Op::flush && !late_.empty()) return settle(request);
     return lower().submit(request);
   }
-  if (repairs_ != 0 && (op_bit(request.op) & k_changes) != 0) {
+  if (repairs_ != 0 && changes_data(request.op)) {
     queued_.push_back(&request);
     return;
   }
@@ -183,7 +183,7 @@ void FaultLayer::drop_reason(Flight& flight, uint64_t rule) {
 void FaultLayer::decide(Flight& flight) {
   flight.decided = last_serial_;
   look_at_outcomes(flight, 0);
-  if (!rules_.keepers().empty() && (op_bit(flight.parent->op) & k_changes) != 0)
+  if (!rules_.keepers().empty() && changes_data(flight.parent->op))
     keep_old_first(flight);
   next_step(flight);
 }
@@ -222,7 +222,7 @@ void FaultLayer::forward(Flight& flight) {
 void FaultLayer::after_io(Flight& flight, int error) {
   const Request& request = *flight.parent;
   if (error != 0) return finish(flight, error);
-  if ((op_bit(request.op) & k_changes) != 0) changed(request.op, request.offset, request.length);
+  if (changes_data(request.op)) changed(request.op, request.offset, request.length);
   if (!flight.acted && last_serial_ > flight.decided) {
     flight.outcome = Outcome{};
     look_at_outcomes(flight, flight.decided);

@@ -11,8 +11,7 @@ class ReadOnly final : public OwnGeometry {
   explicit ReadOnly(std::unique_ptr<Disk> lower) : OwnGeometry(std::move(lower)) { refresh(); }
 
   void submit(Request& request) override {
-    if (request.op == Op::write || request.op == Op::zero || request.op == Op::discard)
-      return request.done(request, EROFS);
+    if (changes_data(request.op)) return request.done(request, EROFS);
     lower().submit(request);
   }
   Result<> resize(uint64_t) override {

@@ -28,11 +28,7 @@ constexpr ParamSpec k_params[] = {
 constexpr uint64_t k_default_burst_ns = 100 * k_ns_per_ms;
 constexpr uint64_t k_max_rate = 1ULL << 50;
 
-constexpr uint32_t bit(Op op) {
-  return 1U << static_cast<int>(op);
-}
-constexpr uint32_t k_reads = bit(Op::read);
-constexpr uint32_t k_changes = bit(Op::write) | bit(Op::zero) | bit(Op::discard);
+constexpr uint32_t k_reads = op_bit(Op::read);
 
 struct BucketKind {
   const char* key;
@@ -40,12 +36,12 @@ struct BucketKind {
   uint32_t ops;
 };
 constexpr std::array<BucketKind, 6> k_kinds{{
-    {"iops", false, k_reads | k_changes | bit(Op::flush)},
+    {"iops", false, k_reads | k_changes | op_bit(Op::flush)},
     {"iops-read", false, k_reads},
     {"iops-write", false, k_changes},
-    {"bps", true, k_reads | bit(Op::write)},
+    {"bps", true, k_reads | op_bit(Op::write)},
     {"bps-read", true, k_reads},
-    {"bps-write", true, bit(Op::write)},
+    {"bps-write", true, op_bit(Op::write)},
 }};
 
 struct Rates {
@@ -117,7 +113,7 @@ class Throttle final : public Forward {
   }
 
   bool applies(size_t i, const Request& request) const {
-    return rates_.rates[i] != 0 && (k_kinds[i].ops & bit(request.op)) != 0;
+    return rates_.rates[i] != 0 && (k_kinds[i].ops & op_bit(request.op)) != 0;
   }
 
   // When the last of its buckets is out of debt.

@@ -178,8 +178,7 @@ void Connection::prepare_write(Job* job, uint32_t length) {
 
 void Connection::submit(Job* job) {
   const blk::Request& request = job->request;
-  const bool changes =
-      request.op == blk::Op::write || request.op == blk::Op::zero || request.op == blk::Op::discard;
+  const bool changes = blk::changes_data(request.op);
   const auto overlaps = [&](const Range& range) {
     return request.offset < range.end && range.begin < request.offset + request.length;
   };
