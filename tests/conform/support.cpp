@@ -76,9 +76,7 @@ std::string random_bytes(Rng& rng, size_t count) {
   return bytes;
 }
 
-namespace {
-
-}  // namespace
+namespace {}  // namespace
 
 void FailingDisk::submit(blk::Request& request) {
   if (error != 0 && request.op == op) return request.done(request, error);

@@ -183,8 +183,7 @@ void FaultLayer::drop_reason(Flight& flight, uint64_t rule) {
 void FaultLayer::decide(Flight& flight) {
   flight.decided = last_serial_;
   look_at_outcomes(flight, 0);
-  if (!rules_.keepers().empty() && changes_data(flight.parent->op))
-    keep_old_first(flight);
+  if (!rules_.keepers().empty() && changes_data(flight.parent->op)) keep_old_first(flight);
   next_step(flight);
 }
 
