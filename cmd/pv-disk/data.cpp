@@ -6,8 +6,6 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-#include <CLI/CLI.hpp>
-
 #include "base/file.hpp"
 #include "base/text.hpp"
 #include "serve/client.hpp"

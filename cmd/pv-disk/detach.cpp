@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: MIT
-#include <CLI/CLI.hpp>
-
 #include "base/process.hpp"
 #include "base/text.hpp"
 #include "serve/disk_object.hpp"

@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: MIT
-#include <CLI/CLI.hpp>
-
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "verbs.hpp"

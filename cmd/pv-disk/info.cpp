@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
 // info, size, stats, list: the verbs that only look.
-#include <CLI/CLI.hpp>
-
 #include "base/text.hpp"
 #include "serve/client.hpp"
 #include "serve/disk_object.hpp"

@@ -4,8 +4,6 @@
 #include <deque>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
-
 #include "base/line_channel.hpp"
 #include "base/loop.hpp"
 #include "base/text.hpp"

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
 // map: which parts of a disk are allocated, read as zeroes, or are holes.
-#include <CLI/CLI.hpp>
-
 #include "base/text.hpp"
 #include "serve/client.hpp"
 #include "verbs.hpp"

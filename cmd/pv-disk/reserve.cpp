@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
 // reserve: persistent reservations, as a host would make them with PERSISTENT RESERVE OUT and IN.
-#include <CLI/CLI.hpp>
-
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/reservation.hpp"

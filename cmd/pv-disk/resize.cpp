@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
 // resize and wait-resize: the capacity of a disk that is served, also in a running guest.
-#include <CLI/CLI.hpp>
-
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "serve/client.hpp"

@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: MIT
-#include <CLI/CLI.hpp>
-
 #include "base/text.hpp"
 #include "blk/registry.hpp"
 #include "serve/client.hpp"

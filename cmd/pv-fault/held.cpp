@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
 // held and release: requests that a stall keeps.
-#include <CLI/CLI.hpp>
-
 #include "base/units.hpp"
 #include "verbs.hpp"
 

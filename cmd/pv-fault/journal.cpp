@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "blk/fault/journal.hpp"
 
-#include <CLI/CLI.hpp>
-
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "verbs.hpp"

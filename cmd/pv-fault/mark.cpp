@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
 // mark and state: what rules of a disk may wait for.
-#include <CLI/CLI.hpp>
-
 #include "verbs.hpp"
 
 namespace pv::faultcmd {

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "target/power_cut.hpp"
 
-#include <CLI/CLI.hpp>
-
 #include "base/rng.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"

@@ -3,8 +3,6 @@
 // {"about": "…", "rules": […]}.
 #include <filesystem>
 
-#include <CLI/CLI.hpp>
-
 #include "base/file.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"

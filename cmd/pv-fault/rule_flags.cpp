@@ -3,8 +3,6 @@
 
 #include <cmath>
 
-#include <CLI/CLI.hpp>
-
 #include "base/file.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"

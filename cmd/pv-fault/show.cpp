@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
 // list, active, kinds: the verbs that only look.
-#include <CLI/CLI.hpp>
-
 #include "blk/fault/kinds.hpp"
 #include "verbs.hpp"
 

@@ -5,8 +5,6 @@
 #include <sched.h>
 #include <sys/prctl.h>
 
-#include <CLI/CLI.hpp>
-
 #include "base/defer.hpp"
 #include "base/rng.hpp"
 #include "base/units.hpp"

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "sweep_rule.hpp"
 
-#include <CLI/CLI.hpp>
-
 #include "base/text.hpp"
 
 namespace pv::faultcmd {

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
 // wait and assert: what a test asks of its faults.
-#include <CLI/CLI.hpp>
-
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "verbs.hpp"

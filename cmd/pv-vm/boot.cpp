@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "vm/boot.hpp"
 
-#include <CLI/CLI.hpp>
-
 #include "verbs.hpp"
 
 namespace pv::vmcmd {

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <fcntl.h>
 
-#include <CLI/CLI.hpp>
-
 #include "base/file.hpp"
 #include "base/units.hpp"
 #include "verbs.hpp"

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
 // `info` and `list`.
-#include <CLI/CLI.hpp>
-
 #include "base/text.hpp"
 #include "verbs.hpp"
 #include "vm/client.hpp"

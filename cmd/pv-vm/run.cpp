@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
-
 #include "base/file.hpp"
 #include "base/text.hpp"
 #include "verbs.hpp"
