@@ -81,7 +81,9 @@ Result<int> act(cli::Context& context, const Options& options) {
     return fail(Code::usage, "with --rules - stdin holds the rules: name the disk with --disk");
   TRY_ASSIGN(Session session, open_session(context, options.disk));
   json rules = json::array();
-  if (!options.rules.empty()) {
+  RuleFlags rule = flags;
+  bool listed = !options.rules.empty();
+  if (listed) {
     TRY_ASSIGN(rules, read_rules(options.rules));
   } else if (flags.mode.empty() && flags.rule.empty()) {
     const json* many = context.has_input() ? find(context.document(), "rules") : nullptr;
@@ -89,18 +91,16 @@ Result<int> act(cli::Context& context, const Options& options) {
     if (many == nullptr && one == nullptr)
       return fail(Code::usage, fmt::format("say which fault: {}, --rule JSON or --rules FILE",
                                            join(blk::valid_modes(), ", ")));
-    if (many != nullptr) {
+    listed = many != nullptr;
+    if (listed)
       TRY(append_rules(*many, rules));
-    } else {
-      RuleFlags given = flags;
-      given.rule = to_line(*one);
-      TRY_ASSIGN(json rule, rule_from_flags(given, 512));
-      rules.push_back(std::move(rule));
-    }
-  } else {
+    else
+      rule.rule = to_line(*one);
+  }
+  if (!listed) {
     TRY_ASSIGN(const json state, session.at.disk.load());
-    TRY_ASSIGN(json rule, rule_from_flags(flags, get_u64(state, "sector_size", 512)));
-    rules.push_back(std::move(rule));
+    TRY_ASSIGN(json made, rule_from_flags(rule, get_u64(state, "sector_size", 512)));
+    rules.push_back(std::move(made));
   }
   TRY(add_rules(context, session, std::move(rules)));
   return 0;

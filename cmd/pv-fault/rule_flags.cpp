@@ -6,6 +6,7 @@
 #include "base/file.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
+#include "blk/fault/keys.hpp"
 #include "blk/fault/rule.hpp"
 
 namespace pv::faultcmd {
@@ -107,10 +108,6 @@ Result<> add_match(const RuleFlags& flags, uint64_t sector_size, json& match) {
   return {};
 }
 
-double ms(uint64_t ns) {
-  return static_cast<double>(ns) / static_cast<double>(k_ns_per_ms);
-}
-
 Result<> add_numbers(const RuleFlags& flags, json& when) {
   if (!flags.nth.empty()) {
     if (!flags.after.empty() || !flags.every.empty() || !flags.times.empty())
@@ -120,14 +117,16 @@ Result<> add_numbers(const RuleFlags& flags, json& when) {
     when["after"] = nth - 1;
     when["times"] = 1;
   }
-  const std::pair<const char*, const std::string*> numbers[] = {
-      {"after", &flags.after},
-      {"every", &flags.every},
-      {"times", &flags.times},
-      {"min_in_flight", &flags.in_flight}};
-  for (const auto& [key, text] : numbers) {
-    if (text->empty()) continue;
-    TRY_ASSIGN(when[key], parse_count(fmt::format("--{}", key), *text));
+  const struct {
+    const char *key, *flag;
+    const std::string& text;
+  } numbers[] = {{"after", "--after", flags.after},
+                 {"every", "--every", flags.every},
+                 {"times", "--times", flags.times},
+                 {"min_in_flight", "--in-flight", flags.in_flight}};
+  for (const auto& [key, flag, text] : numbers) {
+    if (text.empty()) continue;
+    TRY_ASSIGN(when[key], parse_count(flag, text));
   }
   if (!flags.probability.empty()) {
     char* end = nullptr;
@@ -148,7 +147,7 @@ Result<> add_when(const RuleFlags& flags, json& when) {
   for (const auto& [key, text] : times) {
     if (text->empty()) continue;
     TRY_ASSIGN(const uint64_t ns, parse_duration(*text));
-    when[key] = ms(ns);
+    when[key] = blk::ns_to_ms(ns);
   }
   if (!flags.cycle.empty()) {
     const std::vector<std::string> parts = split(flags.cycle, ',');
@@ -156,7 +155,7 @@ Result<> add_when(const RuleFlags& flags, json& when) {
       return fail(Code::usage, fmt::format("--cycle '{}' is not UP,DOWN", flags.cycle));
     for (const std::string& part : parts) {
       TRY_ASSIGN(const uint64_t ns, parse_duration(part));
-      when["cycle_ms"].push_back(ms(ns));
+      when["cycle_ms"].push_back(blk::ns_to_ms(ns));
     }
   }
   const std::pair<const char*, const std::string*> names[] = {
@@ -171,7 +170,7 @@ Result<> add_action(const RuleFlags& flags, json& action) {
   if (!flags.error.empty()) action["errno"] = flags.error;
   if (!flags.delay.empty()) {
     TRY_ASSIGN(const uint64_t ns, parse_duration(flags.delay));
-    action["delay_ms"] = ms(ns);
+    action["delay_ms"] = blk::ns_to_ms(ns);
   }
   for (const std::string& text : flags.set) {
     const size_t equals = text.find('=');

@@ -51,6 +51,13 @@ struct ControlOps::HostIo {
   bool raw_reply = false;
 };
 
+uint64_t deadline_ns_of(const json& request) {
+  constexpr uint64_t k_default_ms = 30'000;
+  constexpr uint64_t k_max_ms = uint64_t{1000} * 24 * 3600 * 365;
+  const uint64_t ms = std::min(get_u64(request, "timeout_ms", k_default_ms), k_max_ms);
+  return system_clock().now_ns() + ms * k_ns_per_ms;
+}
+
 Error io_error(blk::Op op, int error, const blk::Injected& injected) {
   if (error == ERANGE && injected.rule.empty())
     return Error(Code::out_of_range,

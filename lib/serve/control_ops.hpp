@@ -24,6 +24,9 @@ constexpr uint64_t k_max_host_io = 16 << 20;  // bytes in one request
 
 using Reply = ControlServer::Reply;
 
+// When a request with "timeout_ms" (default: half a minute) has waited long enough.
+uint64_t deadline_ns_of(const json& request);
+
 class ControlOps {
  public:
   // `info` makes the current `disk` document. All outlive this object.

@@ -8,12 +8,6 @@
 #include "blk/layer/cache_survivors.hpp"
 
 namespace pv::serve {
-namespace {
-
-constexpr uint64_t k_default_ms = 30'000;
-constexpr uint64_t k_max_ms = uint64_t{1000} * 24 * 3600 * 365;
-
-}  // namespace
 
 Result<json> Power::check(const json& request) const {
   if (!parts_.mediated)
@@ -46,8 +40,7 @@ void Power::cut(ConnectionId id, json request, Reply reply) {
   volatile_ = lost || lost.error().code != Code::unsupported;
   if (!lost && volatile_) return reply(fail(lost.error()));
   lost_ = lost ? std::move(*lost) : json{{"dropped_bytes", 0}, {"kept_bytes", 0}};
-  const uint64_t ms = std::min(get_u64(request, "timeout_ms", k_default_ms), k_max_ms);
-  deadline_ns_ = system_clock().now_ns() + ms * k_ns_per_ms;
+  deadline_ns_ = deadline_ns_of(request);
   state_ = State::off;
   reply_ = std::move(reply);
   parts_.front.hang_up();

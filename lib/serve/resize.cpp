@@ -8,12 +8,6 @@
 #include "blk/checked.hpp"
 
 namespace pv::serve {
-namespace {
-
-constexpr uint64_t k_default_ms = 30'000;
-constexpr uint64_t k_max_ms = uint64_t{1000} * 24 * 3600 * 365;
-
-}  // namespace
 
 Result<> Resizer::check(uint64_t size, bool shrink) const {
   blk::Geometry geometry = parts_.disk.geometry();
@@ -32,9 +26,8 @@ void Resizer::resize(const json& request, Reply reply) {
   const uint64_t size = get_u64(request, "size_bytes");
   if (job_) return reply(fail(Code::wrong_state, "another resize is under way"));
   if (auto good = check(size, get_bool(request, "shrink")); !good) return reply(fail(good.error()));
-  const uint64_t ms = std::min(get_u64(request, "timeout_ms", k_default_ms), k_max_ms);
-  job_ = Job{size, system_clock().now_ns() + ms * k_ns_per_ms,
-             static_cast<pid_t>(get_u64(request, "reconnect_pid")), std::move(reply)};
+  job_ = Job{size, deadline_ns_of(request), static_cast<pid_t>(get_u64(request, "reconnect_pid")),
+             std::move(reply)};
   parts_.front.pause();
   parts_.ops.pause();
   drain();

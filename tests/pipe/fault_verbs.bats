@@ -29,6 +29,14 @@ text() { pv-disk read d --sector "$1" --raw </dev/null | tr -d '\0'; }
   has '.disk.faults == ["a","b"]'
 }
 
+@test "--sector counts in the disk's sectors also where the rule came as a document" {
+  serve big --memory 4M --sector-size 4096
+  ok bash -c 'pv-disk info big | jq -c ". + {rule: {do: {kind: \"error\"}}}" |
+    pv-fault add --sector 2'
+  has '.rule.match.ranges == [[8192,4096]]'
+  expect_error bad_rule 2 bash -c 'pv-disk info big | jq -c ". + {rules: []}" | pv-fault add'
+}
+
 @test "of many rules all are added or none" {
   printf '%s\n' '{"id":"a","do":{"kind":"drop_flush"}}' '{"id":"b","do":{"kind":"nothing"}}' >lines
   expect_error bad_mode 2 pv-fault add --disk d --rules lines

@@ -72,6 +72,16 @@ struct Step {
   bool optional = false;        // when it fails, the request goes on without it
 };
 
+// A read of a place into memory of its own.
+inline Step read_aside(uint64_t offset, uint64_t length) {
+  Step step;
+  step.op = Op::read;
+  step.offset = offset;
+  step.length = length;
+  step.own.reset(new char[length]);
+  return step;
+}
+
 // What becomes of a request. As it is made: carried out as it stands.
 struct Outcome {
   bool whole = true;        // carried out as it stands; before that `steps` are, if any

@@ -97,11 +97,7 @@ void FaultLayer::keep_old_first(Flight& flight) {
   }
   if (keepers.empty()) return;
   const uint64_t piece = std::min<uint64_t>(request.length, k_max_kept);
-  Step step;
-  step.op = Op::read;
-  step.offset = request.offset;
-  step.length = piece;
-  step.own.reset(new char[piece]);
+  Step step = read_aside(request.offset, piece);
   step.optional = true;
   step.then = [this, keepers, offset = step.offset, data = step.own, piece] {
     for (const Rule* rule : rules_.keepers())
@@ -150,7 +146,6 @@ void FaultLayer::land(Late& late) {
 }
 
 void FaultLayer::write_late(Late& late) {
-  late.landing = true;
   late.request.op = Op::write;
   late.piece = {late.data.get(), late.request.length};
   late.request.done = [](Request& request, int error) {

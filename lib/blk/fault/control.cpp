@@ -21,8 +21,6 @@
 #include "blk/wire.hpp"
 
 namespace pv::blk {
-namespace {}  // namespace
-
 Result<json> FaultLayer::control(const json& request) {
   const std::string op = get_string(request, "op");
   if (op == "cache.held" && !late_.empty()) return json{{"late", late_.size()}};
@@ -119,14 +117,16 @@ Result<json> FaultLayer::clear(const json& request) {
                     .with("valid", known));
   }
   json reply = {{"cleared", json::array()}};
-  uint64_t repaired = 0;
+  std::set<uint64_t> gone;
   for (const auto& rule : rules_.remove(id)) {
     reply["cleared"].push_back(rule->to_json());
-    if (!id.empty() && get_bool(request, "repair")) repaired += repair(rule->serial);
-    for (const auto& [ticket, flight] : waiting_) to_wake_.push_back({ticket, rule->serial});
+    gone.insert(rule->serial);
   }
-  if (id.empty() && get_bool(request, "repair")) repaired = repair(0);
-  if (get_bool(request, "repair")) reply["repaired_bytes"] = repaired;
+  // Without an id also what rules have left that were cleared before.
+  if (get_bool(request, "repair")) reply["repaired_bytes"] = repair(id.empty() ? 0 : *gone.begin());
+  for (const auto& [ticket, flight] : waiting_)
+    for (const Reason& reason : flight->reasons)
+      if (gone.count(reason.rule) != 0) to_wake_.push_back({ticket, reason.rule});
   wake_waiting();
   if (env_.on_fault) env_.on_fault();  // who waits for a rule that is gone waits for nothing
   return reply;

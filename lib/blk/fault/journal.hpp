@@ -51,7 +51,6 @@ class Journal {
   // The number of the event, from 1 without gaps.
   uint64_t add(const JournalEntry& entry);
   uint64_t last() const { return last_; }
-  bool unwritten() const { return !buffer_.empty(); }
   void write_out();
   // {"files":[{"path","first","last"}],"last","dropped"}, after writing out; with "write_error"
   // when a file could not be written and events are missing for that.

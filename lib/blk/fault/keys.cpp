@@ -7,16 +7,10 @@
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
-#include "base/clock.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 
 namespace pv::blk {
-namespace {
-
-constexpr double k_max_ms = 24.0 * 3600 * 1000;
-
-}  // namespace
 
 Keys::Keys(const json& object, const char* what) : object_(object), what_(what) {
   if (!object.is_object()) refuse(fmt::format("{} is not an object", what));

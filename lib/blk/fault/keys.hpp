@@ -9,10 +9,18 @@
 #include <string_view>
 #include <vector>
 
+#include "base/clock.hpp"
 #include "base/json_fwd.hpp"
 #include "base/result.hpp"
 
 namespace pv::blk {
+
+constexpr double k_max_ms = 24.0 * 3600 * 1000;  // of every time in a rule
+
+// As the keys that end in _ms have it.
+inline double ns_to_ms(uint64_t ns) {
+  return static_cast<double>(ns) / static_cast<double>(k_ns_per_ms);
+}
 
 class Keys {
  public:

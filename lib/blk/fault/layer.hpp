@@ -13,6 +13,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 
 #include "blk/child.hpp"
 #include "blk/fault/journal.hpp"

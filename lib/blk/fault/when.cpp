@@ -3,15 +3,10 @@
 
 #include <nlohmann/json.hpp>
 
-#include "base/clock.hpp"
 #include "blk/fault/keys.hpp"
 
 namespace pv::blk {
 namespace {
-
-double as_ms(uint64_t ns) {
-  return static_cast<double>(ns) / static_cast<double>(k_ns_per_ms);
-}
 
 void read_window(Keys& keys, When& when) {
   when.from_ns = keys.ms("from_ms", 0);
@@ -80,9 +75,9 @@ json When::to_json() const {
                  {"probability", probability},
                  {"seed", std::to_string(seed)}};
   if (times) object["times"] = *times;
-  if (from_ns != 0) object["from_ms"] = as_ms(from_ns);
-  if (until_ns != UINT64_MAX) object["until_ms"] = as_ms(until_ns);
-  if (up_ns != 0) object["cycle_ms"] = {as_ms(up_ns), as_ms(down_ns)};
+  if (from_ns != 0) object["from_ms"] = ns_to_ms(from_ns);
+  if (until_ns != UINT64_MAX) object["until_ms"] = ns_to_ms(until_ns);
+  if (up_ns != 0) object["cycle_ms"] = {ns_to_ms(up_ns), ns_to_ms(down_ns)};
   if (min_in_flight != 0) object["min_in_flight"] = min_in_flight;
   for (const auto& [key, name] : {std::pair{"state", &state}, std::pair{"since", &since},
                                   std::pair{"until", &until}, std::pair{"on", &on}})

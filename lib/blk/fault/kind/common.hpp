@@ -30,21 +30,8 @@ inline Step part(const Request& request, uint64_t from, uint64_t length) {
   return step;
 }
 
-// A read of a place into memory of its own.
-inline Step read_aside(uint64_t offset, uint64_t length) {
-  Step step;
-  step.op = Op::read;
-  step.offset = offset;
-  step.length = length;
-  step.own.reset(new char[length]);
-  return step;
-}
-
 inline uint64_t ms_to_ns(double ms) {
   return static_cast<uint64_t>(ms * static_cast<double>(k_ns_per_ms));
-}
-inline double ns_to_ms(uint64_t ns) {
-  return static_cast<double>(ns) / static_cast<double>(k_ns_per_ms);
 }
 
 }  // namespace pv::blk

@@ -81,21 +81,25 @@ class Corrupt final : public Action {
   }
 
   void damage(char* data, uint64_t length, const char* other, const Chance& chance) const {
+    if (s_.pattern <= Pattern::byte) flip(data, length, chance);
+    if (s_.pattern == Pattern::zeroes) std::memset(data, 0, length);
+    if (s_.pattern == Pattern::ones) std::memset(data, 0xff, length);
+    if (s_.pattern == Pattern::foreign) std::memcpy(data, other, length);
+  }
+
+  void flip(char* data, uint64_t length, const Chance& chance) const {
     // Places apart from each other, or two flips could undo one another.
     const uint64_t places = s_.pattern == Pattern::bit ? 8 * length : length;
     const uint64_t first = chance.below(2, places);
     uint64_t stride = chance.bits(3) | 1;
     while (std::gcd(stride, places) != 1) stride += 2;
-    for (uint64_t i = 0; s_.pattern <= Pattern::byte && i < std::min(s_.count, places); ++i) {
+    for (uint64_t i = 0; i < std::min(s_.count, places); ++i) {
       const uint64_t place = (first + i * stride) % places;
       if (s_.pattern == Pattern::bit)
         data[place / 8] = static_cast<char>(data[place / 8] ^ 1 << (place % 8));
       else
         data[place] = static_cast<char>(data[place] ^ (1 + chance.below(16 + i, 255)));
     }
-    if (s_.pattern == Pattern::zeroes) std::memset(data, 0, length);
-    if (s_.pattern == Pattern::ones) std::memset(data, 0xff, length);
-    if (s_.pattern == Pattern::foreign) std::memcpy(data, other, length);
   }
 
   void damage_read(const Case& at, Part where, const std::shared_ptr<char[]>& other,

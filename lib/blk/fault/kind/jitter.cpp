@@ -8,7 +8,6 @@
 namespace pv::blk {
 namespace {
 
-constexpr double k_max_ms = 24.0 * 3600 * 1000;
 constexpr size_t k_max_values = 1 << 20;
 
 enum class Shape : uint8_t { uniform, normal, exponential, histogram, trace };
