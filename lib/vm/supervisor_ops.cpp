@@ -51,17 +51,18 @@ void Supervisor::on_request(ControlServer::ConnectionId id, const json& request,
     return reply(fail(Code::wrong_state, fmt::format("VM '{}' is still booting", plan_.vm.name)));
   if (phase_ == Phase::ending)
     return reply(fail(Code::guest_died, fmt::format("VM '{}' is being closed", plan_.vm.name)));
-  if (op == "power_cut") {
-    quit_replies_.push_back(reply);
-    return cut_power();
-  }
-  if (op == "run") return op_run(id, request, reply);
-  if (op == "qmp") return op_qmp(request, reply);
-  if (op == "agent") return op_agent(request, reply);
-  if (op == "plug") return op_plug(request, reply);
-  if (op == "unplug") return op_unplug(request, reply);
-  if (op == "resize") return op_resize(request, reply);
-  if (op == "eject") return op_eject(request, reply);
+  struct Row {
+    std::string_view op;
+    void (Supervisor::*serve)(ControlServer::ConnectionId, const json&, const Reply&);
+  };
+  static constexpr Row rows[] = {
+      {"run", &Supervisor::op_run},       {"qmp", &Supervisor::op_qmp},
+      {"agent", &Supervisor::op_agent},   {"plug", &Supervisor::op_plug},
+      {"unplug", &Supervisor::op_unplug}, {"resize", &Supervisor::op_resize},
+      {"eject", &Supervisor::op_eject},   {"power_cut", &Supervisor::op_power_cut},
+  };
+  for (const Row& row : rows)
+    if (row.op == op) return (this->*row.serve)(id, request, reply);
   reply(fail(Code::invalid, fmt::format("unknown op '{}'", printable(op))));
 }
 
@@ -96,19 +97,24 @@ void Supervisor::op_run(ControlServer::ConnectionId id, const json& request, con
   if (const auto found = run_of_.find(id); found != run_of_.end()) found->second = run;
 }
 
-void Supervisor::op_qmp(const json& request, const Reply& reply) {
+void Supervisor::op_power_cut(ControlServer::ConnectionId, const json&, const Reply& reply) {
+  quit_replies_.push_back(reply);
+  cut_power();
+}
+
+void Supervisor::op_qmp(ControlServer::ConnectionId, const json& request, const Reply& reply) {
   const json* arguments = find(request, "arguments");
   qmp_->execute(get_string(request, "execute"), arguments ? *arguments : json(),
                 timeout_of(request), under("return", reply));
 }
 
-void Supervisor::op_agent(const json& request, const Reply& reply) {
+void Supervisor::op_agent(ControlServer::ConnectionId, const json& request, const Reply& reply) {
   const json* arguments = find(request, "arguments");
   agent_.call(get_string(request, "execute"), arguments ? *arguments : json(), timeout_of(request),
               under("return", reply));
 }
 
-void Supervisor::op_plug(const json& request, const Reply& reply) {
+void Supervisor::op_plug(ControlServer::ConnectionId, const json& request, const Reply& reply) {
   const json* state = find(request, "disk");
   if (!state || !state->is_object()) return reply(fail(Code::invalid, "plug: no disk"));
   auto disk = disk_spec(*state, get_string(request, "socket"));
@@ -155,7 +161,7 @@ void Supervisor::add_drive(const json& drive, size_t slot, uint64_t timeout_ns,
   });
 }
 
-void Supervisor::op_unplug(const json& request, const Reply& reply) {
+void Supervisor::op_unplug(ControlServer::ConnectionId, const json& request, const Reply& reply) {
   const auto found = slot_of(request, reply);
   if (!found) return;
   const size_t slot = *found;
@@ -187,7 +193,7 @@ std::optional<size_t> Supervisor::slot_of(const json& request, const Reply& repl
 // QEMU's NBD client learns a size when it connects. It notices that the server has hung up, and
 // connects again, with its next request; a question about block status (qemu-io's `alloc`) is one
 // that the guest does not see. Then block_resize makes the node and the guest's device take it.
-void Supervisor::op_resize(const json& request, const Reply& reply) {
+void Supervisor::op_resize(ControlServer::ConnectionId, const json& request, const Reply& reply) {
   const auto found = slot_of(request, reply);
   if (!found) return;
   const std::string node = node_name(*found);
@@ -210,7 +216,7 @@ void Supervisor::op_resize(const json& request, const Reply& reply) {
 }
 
 // A guest that has mounted a disc locks the tray: then QEMU only tells it of the wish.
-void Supervisor::op_eject(const json& request, const Reply& reply) {
+void Supervisor::op_eject(ControlServer::ConnectionId, const json& request, const Reply& reply) {
   const auto found = slot_of(request, reply);
   if (!found) return;
   const size_t slot = *found;
