@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "vm/boot.hpp"
 
+#include "target/accounting.hpp"
 #include "verbs.hpp"
 
 namespace pv::vmcmd {
@@ -23,8 +24,9 @@ void build_boot(cli::Verb& verb) {
   verb.run([options](cli::Context& context) -> Result<int> {
     TRY_ASSIGN(const target::VmTarget at, target::vm_target(context, options->name));
     TRY_ASSIGN(const uint64_t timeout_ns, context.timeout_ns(k_boot_ns));
-    TRY_ASSIGN(context.document()["vm"],
-               vm::boot_vm(at.run, at.vm, options_of(options->flags), timeout_ns));
+    TRY(vm::boot_vm(at.run, at.vm, options_of(options->flags), timeout_ns));
+    TRY_ASSIGN(json document, target::live_document(at.run, at.vm));
+    context.document()["vm"] = std::move(document);
     TRY(context.emit());
     return 0;
   });

@@ -12,6 +12,13 @@ namespace pv::vmcmd {
 
 void build_create(cli::Verb& verb);
 void build_boot(cli::Verb& verb);
+void build_pause(cli::Verb& verb);
+void build_resume(cli::Verb& verb);
+void build_reset(cli::Verb& verb);
+void build_power_button(cli::Verb& verb);
+void build_shutdown(cli::Verb& verb);
+void build_wait(cli::Verb& verb);
+void build_events(cli::Verb& verb);
 void build_run(cli::Verb& verb);
 void build_info(cli::Verb& verb);
 void build_list(cli::Verb& verb);

@@ -9,7 +9,6 @@
 
 #include "base/process.hpp"
 #include "base/text.hpp"
-#include "vm/client.hpp"
 #include "vm/supervisor.hpp"
 #include "vm/vm_object.hpp"
 

@@ -21,7 +21,6 @@ namespace {
 constexpr uint64_t k_connect_again_ns = 2 * k_ns_per_ms;
 constexpr uint64_t k_qmp_ns = 30 * k_ns_per_s;
 constexpr uint64_t k_quit_grace_ns = 2 * k_ns_per_s;
-constexpr uint64_t k_max_events_bytes = 64 << 20;
 constexpr size_t k_stderr_tail = 4096;
 constexpr int k_large_block = 128 << 10;
 
@@ -68,9 +67,11 @@ Result<> Supervisor::start() {
   TRY(watch_ready_pipe());
   remove_sockets();  // of a supervisor that was killed
   unlink(vm.path(k_end_file).c_str());
-  events_log_.reset(
-      open(vm.path(k_events_log).c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
-  if (!events_log_) return fail_errno("cannot open " + vm.path(k_events_log), errno);
+  unlink(vm.path(k_paused_mark).c_str());
+  TRY(events_.open(vm));
+  struct stat console {};
+  const bool printed = stat(vm.path(k_console_log).c_str(), &console) == 0;
+  events_.add("boot", {{"console_bytes", printed ? console.st_size : 0}});
   const Fd log(
       open(vm.path(k_qemu_log).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600));
   if (!log) return fail_errno("cannot open " + vm.path(k_qemu_log), errno);
@@ -130,6 +131,11 @@ void Supervisor::on_qmp_ready() {
   Fd fd = try_connect(plan_.vm.path(k_agent_socket));
   if (!fd) return boot_failed(Error(Code::qmp, "cannot connect to QEMU's agent socket"));
   agent_.connect(std::move(fd));
+  qmp_->execute("query-cpus-fast", nullptr, k_qmp_ns, [this](Result<json> result) {
+    if (!result || !result->is_array()) return;
+    for (const json& cpu : *result)
+      vcpu_threads_.push_back(static_cast<int>(get_u64(cpu, "thread-id")));
+  });
   // A guest that was quicker than we are has opened its port before we could hear of it.
   qmp_->execute("query-chardev", nullptr, k_qmp_ns, [this](Result<json> result) {
     if (!result || !result->is_array()) return;
@@ -139,17 +145,9 @@ void Supervisor::on_qmp_ready() {
   });
 }
 
-void Supervisor::log_event(const json& event) {
-  json line = {{"event", get_string(event, "event")},
-               {"t_ns", std::to_string(system_clock().wall_ns())}};
-  if (const json* data = find(event, "data")) line["data"] = *data;
-  const std::string text = to_line(line) + "\n";
-  events_bytes_ += text.size();
-  if (events_bytes_ <= k_max_events_bytes) static_cast<void>(write_all(events_log_.get(), text));
-}
-
 void Supervisor::on_event(const json& event) {
-  log_event(event);
+  if (const auto ours = translate_event(event))
+    events_.add(get_string(*ours, "event"), ours->value("data", json()));
   const std::string name = get_string(event, "event");
   const json* data = find(event, "data");
   const json nothing = json::object();
@@ -158,10 +156,10 @@ void Supervisor::on_event(const json& event) {
     agent_.port_changed(get_bool(*data, "open"));
   } else if (name == "SHUTDOWN") {
     guest_powered_off_ = get_bool(*data, "guest");
-  } else if (name == "RESET" && get_bool(*data, "guest") && phase_ == Phase::booting) {
-    boot_failed(Error(Code::guest_died,
-                      fmt::format("VM '{}': the guest reset itself while booting (a kernel panic?)",
-                                  plan_.vm.name)));
+  } else if (name == "RESET") {
+    guest_reset(get_bool(*data, "guest"));
+  } else if (name == "STOP" || name == "RESUME") {
+    mark_paused(name == "STOP");
   } else if (name == "DEVICE_DELETED" || name == "DEVICE_UNPLUG_GUEST_ERROR") {
     const std::string device = get_string(*data, "device");
     for (const auto& [slot, id] : std::map(slots_)) {
@@ -175,10 +173,12 @@ void Supervisor::on_event(const json& event) {
 }
 
 void Supervisor::on_agent_ready() {
+  if (phase_ == Phase::running) return agent_is_back();
   if (phase_ != Phase::booting) return;
   if (auto saved = save_booted(); !saved) return boot_failed(saved.error());
   phase_ = Phase::running;
   loop_->cancel(boot_timer_);
+  events_.add("vm_spawned", {{"boot_ms", plan_.state["boot_ms"]}});
   report({{"boot_ms", plan_.state["boot_ms"]}});
 }
 
@@ -211,6 +211,7 @@ void Supervisor::boot_failed(Error error) {
   constexpr uint64_t k_reap_ms = 10'000;
   static_cast<void>(qemu_.wait(Deadline::in_ms(k_reap_ms)));  // reported only when nothing is left
   remove_sockets();
+  events_.add("boot_failed", {{"message", error.message}});
   report({{"error", error_to_json(error)}});
   loop_->stop();
 }
@@ -236,12 +237,12 @@ void Supervisor::cut_power() {
 
 json Supervisor::end_record(const ExitStatus& status) const {
   const bool orderly = status.signal == 0 && status.code == 0;
-  const bool wanted = power_cut_ || (orderly && (guest_powered_off_ || quit_asked_));
+  const bool wanted = power_cut_ || quit_asked_ || (orderly && guest_powered_off_);
   json end = {{"state", wanted ? "shutdown" : "dead"}};
   if (power_cut_)
     end["reason"] = "its power was cut";
   else if (quit_asked_)
-    end["reason"] = "it was closed";
+    end["reason"] = quit_reason_;
   else if (orderly && guest_powered_off_)
     end["reason"] = "the guest powered off";
   else
@@ -274,10 +275,13 @@ void Supervisor::on_qemu_exit() {
   remove_sockets();
   // Fails when the VM's directory is gone, and then nobody will look for it.
   static_cast<void>(write_file_atomic(plan_.vm.path(k_end_file), to_line(end) + "\n"));
-  log_event({{"event", "vm_ended"}, {"data", end}});
+  json how = end;
+  how.erase("console_tail");
+  events_.add("vm_ended", how);
   Error error(Code::guest_died,
               fmt::format("VM '{}' ended meanwhile: {}", plan_.vm.name, get_string(end, "reason")));
   error = error.with("console", end["console_tail"]);
+  answer_all(end, error);
   agent_.fail_all(error);
   if (qmp_) qmp_->fail_all(error);
   for (auto& [slot, unplug] : std::exchange(unplugs_, {}))

@@ -12,12 +12,16 @@
 //   unplug id                         {"released"}      true after DEVICE_DELETED
 //   resize id size_bytes              {}                the disk's server has hung up on QEMU
 //   eject id force                    {}                the disc is out
+//   pause, resume                     {}
+//   reset                             {"reset_ms"}      the agent of the new boot has answered
+//   power_button                      {"reason"}        the guest has powered off
 //   power_cut                         {"reason"}        QEMU has been killed
-//   quit                              {"forced","exit_status"|"signal"}
+//   quit why                          {"forced","reason"}
 #pragma once
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,10 +31,14 @@
 #include "base/run_dir.hpp"
 #include "vm/agent.hpp"
 #include "vm/argv.hpp"
+#include "vm/event_log.hpp"
 #include "vm/guest_run.hpp"
 #include "vm/qmp.hpp"
 
 namespace pv::vm {
+
+// How long a request may take.
+uint64_t timeout_of(const json& request);
 
 // Everything that the supervisor needs to know, fixed by `boot` before the fork.
 struct BootPlan {
@@ -59,7 +67,6 @@ class Supervisor {
   void connect_qmp();
   void on_qmp_ready();
   void on_event(const json& event);
-  void log_event(const json& event);
   void on_agent_ready();
   Result<> save_booted();
   void boot_failed(Error error);
@@ -86,9 +93,32 @@ class Supervisor {
   std::optional<size_t> slot_of(const json& request, const Reply& reply);
   void add_device(const DiskSpec& disk, size_t slot, uint64_t timeout_ns, const Reply& reply);
   void add_drive(const json& drive, size_t slot, uint64_t timeout_ns, const Reply& reply);
+  void plugged(size_t slot, const Reply& reply);
   void device_deleted(size_t slot);
   void device_kept(size_t slot, const std::string& why);
 
+  // supervisor_life.cpp
+  void op_pause(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  void op_resume(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  void op_reset(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  void op_power_button(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  void mark_paused(bool paused);
+  void guest_reset(bool by_guest);
+  void agent_is_back();
+  void end_reset(Result<json> result);
+  void answer_all(const json& end, const Error& error);
+  std::string console_tail() const;
+
+  struct Reset {
+    std::optional<Reply> reply;  // who waits for it
+    TimerId timer = 0;
+    uint64_t started_ns = 0;
+    bool seen = false;  // QEMU has done its part
+  };
+  struct PowerOff {
+    TimerId timer;
+    Reply reply;
+  };
   struct Unplug {
     TimerId timer;
     std::string id;
@@ -98,8 +128,7 @@ class Supervisor {
   BootPlan plan_;
   Fd ready_;
   std::unique_ptr<Loop> loop_;
-  Fd events_log_;
-  uint64_t events_bytes_ = 0;
+  EventLog events_;
   Child qemu_;
   ProcessId qemu_id_;
   std::unique_ptr<Qmp> qmp_;
@@ -111,6 +140,11 @@ class Supervisor {
   std::map<size_t, std::string> slots_;  // slot -> disk id
   std::map<size_t, Unplug> unplugs_;
   std::vector<Reply> quit_replies_;
+  Reset reset_;
+  std::vector<PowerOff> power_offs_;
+  std::vector<int> vcpu_threads_;
+  std::string last_panic_;
+  std::string quit_reason_ = "it was closed";
   TimerId boot_timer_ = 0, quit_timer_ = 0;
   Phase phase_ = Phase::booting;
   bool quit_asked_ = false;

@@ -13,10 +13,6 @@ constexpr uint64_t k_default_ms = 30'000;
 constexpr uint64_t k_qmp_ns = 30 * k_ns_per_s;
 constexpr uint64_t k_max_timeout_ms = uint64_t{1000} * 24 * 3600 * 365;
 
-uint64_t timeout_of(const json& request) {
-  return std::min(get_u64(request, "timeout_ms", k_default_ms), k_max_timeout_ms) * k_ns_per_ms;
-}
-
 std::optional<std::vector<std::string>> strings(const json& request, const char* key) {
   std::vector<std::string> out;
   const json* list = find(request, key);
@@ -39,12 +35,17 @@ JsonReply under(const char* key, ControlServer::Reply reply) {
 
 }  // namespace
 
+uint64_t timeout_of(const json& request) {
+  return std::min(get_u64(request, "timeout_ms", k_default_ms), k_max_timeout_ms) * k_ns_per_ms;
+}
+
 void Supervisor::on_request(ControlServer::ConnectionId id, const json& request,
                             const Reply& reply) {
   const std::string op = get_string(request, "op");
   if (op == "status") return op_status(reply);
   if (op == "quit") {
     quit_replies_.push_back(reply);
+    if (const std::string why = get_string(request, "why"); !why.empty()) quit_reason_ = why;
     return quit();
   }
   if (phase_ == Phase::booting)
@@ -60,6 +61,8 @@ void Supervisor::on_request(ControlServer::ConnectionId id, const json& request,
       {"agent", &Supervisor::op_agent},   {"plug", &Supervisor::op_plug},
       {"unplug", &Supervisor::op_unplug}, {"resize", &Supervisor::op_resize},
       {"eject", &Supervisor::op_eject},   {"power_cut", &Supervisor::op_power_cut},
+      {"pause", &Supervisor::op_pause},   {"resume", &Supervisor::op_resume},
+      {"reset", &Supervisor::op_reset},   {"power_button", &Supervisor::op_power_button},
   };
   for (const Row& row : rows)
     if (row.op == op) return (this->*row.serve)(id, request, reply);
@@ -72,7 +75,8 @@ void Supervisor::op_status(const Reply& reply) {
   reply(json({{"runs", runs_.count()},
               {"agent", agent_.is_ready() ? "ready" : "waiting"},
               {"disks", disks},
-              {"qemu_pid", qemu_id_.pid}}));
+              {"qemu_pid", qemu_id_.pid},
+              {"vcpu_threads", vcpu_threads_}}));
 }
 
 void Supervisor::op_run(ControlServer::ConnectionId id, const json& request, const Reply& reply) {
@@ -140,7 +144,7 @@ void Supervisor::add_device(const DiskSpec& disk, size_t slot, uint64_t timeout_
   const json drive = drive_arguments(disk, slot);
   qmp_->execute("device_add", device_arguments(disk, slot), timeout_ns,
                 [this, slot, drive, timeout_ns, reply](Result<json> result) {
-                  if (result && drive.is_null()) return reply(json({{"slot", slot}}));
+                  if (result && drive.is_null()) return plugged(slot, reply);
                   if (result) return add_drive(drive, slot, timeout_ns, reply);
                   const Error error = result.error();
                   qmp_->execute("blockdev-del", {{"node-name", node_name(slot)}}, k_qmp_ns,
@@ -151,10 +155,15 @@ void Supervisor::add_device(const DiskSpec& disk, size_t slot, uint64_t timeout_
                 });
 }
 
+void Supervisor::plugged(size_t slot, const Reply& reply) {
+  events_.add("disk_attached", {{"disk", slots_[slot]}});
+  reply(json({{"slot", slot}}));
+}
+
 void Supervisor::add_drive(const json& drive, size_t slot, uint64_t timeout_ns,
                            const Reply& reply) {
   qmp_->execute("device_add", drive, timeout_ns, [this, slot, reply](const Result<json>& result) {
-    if (result) return reply(json({{"slot", slot}}));
+    if (result) return plugged(slot, reply);
     // The slot is free again when the guest has let go of the controller.
     qmp_->execute("device_del", {{"id", device_name(slot)}}, k_qmp_ns, [](const Result<json>&) {});
     reply(fail(result.error()));
@@ -202,13 +211,12 @@ void Supervisor::op_resize(ControlServer::ConnectionId, const json& request, con
   const auto resize = [this, node, size, timeout_ns, reply,
                        id = slots_[*found]](const Result<json>& asked) {
     if (!asked) return reply(fail(asked.error()));
-    qmp_->execute(
-        "block_resize", {{"node-name", node}, {"size", size}}, timeout_ns,
-        [this, id, size, reply](Result<json> result) {
-          if (!result) return reply(fail(result.error()));
-          log_event({{"event", "disk_resized"}, {"data", {{"id", id}, {"size_bytes", size}}}});
-          reply(json::object());
-        });
+    qmp_->execute("block_resize", {{"node-name", node}, {"size", size}}, timeout_ns,
+                  [this, id, size, reply](Result<json> result) {
+                    if (!result) return reply(fail(result.error()));
+                    events_.add("disk_resized", {{"disk", id}, {"size_bytes", size}});
+                    reply(json::object());
+                  });
   };
   qmp_->execute("human-monitor-command",
                 {{"command-line", fmt::format("qemu-io {} \"alloc 0\"", node)}}, timeout_ns,
@@ -239,7 +247,7 @@ void Supervisor::remove_medium(size_t slot, uint64_t timeout_ns, const Reply& re
               fail(Code::wrong_state,
                    fmt::format("the guest has locked the tray of '{}'; --force opens it", name)));
         if (!result) return reply(fail(result.error()));
-        log_event({{"event", "disk_ejected"}, {"data", {{"id", slots_[slot]}}}});
+        events_.add("disk_ejected", {{"disk", slots_[slot]}});
         qmp_->execute("blockdev-del", {{"node-name", node_name(slot)}}, k_qmp_ns,
                       [reply](const Result<json>& deleted) {
                         if (!deleted) return reply(fail(deleted.error()));
@@ -255,6 +263,7 @@ void Supervisor::device_deleted(size_t slot) {
                   // An ejected disc has no node any more.
                   if (!result && result.error().message.find("find node") != std::string::npos)
                     result = json::object();
+                  events_.add("disk_detached", {{"disk", slots_[slot]}});
                   slots_.erase(slot);
                   const auto found = unplugs_.find(slot);
                   if (found == unplugs_.end()) return;

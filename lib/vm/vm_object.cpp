@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "vm/vm_object.hpp"
 
+#include <unistd.h>
+
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
@@ -64,7 +66,8 @@ Result<LockFile> lock_vm(const Object& vm, const Deadline& deadline) {
 std::string actual_state(const Object& vm, const json& state) {
   const std::string recorded = get_string(state, "state", "created");
   if (!runs(recorded)) return recorded;
-  if (process_alive(state, "supervisor") && process_alive(state, "qemu")) return recorded;
+  if (process_alive(state, "supervisor") && process_alive(state, "qemu"))
+    return access(vm.path(k_paused_mark).c_str(), F_OK) == 0 ? "paused" : "booted";
   return get_string(read_end(vm), "state", "dead");
 }
 
@@ -90,9 +93,10 @@ json vm_document(const Object& vm, const json& state) {
                    {"cid", nullptr},
                    {"accel", copy("accel")},
                    {"disks", find(state, "disks") ? state["disks"] : json::array()},
-                   {"quiescent", true},
-                   {"open_files", 0},
-                   {"open_streams", 0},
+                   // Of one that runs only its supervisor knows, see accounting.hpp.
+                   {"quiescent", runs(now) ? json() : json(true)},
+                   {"open_files", runs(now) ? json() : json(0)},
+                   {"open_streams", runs(now) ? json() : json(0)},
                    {"qmp", nullptr},
                    {"console", vm.path(k_console_log)},
                    {"memory_bytes", copy("memory_bytes")},

@@ -5,6 +5,7 @@
 //
 //   state.json  name scope profile state config disks[] and, once booted: accel memory_bytes cpus
 //               argv ports boot_ms booted_ns qemu{pid,start_ticks} supervisor{pid,start_ticks}
+//   paused      is there while the guest's CPUs are stopped
 //   end.json    state ("dead", "shutdown") reason exit_status|signal stderr console
 #pragma once
 
@@ -22,6 +23,7 @@ namespace pv::vm {
 constexpr size_t k_console_tail_bytes = 4096;
 constexpr const char* k_end_file = "end.json";
 constexpr const char* k_control_socket = "sup.sock";
+constexpr const char* k_paused_mark = "paused";  // there while the guest's CPUs are stopped
 constexpr const char* k_events_log = "events.jsonl";
 constexpr const char* k_qemu_log = "qemu.log";
 constexpr const char* k_supervisor_log = "sup.log";

@@ -29,7 +29,11 @@ Result<json> FaultLayer::control(const json& request) {
   if (op == "fault.add") return add(request);
   if (op == "fault.clear") return clear(request);
   if (op == "fault.list") return list();
-  if (op == "fault.journal") return journal_.where();
+  if (op == "fault.journal") {
+    json where = journal_.where();
+    where["began_ns"] = std::to_string(began_wall_ns_);
+    return where;
+  }
   if (op == "fault.held") return held();
   if (op == "fault.release") return release(request);
   if (op == "fault.mark") return set_mark(request);

@@ -153,6 +153,7 @@ class FaultLayer final : public Forward, private Bench {
 
   Env env_;
   uint64_t started_ns_;
+  uint64_t began_wall_ns_;  // the same instant for people
   RuleSet rules_;
   bool latched_ = false;  // a rule has; the index is to be made anew
   Scene scene_;

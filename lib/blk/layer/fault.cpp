@@ -25,6 +25,7 @@ FaultLayer::FaultLayer(std::unique_ptr<Disk> lower, const Env& env, uint64_t jou
     : Forward(std::move(lower)),
       env_(env),
       started_ns_(env.clock.now_ns()),
+      began_wall_ns_(env.clock.wall_ns()),
       truth_(geometry().sector_size),
       journal_(env.dir, journal_bytes) {}
 
