@@ -46,7 +46,8 @@ void build_list(cli::Verb& verb) {
       auto document = vm::vm_document(vm);
       if (!document) continue;  // closed while we look
       // The last words of a dead VM belong to `info`.
-      for (const char* key : {"console_tail", "stderr", "cmdline", "cmdline_append", "qemu_args"})
+      for (const char* key : {"console_tail", "stderr", "cmdline", "cmdline_append", "qemu_args",
+                              "kernel_cmdline", "files"})
         document->erase(key);
       TRY(context.emit({{"v", cli::k_document_version}, {"vm", std::move(*document)}}));
     }
