@@ -38,7 +38,7 @@ const char* problem_with(const std::string& path) {
   return access(path.c_str(), R_OK) < 0 ? strerrordesc_np(errno) : nullptr;
 }
 
-Result<> check_file(const Profile& profile, const std::string& field, const std::string& path) {
+Result<> check_file(const Profile& profile, const char* field, const std::string& path) {
   const char* problem = problem_with(path);
   if (!problem) return {};
   const Error error(Code::unavailable,
@@ -86,14 +86,12 @@ Result<std::string> find_config(const std::string& chosen) {
                   fmt::format("{} {}: {}", by_flag ? "--config" : "PROVIUM_CONFIG", path, problem));
     return path;
   }
-  for (std::string dir = absolute_path("."); !dir.empty(); dir.resize(dir.rfind('/'))) {
-    if (dir == "/") dir.clear();
-    const std::string path = dir + "/" + k_config_name;
+  for (std::string path = absolute_path(k_config_name); !path.empty();) {
     if (access(path.c_str(), F_OK) == 0) return path;
-    if (dir.empty()) break;
+    const std::string dir = path.substr(0, path.rfind('/'));
+    path = dir.empty() ? "" : dir.substr(0, dir.rfind('/')) + "/" + k_config_name;
   }
-  const std::string last = std::string("/") + k_config_name;
-  return access(last.c_str(), F_OK) == 0 ? last : std::string();
+  return std::string();
 }
 
 Result<std::vector<Profile>> list_profiles(const std::string& file) {
@@ -129,8 +127,7 @@ Result<Profile> load_profile(const std::string& name, const std::string& file) {
     if (profile.cmdline.empty()) profile.cmdline = k_plain_cmdline;
   }
   if (!profile.initrd.empty()) TRY(check_file(profile, "initrd", profile.initrd));
-  for (const ProfileDisk& disk : profile.disks)
-    TRY(check_file(profile, fmt::format("disk '{}': image", disk.id), disk.image));
+  for (const ProfileDisk& disk : profile.disks) TRY(check_file(profile, "disks", disk.image));
   return profile;
 }
 
