@@ -11,7 +11,8 @@ endif
 
 # Debian packages by what they are for; `make deps` installs what is missing.
 BUILD_PACKAGES := g++ make libcli11-dev nlohmann-json3-dev libexpected-dev libfmt-dev \
-                  liburing-dev libnbd-dev libssl-dev libxxhash-dev liblz4-dev zlib1g-dev
+                  liburing-dev libnbd-dev libssl-dev libxxhash-dev liblz4-dev zlib1g-dev \
+                  libtomlplusplus-dev
 RUN_PACKAGES   := qemu-system-x86 qemu-utils qemu-block-extra libnbd0 libssl3 ca-certificates
 TEST_PACKAGES  := catch2 librapidcheck-dev bats bats-assert bats-support jq parallel procps \
                   libnbd-bin nbdkit fio e2fsprogs file git python3 mandoc clang-format shellcheck \

@@ -28,7 +28,7 @@ void build_list(cli::Verb& verb) {
       if (!document) continue;  // closed while we look
       // The last words of a dead VM, and what is only known when asked, belong to `info`.
       for (const char* key : {"console_tail", "stderr", "cmdline", "cmdline_append", "qemu_args",
-                              "quiescent", "open_files", "open_streams"})
+                              "kernel_cmdline", "files", "quiescent", "open_files", "open_streams"})
         document->erase(key);
       TRY(context.emit({{"v", cli::k_document_version}, {"vm", std::move(*document)}}));
     }

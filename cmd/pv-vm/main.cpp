@@ -26,7 +26,8 @@ int main(int argc, char** argv) {
           {"events", "Print what has happened to a VM", build_events},
           {"argv", "Print the command line of QEMU", build_argv},
           {"doctor", "Show what this machine can do and what is missing", build_doctor},
-          {"guest", "Build the guest of the profile 'tiny'", build_guest},
+          {"profiles", "List what can be booted", build_profiles},
+          {"guest", "Build the guest of the profile 'tiny', or of another", build_guest},
       }};
   return pv::cli::command_main(spec, argc, argv);
 }

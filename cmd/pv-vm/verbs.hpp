@@ -26,6 +26,7 @@ void build_close(cli::Verb& verb);
 void build_console(cli::Verb& verb);
 void build_argv(cli::Verb& verb);
 void build_doctor(cli::Verb& verb);
+void build_profiles(cli::Verb& verb);
 void build_guest(cli::Verb& verb);
 
 // The flags that `create` and `boot` share.
@@ -35,6 +36,8 @@ struct VmFlags {
   bool has_cmdline = false;
 };
 void add_vm_flags(cli::Verb& verb, VmFlags& flags);
+// Adds --config.
+void add_config_flag(cli::Verb& verb, std::string& file);
 // Adds --accel.
 void add_accel_flag(cli::Verb& verb, VmFlags& flags);
 vm::VmOptions options_of(const VmFlags& flags);

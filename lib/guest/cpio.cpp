@@ -132,6 +132,16 @@ void CpioWriter::symlink(std::string_view path, std::string_view target, Owner o
   append({clean, S_IFLNK | 0777, 1, owner, 0, 0}, target);
 }
 
+void CpioWriter::assume(std::string_view path, uint32_t type, std::string_view target) {
+  types_[std::string(path)] = type;
+  if (type == S_IFLNK) links_[std::string(path)] = target;
+}
+
+std::string CpioWriter::resolved(std::string_view path) {
+  const auto clean = clean_guest_path(path);
+  return clean ? follow_links(*clean) : std::string();
+}
+
 void CpioWriter::char_device(std::string_view path, uint32_t mode, uint32_t major, uint32_t minor) {
   const std::string clean = enter(path, S_IFCHR);
   if (!clean.empty()) append({clean, S_IFCHR | mode, 1, {}, major, minor}, {});

@@ -28,6 +28,11 @@ class CpioWriter {
   void dir(std::string_view path, uint32_t mode = 0755, Owner owner = {});
   void file(std::string_view path, std::string_view data, uint32_t mode = 0644, Owner owner = {});
   void symlink(std::string_view path, std::string_view target, Owner owner = {});
+  // Something that the archive in front of this one has; `target` is a link's. Nothing is written.
+  void assume(std::string_view path, uint32_t type, std::string_view target);
+  // The path that a parent that is a link leads to.
+  std::string resolved(std::string_view path);
+
   // A character device; the kernel's own /dev is empty until devtmpfs is mounted.
   void char_device(std::string_view path, uint32_t mode, uint32_t major, uint32_t minor);
 

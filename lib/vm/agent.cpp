@@ -99,6 +99,7 @@ void Agent::send_sync() {
 void Agent::call(const std::string& command, json arguments, uint64_t timeout_ns, JsonReply reply) {
   if (queue_.size() >= k_max_queue)
     return reply(fail(Code::agent, "too many commands are waiting for the guest agent"));
+  if (!why_absent_.empty() && last_answer_ns_ == 0) return reply(fail(Code::no_agent, why_absent_));
   json request = {{"execute", command}};
   if (!arguments.is_null()) request["arguments"] = std::move(arguments);
   const uint64_t id = ++last_id_;

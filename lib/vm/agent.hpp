@@ -39,6 +39,8 @@ class Agent {
   void port_changed(bool open);
   // Called each time that the agent has answered a sync.
   void on_ready(std::function<void()> callback) { ready_ = std::move(callback); }
+  // Until it has answered, commands fail at once with Code::no_agent and these words.
+  void not_awaited(std::string why) { why_absent_ = std::move(why); }
   bool is_ready() const { return state_ == State::ready; }
   // When it last answered anything, on the monotonic clock; 0 for never.
   uint64_t last_answer_ns() const { return last_answer_ns_; }
@@ -78,6 +80,7 @@ class Agent {
   uint64_t sync_id_ = 0;
   TimerId sync_timer_ = 0;
   std::function<void()> ready_;
+  std::string why_absent_;
 };
 
 }  // namespace pv::vm

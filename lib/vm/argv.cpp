@@ -4,7 +4,9 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "base/clock.hpp"
 #include "base/text.hpp"
+#include "base/time_text.hpp"
 
 namespace pv::vm {
 namespace {
@@ -34,6 +36,24 @@ class Argv {
   std::vector<std::string> words_;
 };
 
+// On the guest's own clock: it stands still while the VM is paused, as the system's clock does.
+void add_clock(Argv& argv, const Machine& m) {
+  if (!m.config.initial_time_ns) return;
+  const std::string start = utc_seconds(*m.config.initial_time_ns / k_ns_per_s);
+  argv.add("-rtc", fmt::format("base={},clock=vm", start));
+}
+
+// With a seed, the guest's virtio-rng has the same bytes at every boot.
+void add_rng(Argv& argv, const Machine& m) {
+  std::string device = "virtio-rng-pci,bus=pcie.0,addr=0x2";
+  if (m.config.rng_seed) {
+    argv.add("-seed", std::to_string(*m.config.rng_seed));
+    argv.add("-object", "rng-builtin,id=rng");
+    device += ",rng=rng";
+  }
+  argv.add("-device", device);
+}
+
 void add_machine(Argv& argv, const Machine& m) {
   const uint64_t mib = memory_bytes(m) / k_mib;
   argv.add("-name", m.name);
@@ -46,9 +66,12 @@ void add_machine(Argv& argv, const Machine& m) {
   argv.add("-smp", std::to_string(cpus(m)));
   argv.add("-m", fmt::format("{}M", mib));
   argv.add("-object", fmt::format("memory-backend-memfd,id=ram,size={}M,share=on", mib));
+  add_clock(argv, m);
+  // qboot knows no disks; without -bios it is SeaBIOS.
+  if (m.profile.boots_from_disk()) return;
   if (m.qemu.qboot) argv.add("-bios", "qboot.rom");
   argv.add("-kernel", m.profile.kernel);
-  argv.add("-initrd", m.profile.initrd);
+  if (!m.profile.initrd.empty()) argv.add("-initrd", m.profile.initrd);
   argv.add("-append", kernel_cmdline(m));
 }
 
@@ -65,7 +88,7 @@ void add_channels(Argv& argv, const Machine& m) {
   argv.add("-mon", "chardev=qmp0,mode=control");
   argv.add("-chardev", socket("qmp", k_user_qmp));
   argv.add("-mon", "chardev=qmp,mode=control");
-  argv.add("-device", "virtio-rng-pci,bus=pcie.0,addr=0x2");
+  add_rng(argv, m);
   argv.add("-device", "virtio-serial-pci,id=vser,bus=pcie.0,addr=0x3");
   argv.add("-chardev", socket("ga", k_agent_socket));
   argv.add("-device",
@@ -150,18 +173,20 @@ json device_arguments(const DiskSpec& disk, size_t slot) {
     return {{"driver", "virtio-scsi-pci"},
             {"id", device_name(slot)},
             {"bus", fmt::format("rp{}", slot)}};
-  return {{"driver", "virtio-blk-pci"},
-          {"id", device_name(slot)},
-          {"bus", fmt::format("rp{}", slot)},
-          {"drive", node_name(slot)},
-          {"serial", disk.serial},
-          {"logical_block_size", disk.sector_size},
-          {"physical_block_size", std::max(disk.physical_sector_size, disk.sector_size)},
-          {"discard_granularity", disk.discard_granularity},
-          {"discard", disk.discard},
-          {"write-zeroes", true},
-          {"werror", "report"},
-          {"rerror", "report"}};
+  json device = {{"driver", "virtio-blk-pci"},
+                 {"id", device_name(slot)},
+                 {"bus", fmt::format("rp{}", slot)},
+                 {"drive", node_name(slot)},
+                 {"serial", disk.serial},
+                 {"logical_block_size", disk.sector_size},
+                 {"physical_block_size", std::max(disk.physical_sector_size, disk.sector_size)},
+                 {"discard_granularity", disk.discard_granularity},
+                 {"discard", disk.discard},
+                 {"write-zeroes", true},
+                 {"werror", "report"},
+                 {"rerror", "report"}};
+  if (disk.boot) device["bootindex"] = 1;
+  return device;
 }
 
 json drive_arguments(const DiskSpec& disk, size_t slot) {

@@ -37,6 +37,7 @@ struct DiskSpec {
   uint64_t discard_granularity = 512;
   bool cdrom = false;
   bool medium = true;  // a CD drive may be empty
+  bool boot = false;   // the firmware starts from it
 };
 Result<DiskSpec> disk_spec(const json& state, const std::string& nbd_socket);
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "vm/boot.hpp"
 
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "base/process.hpp"
 #include "base/text.hpp"
+#include "vm/boot_disks.hpp"
+#include "vm/client.hpp"
+#include "vm/initrd_files.hpp"
 #include "vm/supervisor.hpp"
 #include "vm/vm_object.hpp"
 
@@ -18,52 +18,100 @@ namespace {
 // The supervisor reports a boot that takes too long itself; this is for one that is stuck.
 constexpr uint64_t k_report_slack_ns = 15 * k_ns_per_s;
 constexpr uint64_t k_supervisor_grace_ns = 3 * k_ns_per_s;
+constexpr const char* k_own_initrd = "initrd";  // the profile's, and the VM's files
 
-// The disks in their order, each with a living server: a dead one would show as a hang in the
-// guest.
-Result<std::vector<DiskSpec>> cold_disks(const RunDir& run, const Object& vm, const json& state) {
-  std::vector<DiskSpec> disks;
-  const json* ids = find(state, "disks");
-  if (!ids || !ids->is_array()) return disks;
-  for (const json& item : *ids) {
-    const std::string id = item.is_string() ? item.get<std::string>() : "";
-    const auto object = run.find("disk", vm.name, id);
-    const auto disk = object ? object->load() : fail(Code::no_such_disk, "");
-    if (!disk) return fail(Code::no_such_disk, fmt::format("VM '{}': no disk '{}'", vm.name, id));
-    const bool alive = !find(*disk, "start_ticks") || is_alive(process_from_json(*disk));
-    struct stat st {};
-    const std::string socket = object->path("nbd.sock");
-    if (!alive || stat(socket.c_str(), &st) < 0)
-      return fail(Code::server_dead,
-                  fmt::format("disk '{}': its server is gone; detach it or attach it anew",
-                              object->display()));
-    TRY_ASSIGN(DiskSpec spec, disk_spec(*disk, socket));
-    disks.push_back(std::move(spec));
-  }
-  if (disks.size() > k_max_cold_disks)
-    return fail(Code::unsupported, fmt::format("VM '{}': {} disks are more than the {} that a "
-                                               "VM can have",
-                                               vm.name, disks.size(), k_max_cold_disks));
-  return disks;
+// Where the profile is looked up: as before, unless this command names a profile or a file.
+Result<> choose_config(VmConfig& config, const VmOptions& options) {
+  if (options.profile.empty() && options.config_file.empty()) return {};
+  config.config_file.clear();
+  if (config.profile == k_tiny && options.config_file.empty()) return {};
+  TRY_ASSIGN(config.config_file, find_config(options.config_file));
+  return {};
 }
 
-// Everything that can be known to fail is found here, before anything is started.
-Result<Machine> plan_machine(const RunDir& run, const Object& vm, const json& state,
-                             const VmConfig& config) {
+// What does not go together, whichever of profile, create and boot it is from.
+Result<> check_options(const VmConfig& config, const Profile& profile) {
+  if (!profile.boots_from_disk()) return {};
+  if (config.cmdline || !config.cmdline_append.empty())
+    return fail(Code::usage,
+                fmt::format("profile '{}' boots from its disk, whose boot loader has the kernel's "
+                            "command line: --cmdline and --cmdline-append do not reach it",
+                            profile.name));
+  const bool has_files = !config.files.empty() || !profile.files.empty();
+  if (has_files && (config.no_agent || !profile.agent))
+    return fail(Code::usage,
+                fmt::format("profile '{}' boots from its disk: files get in through the guest "
+                            "agent, which this boot does without",
+                            profile.name));
+  return {};
+}
+
+std::vector<GuestFile> all_files(const VmConfig& config, const Profile& profile) {
+  std::vector<GuestFile> files = profile.files;
+  for (const GuestFile& file : config.files) lay_over(files, file);
+  return files;
+}
+
+// Everything that can be known to fail is found here, before anything is started. The disks are
+// still missing.
+Result<Machine> plan_machine(const RunDir& run, const Object& vm, const VmConfig& config) {
   Machine machine;
   machine.name = vm.name;
   machine.dir = vm.dir;
   machine.config = config;
-  TRY_ASSIGN(machine.profile, load_profile(config.profile));
+  TRY_ASSIGN(machine.profile, load_profile(config.profile, config.config_file));
+  TRY(check_options(config, machine.profile));
+  TRY(check_files(all_files(config, machine.profile)));
   TRY_ASSIGN(machine.qemu, find_qemu(run));
   TRY_ASSIGN(machine.accel, choose_accel(config.accel));
-  TRY_ASSIGN(machine.disks, cold_disks(run, vm, state));
   return machine;
+}
+
+void choose_boot_disk(Machine& machine) {
+  for (const ProfileDisk& disk : machine.profile.disks)
+    for (DiskSpec& spec : machine.disks) spec.boot = spec.boot || (disk.boot && spec.id == disk.id);
+}
+
+// The files go into the initial RAM disk, or wait for the guest's agent.
+Result<> place_files(const Object& vm, Machine& machine, BootPlan& plan) {
+  const std::vector<GuestFile> files = all_files(machine.config, machine.profile);
+  if (files.empty()) return {};
+  TRY_ASSIGN(std::vector<guest::UserFile> loaded, load_files(files));
+  if (machine.profile.boots_from_disk()) {
+    plan.work.files = std::move(loaded);
+    return {};
+  }
+  const std::string initrd = vm.path(k_own_initrd);
+  TRY(write_initrd(machine.profile.initrd, loaded, initrd, Deadline::in_ns(plan.timeout_ns)));
+  machine.profile.initrd = initrd;
+  return {};
 }
 
 VmConfig config_of(const json& state) {
   const json* config = find(state, "config");
   return config_from_json(config ? *config : json::object());
+}
+
+// What this boot came to, for the documents.
+void record(const Machine& machine, BootPlan& plan) {
+  json& state = plan.state;
+  const Profile& profile = machine.profile;
+  state["profile"] = machine.config.profile;
+  state["config"] = config_to_json(machine.config);
+  state["accel"] = machine.accel;
+  state["memory_bytes"] = memory_bytes(machine);
+  state["cpus"] = cpus(machine);
+  state["qemu_version"] = machine.qemu.version;
+  state["argv"] = plan.argv;
+  state["ports"] = plan.ports;
+  for (const char* key : {"kernel_version", "kernel_cmdline", "guest_os", "files", "no_agent"})
+    state.erase(key);
+  if (!profile.kernel_version.empty()) state["kernel_version"] = profile.kernel_version;
+  if (!profile.boots_from_disk()) state["kernel_cmdline"] = kernel_cmdline(machine);
+  if (!profile.guest_os.empty()) state["guest_os"] = profile.guest_os;
+  if (plan.no_agent) state["no_agent"] = true;
+  if (const auto files = all_files(machine.config, profile); !files.empty())
+    state["files"] = files_to_json(files);
 }
 
 // A VM that has shut down stays that when booting it again fails, and end.json is gone by then.
@@ -101,7 +149,9 @@ Result<> supervise(BootPlan plan) {
 Result<json> create_vm(const RunDir& run, const std::string& name, const VmOptions& options) {
   VmConfig config;
   TRY(apply_options(config, options));
-  TRY(check_profile_name(config.profile));
+  TRY(choose_config(config, options));
+  TRY_ASSIGN(const Profile profile, find_profile(config.profile, config.config_file));
+  TRY(check_options(config, profile));
   TRY_ASSIGN(const Object vm, run.create("vm", "", name));
   json state = {{"name", vm.name},
                 {"scope", vm.scope},
@@ -129,30 +179,35 @@ Result<json> boot_vm(const RunDir& run, const Object& vm, const VmOptions& optio
   TRY(forget_last_boot(vm, plan.state));
   VmConfig config = config_of(plan.state);
   TRY(apply_options(config, options));
-  TRY_ASSIGN(const Machine machine, plan_machine(run, vm, plan.state, config));
+  TRY(choose_config(config, options));
+  TRY_ASSIGN(Machine machine, plan_machine(run, vm, config));
+  TRY(place_files(vm, machine, plan));
+  TRY_ASSIGN(RunDir home, RunDir::open(vm.scope));
+  BootDisks disks(std::move(home), vm);
+  TRY(disks.make(machine.profile, plan.state, Deadline::in_ns(timeout_ns)));
+  TRY_ASSIGN(machine.disks, cold_disks(run, vm, plan.state));
+  choose_boot_disk(machine);
   plan.vm = vm;
+  plan.no_agent = config.no_agent || !machine.profile.agent;
+  plan.work.initial_time_ns = config.initial_time_ns;
   plan.argv = build_argv(machine);
   plan.ports = port_count(machine.disks.size());
   for (const DiskSpec& disk : machine.disks) plan.disks.push_back(disk.id);
-  json& state = plan.state;
-  state["profile"] = config.profile;
-  state["config"] = config_to_json(config);
-  state["accel"] = machine.accel;
-  state["memory_bytes"] = memory_bytes(machine);
-  state["cpus"] = cpus(machine);
-  state["qemu_version"] = machine.qemu.version;
-  if (!machine.profile.kernel_version.empty())
-    state["kernel_version"] = machine.profile.kernel_version;
-  state["argv"] = plan.argv;
-  state["ports"] = plan.ports;
+  record(machine, plan);
   TRY(supervise(std::move(plan)));
+  disks.keep();
   return vm_document(vm);
 }
 
 Result<json> vm_argv(const RunDir& run, const Object& vm) {
   TRY_ASSIGN(const json state, vm.load());
   if (const json* argv = find(state, "argv")) return *argv;
-  TRY_ASSIGN(const Machine machine, plan_machine(run, vm, state, config_of(state)));
+  TRY_ASSIGN(Machine machine, plan_machine(run, vm, config_of(state)));
+  TRY_ASSIGN(std::vector<DiskSpec> disks, cold_disks(run, vm, state));
+  machine.disks = planned_disks(machine.profile, state, std::move(disks));
+  choose_boot_disk(machine);
+  if (!all_files(machine.config, machine.profile).empty() && !machine.profile.boots_from_disk())
+    machine.profile.initrd = vm.path(k_own_initrd);
   return json(build_argv(machine));
 }
 

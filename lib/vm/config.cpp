@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.hpp"
+#include "base/time_text.hpp"
 #include "base/units.hpp"
 
 namespace pv::vm {
@@ -17,17 +18,19 @@ constexpr uint64_t k_max_cpus = 255;    // of QEMU's x86 machines without an IOM
 constexpr size_t k_max_cmdline = 2047;  // COMMAND_LINE_SIZE less the terminator, x86
 const std::vector<std::string> k_accels = {"auto", "kvm", "tcg"};
 
-Result<uint64_t> parse_memory(const std::string& text) {
+}  // namespace
+
+Result<uint64_t> parse_memory(std::string_view what, const std::string& text) {
   auto bytes = parse_size(text);
-  if (!bytes) return fail(Code::usage, "--memory: " + bytes.error().message);
+  if (!bytes) return fail(Code::usage, fmt::format("{}: {}", what, bytes.error().message));
   if (*bytes % k_mib != 0 || *bytes < k_min_memory || *bytes > k_max_memory)
-    return fail(Code::usage, fmt::format("--memory: '{}' is not a multiple of 1M from 16M to 1T "
-                                         "(a number without a suffix is bytes)",
-                                         text));
+    return fail(Code::usage, fmt::format("{}: '{}' is not a multiple of 1M from 16M to 1T (a "
+                                         "number without a suffix is bytes)",
+                                         what, text));
   return *bytes;
 }
 
-Result<uint64_t> parse_cpus(const std::string& text) {
+Result<uint64_t> parse_cpus(std::string_view what, const std::string& text) {
   uint64_t cpus = 0;
   bool good = !text.empty() && text.size() <= 3;
   for (char c : text) {
@@ -36,30 +39,28 @@ Result<uint64_t> parse_cpus(const std::string& text) {
   }
   if (!good || cpus < 1 || cpus > k_max_cpus)
     return fail(Code::usage,
-                fmt::format("--cpus: '{}' is not a number from 1 to {}", text, k_max_cpus));
+                fmt::format("{}: '{}' is not a number from 1 to {}", what, text, k_max_cpus));
   return cpus;
 }
 
-Result<> check_cmdline(const char* flag, const std::string& text) {
+Result<> check_cmdline(std::string_view what, const std::string& text) {
   for (const char c : text)
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
       return fail(Code::usage,
-                  fmt::format("{}: a kernel command line holds no control characters", flag));
+                  fmt::format("{}: a kernel command line holds no control characters", what));
   if (text.size() > k_max_cmdline)
-    return fail(Code::usage, fmt::format("{}: {} bytes are more than the kernel takes ({})", flag,
+    return fail(Code::usage, fmt::format("{}: {} bytes are more than the kernel takes ({})", what,
                                          text.size(), k_max_cmdline));
   return {};
 }
 
-}  // namespace
-
 Result<> apply_options(VmConfig& config, const VmOptions& options) {
   if (!options.profile.empty()) config.profile = options.profile;
   if (!options.memory.empty()) {
-    TRY_ASSIGN(config.memory_bytes, parse_memory(options.memory));
+    TRY_ASSIGN(config.memory_bytes, parse_memory("--memory", options.memory));
   }
   if (!options.cpus.empty()) {
-    TRY_ASSIGN(config.cpus, parse_cpus(options.cpus));
+    TRY_ASSIGN(config.cpus, parse_cpus("--cpus", options.cpus));
   }
   if (options.cmdline) {
     TRY(check_cmdline("--cmdline", *options.cmdline));
@@ -78,6 +79,17 @@ Result<> apply_options(VmConfig& config, const VmOptions& options) {
     }
     config.accel = options.accel;
   }
+  if (!options.rng_seed.empty()) {
+    TRY_ASSIGN(config.rng_seed, parse_seed("--rng-seed:", options.rng_seed));
+  }
+  if (!options.initial_time.empty()) {
+    TRY_ASSIGN(config.initial_time_ns, parse_time("--initial-time", options.initial_time));
+  }
+  for (const std::string& word : options.files) {
+    TRY_ASSIGN(GuestFile file, parse_file_flag(word));
+    lay_over(config.files, std::move(file));
+  }
+  config.no_agent = config.no_agent || options.no_agent;
   return {};
 }
 
@@ -88,6 +100,12 @@ json config_to_json(const VmConfig& config) {
   if (config.cmdline) object["cmdline"] = *config.cmdline;
   if (!config.cmdline_append.empty()) object["cmdline_append"] = config.cmdline_append;
   if (!config.qemu_args.empty()) object["qemu_args"] = config.qemu_args;
+  if (!config.config_file.empty()) object["config_file"] = config.config_file;
+  // Strings: most readers of JSON round above 2^53.
+  if (config.rng_seed) object["rng_seed"] = std::to_string(*config.rng_seed);
+  if (config.initial_time_ns) object["initial_time_ns"] = std::to_string(*config.initial_time_ns);
+  if (!config.files.empty()) object["files"] = files_to_json(config.files);
+  if (config.no_agent) object["no_agent"] = true;
   return object;
 }
 
@@ -103,6 +121,12 @@ VmConfig config_from_json(const json& object) {
   if (const json* args = find(object, "qemu_args"); args && args->is_array())
     for (const json& arg : *args)
       if (arg.is_string()) config.qemu_args.push_back(arg.get<std::string>());
+  config.config_file = get_string(object, "config_file");
+  if (const auto seed = parse_seed("", get_string(object, "rng_seed"))) config.rng_seed = *seed;
+  if (const auto ns = parse_seed("", get_string(object, "initial_time_ns")))
+    config.initial_time_ns = *ns;
+  if (const json* files = find(object, "files")) config.files = files_from_json(*files);
+  config.no_agent = get_bool(object, "no_agent");
   return config;
 }
 

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: MIT
 #include "vm/profile.hpp"
 
+#include <algorithm>
+#include <cstdlib>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "base/file.hpp"
 #include "base/text.hpp"
-#include "guest/guest.hpp"
+#include "vm/profile_toml.hpp"
 
 namespace pv::vm {
 namespace {
@@ -23,67 +26,145 @@ constexpr const char* k_tiny_cmdline =
     "rcupdate.rcu_expedited=1 "
     "initcall_blacklist=init_kprobe_trace,crypto_kdf108_init,load_system_certificate_list,"
     "slab_sysfs_init,cubictcp_register,init_blk_tracer";
+// For a kernel of which nothing is known but its name.
+constexpr const char* k_plain_cmdline = "console=ttyS0 panic=-1";
+constexpr const char* k_config_name = "provium.toml";
 
-Result<> check_file(const std::string& profile, const char* field, const std::string& path) {
+const char* problem_with(const std::string& path) {
   struct stat st {};
-  const char* problem = nullptr;
-  if (stat(path.c_str(), &st) < 0)
-    problem = strerror(errno);
-  else if (!S_ISREG(st.st_mode))
-    problem = "not a file";
-  else if (st.st_size == 0)
-    problem = "empty";
-  else if (access(path.c_str(), R_OK) < 0)
-    problem = strerror(errno);
+  if (stat(path.c_str(), &st) < 0) return strerrordesc_np(errno);
+  if (!S_ISREG(st.st_mode)) return "not a file";
+  if (st.st_size == 0) return "empty";
+  return access(path.c_str(), R_OK) < 0 ? strerrordesc_np(errno) : nullptr;
+}
+
+Result<> check_file(const Profile& profile, const char* field, const std::string& path) {
+  const char* problem = problem_with(path);
   if (!problem) return {};
   const Error error(Code::unavailable,
-                    fmt::format("profile '{}': {} {}: {}", profile, field, path, problem));
+                    fmt::format("profile '{}': {} {}: {}", profile.name, field, path, problem));
   return fail(error.with("field", field).with("path", path));
 }
 
-Result<Profile> load_tiny() {
+Profile tiny() {
   Profile profile;
-  profile.name = "tiny";
+  profile.name = k_tiny;
   profile.cmdline = k_tiny_cmdline;
-  TRY_ASSIGN(const guest::Image image, guest::find_tiny());
-  profile.kernel = image.kernel;
-  profile.initrd = image.initrd;
-  profile.kernel_version = image.kernel_version;
+  profile.guest_os = "linux";
   return profile;
 }
 
-struct Row {
-  const char* name;
-  Result<Profile> (*load)();
-};
-constexpr Row k_profiles[] = {{"tiny", load_tiny}};
+// Kernel and initrd of a guest image; the hint is a command that makes just that image.
+Result<> take_image(Profile& profile) {
+  auto image = profile.name == k_tiny ? guest::find_tiny() : guest::find(profile.name);
+  if (!image && image.error().code == Code::unavailable && profile.build) {
+    const std::string hint = "pv-vm guest build --profile " + profile.name;
+    const Error error(Code::unavailable,
+                      fmt::format("profile '{}': its guest image has not been built; run '{}'",
+                                  profile.name, hint));
+    return fail(error.with("hint", hint));
+  }
+  if (!image) return fail(image.error());
+  profile.kernel = image->kernel;
+  profile.initrd = image->initrd;
+  profile.kernel_version = image->kernel_version;
+  if (profile.cmdline.empty()) profile.cmdline = k_tiny_cmdline;
+  return {};
+}
 
 }  // namespace
 
-std::vector<std::string> profile_names() {
-  std::vector<std::string> names;
-  for (const Row& row : k_profiles) names.emplace_back(row.name);
-  return names;
-}
-
-Result<> check_profile_name(const std::string& name) {
-  for (const Row& row : k_profiles)
-    if (name == row.name) return {};
-  const Error error(Code::invalid, fmt::format("unknown profile '{}'; profiles: {}",
-                                               printable(name), join(profile_names(), " ")));
-  return fail(error.with("valid", profile_names()));
-}
-
-Result<Profile> load_profile(const std::string& name) {
-  TRY(check_profile_name(name));
-  for (const Row& row : k_profiles) {
-    if (name != row.name) continue;
-    TRY_ASSIGN(Profile profile, row.load());
-    TRY(check_file(name, "kernel", profile.kernel));
-    TRY(check_file(name, "initrd", profile.initrd));
-    return profile;
+Result<std::string> find_config(const std::string& chosen) {
+  const char* named = getenv("PROVIUM_CONFIG");
+  const bool by_flag = !chosen.empty();
+  if (by_flag || (named && *named)) {
+    const std::string path = absolute_path(by_flag ? chosen : named);
+    const char* problem = problem_with(path);
+    // An empty one is one without profiles.
+    if (problem && std::string_view(problem) != "empty")
+      return fail(Code::invalid,
+                  fmt::format("{} {}: {}", by_flag ? "--config" : "PROVIUM_CONFIG", path, problem));
+    return path;
   }
-  return fail(Code::bug, "profile table");
+  for (std::string path = absolute_path(k_config_name); !path.empty();) {
+    if (access(path.c_str(), F_OK) == 0) return path;
+    const std::string dir = path.substr(0, path.rfind('/'));
+    path = dir.empty() ? "" : dir.substr(0, dir.rfind('/')) + "/" + k_config_name;
+  }
+  return std::string();
+}
+
+Result<std::vector<Profile>> list_profiles(const std::string& file) {
+  std::vector<Profile> profiles;
+  if (!file.empty()) {
+    TRY_ASSIGN(profiles, read_profiles(file));
+  }
+  profiles.push_back(tiny());
+  std::sort(profiles.begin(), profiles.end(),
+            [](const Profile& a, const Profile& b) { return a.name < b.name; });
+  return profiles;
+}
+
+Result<Profile> find_profile(const std::string& name, const std::string& file) {
+  TRY_ASSIGN(const std::vector<Profile> profiles, list_profiles(file));
+  std::vector<std::string> names;
+  for (const Profile& profile : profiles) {
+    if (profile.name == name) return profile;
+    names.push_back(profile.name);
+  }
+  const Error error(
+      Code::invalid,
+      fmt::format("unknown profile '{}'; profiles: {}{}", printable(name), join(names, " "),
+                  file.empty() ? " (no provium.toml was found)" : " (" + file + ")"));
+  return fail(error.with("valid", names));
+}
+
+Result<Profile> load_profile(const std::string& name, const std::string& file) {
+  TRY_ASSIGN(Profile profile, find_profile(name, file));
+  if (name == k_tiny || profile.build) TRY(take_image(profile));
+  if (!profile.kernel.empty()) {
+    TRY(check_file(profile, "kernel", profile.kernel));
+    if (profile.cmdline.empty()) profile.cmdline = k_plain_cmdline;
+  }
+  if (!profile.initrd.empty()) TRY(check_file(profile, "initrd", profile.initrd));
+  for (const ProfileDisk& disk : profile.disks) TRY(check_file(profile, "disks", disk.image));
+  return profile;
+}
+
+json profile_document(const Profile& profile) {
+  const auto or_null = [](const std::string& text) { return text.empty() ? json() : json(text); };
+  // A profile that cannot boot now says why, and shows what it would take.
+  auto loaded = load_profile(profile.name, profile.file);
+  const Profile& shown = loaded ? *loaded : profile;
+  auto files_there = loaded ? check_files(profile.files) : Result<>(fail(loaded.error()));
+  json disks = json::array();
+  for (const ProfileDisk& disk : profile.disks) {
+    json object = {{"id", disk.id}, {"image", disk.image}};
+    if (!disk.format.empty()) object["format"] = disk.format;
+    object["read_only"] = disk.read_only;
+    object["boot"] = disk.boot;
+    disks.push_back(std::move(object));
+  }
+  json document = {{"name", profile.name},
+                   {"usable", files_there.has_value()},
+                   {"source", profile.file.empty() ? json("built in") : json(profile.file)},
+                   {"kernel", or_null(shown.kernel)},
+                   {"initrd", or_null(shown.initrd)},
+                   {"cmdline", or_null(shown.cmdline)},
+                   {"guest_os", or_null(profile.guest_os)},
+                   {"memory_bytes", profile.memory_bytes},
+                   {"cpus", profile.cpus},
+                   {"machine", profile.machine},
+                   {"agent", profile.agent},
+                   {"qemu_args", profile.qemu_args},
+                   {"disks", disks},
+                   {"files", files_to_json(profile.files)}};
+  if (!files_there) document["problem"] = files_there.error().message;
+  if (profile.build)
+    document["build"] = {{"kernel", or_null(profile.build->kernel)},
+                         {"modules", profile.build->modules},
+                         {"files", profile.build->files}};
+  return document;
 }
 
 }  // namespace pv::vm

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <malloc.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
@@ -39,6 +40,7 @@ Supervisor::Supervisor(BootPlan plan, Fd ready, std::unique_ptr<Loop> loop)
       loop_(std::move(loop)),
       agent_(*loop_),
       runs_(*loop_, agent_),
+      setup_(agent_, runs_),
       control_(*loop_,
                [this](ControlServer::ConnectionId id, const json& request, const std::string&,
                       const Reply& reply) { on_request(id, request, reply); }) {}
@@ -70,8 +72,9 @@ Result<> Supervisor::start() {
   unlink(vm.path(k_paused_mark).c_str());
   TRY(events_.open(vm));
   struct stat console {};
-  const bool printed = stat(vm.path(k_console_log).c_str(), &console) == 0;
-  events_.add("boot", {{"console_bytes", printed ? console.st_size : 0}});
+  if (stat(vm.path(k_console_log).c_str(), &console) == 0)
+    console_bytes_ = static_cast<uint64_t>(console.st_size);
+  events_.add("boot", {{"console_bytes", console_bytes_}});
   const Fd log(
       open(vm.path(k_qemu_log).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600));
   if (!log) return fail_errno("cannot open " + vm.path(k_qemu_log), errno);
@@ -84,6 +87,11 @@ Result<> Supervisor::start() {
     runs_.abandon(run);
   });
   agent_.on_ready([this] { on_agent_ready(); });
+  if (plan_.no_agent)
+    agent_.not_awaited(
+        fmt::format("no guest agent answers in VM '{}', which was booted without "
+                    "waiting for one",
+                    vm.name));
   for (size_t slot = 0; slot < plan_.disks.size(); ++slot) slots_[slot] = plan_.disks[slot];
   SpawnOptions options;
   options.argv = plan_.argv;
@@ -94,11 +102,9 @@ Result<> Supervisor::start() {
   TRY(loop_->watch(qemu_.pidfd(), EPOLLIN, [this](uint32_t) { on_qemu_exit(); }));
   const uint64_t spent_ns = system_clock().now_ns() - plan_.started_ns;
   boot_timer_ = loop_->after(plan_.timeout_ns - std::min(spent_ns, plan_.timeout_ns), [this] {
-    boot_failed(Error(
-        Code::boot_timeout,
-        fmt::format("VM '{}' has not booted in {}{}", plan_.vm.name,
-                    format_duration(plan_.timeout_ns),
-                    qmp_up_ ? ": its guest agent does not answer" : ": QEMU does not answer")));
+    boot_failed(Error(Code::boot_timeout,
+                      fmt::format("VM '{}' has not booted in {}: {}", plan_.vm.name,
+                                  format_duration(plan_.timeout_ns), why_not_booted())));
   });
   connect_qmp();
   return {};
@@ -136,13 +142,15 @@ void Supervisor::on_qmp_ready() {
     for (const json& cpu : *result)
       vcpu_threads_.push_back(static_cast<int>(get_u64(cpu, "thread-id")));
   });
+  plan_.work.since_ns = system_clock().now_ns();  // QEMU talks once the guest runs
   // A guest that was quicker than we are has opened its port before we could hear of it.
   qmp_->execute("query-chardev", nullptr, k_qmp_ns, [this](Result<json> result) {
     if (!result || !result->is_array()) return;
     for (const json& chardev : *result)
       if (get_string(chardev, "label") == "ga" && get_bool(chardev, "frontend-open"))
-        if (phase_ == Phase::booting && !agent_.is_ready()) agent_.port_changed(true);
+        if (phase_ != Phase::ending && !port_opened_) agent_port(true);
   });
+  if (plan_.no_agent) booted();
 }
 
 void Supervisor::on_event(const json& event) {
@@ -153,7 +161,7 @@ void Supervisor::on_event(const json& event) {
   const json nothing = json::object();
   if (!data) data = &nothing;
   if (name == "VSERPORT_CHANGE" && get_string(*data, "id") == "agent") {
-    agent_.port_changed(get_bool(*data, "open"));
+    agent_port(get_bool(*data, "open"));
   } else if (name == "SHUTDOWN") {
     guest_powered_off_ = get_bool(*data, "guest");
   } else if (name == "RESET") {
@@ -172,8 +180,38 @@ void Supervisor::on_event(const json& event) {
   }
 }
 
+void Supervisor::agent_port(bool open) {
+  port_opened_ = port_opened_ || open;
+  agent_.port_changed(open);
+}
+
 void Supervisor::on_agent_ready() {
   if (phase_ == Phase::running) return agent_is_back();
+  if (phase_ != Phase::booting || setting_up_) return;
+  setting_up_ = true;
+  setup_.start(std::move(plan_.work), plan_.timeout_ns, [this](Result<> result) {
+    if (!result) return boot_failed(result.error());
+    booted();
+  });
+}
+
+// For a person who waits for a guest that was never made to be waited for.
+std::string Supervisor::why_not_booted() const {
+  if (!qmp_up_) return "QEMU does not answer";
+  if (setting_up_) return "setting its clock or writing its files takes too long";
+  std::string why = port_opened_ ? "its guest agent has opened its port and does not answer"
+                                 : "no guest agent has started in it (qemu-guest-agent, on the "
+                                   "port org.qemu.guest_agent.0; --no-agent boots without)";
+  const std::string console = plan_.vm.path(k_console_log);
+  struct stat st {};
+  if (stat(console.c_str(), &st) < 0 || static_cast<uint64_t>(st.st_size) <= console_bytes_)
+    why += "; and it has written nothing to its serial console (console=ttyS0)";
+  else if (tail_of_file(console, k_console_tail_bytes).find("Kernel panic") != std::string::npos)
+    why += "; its kernel has panicked";
+  return why;
+}
+
+void Supervisor::booted() {
   if (phase_ != Phase::booting) return;
   if (auto saved = save_booted(); !saved) return boot_failed(saved.error());
   phase_ = Phase::running;

@@ -33,6 +33,7 @@
 #include "vm/argv.hpp"
 #include "vm/event_log.hpp"
 #include "vm/guest_run.hpp"
+#include "vm/guest_setup.hpp"
 #include "vm/qmp.hpp"
 
 namespace pv::vm {
@@ -49,6 +50,8 @@ struct BootPlan {
   size_t ports = 0;
   uint64_t started_ns = 0;
   uint64_t timeout_ns = 0;  // until the agent has answered
+  bool no_agent = false;    // it is not waited for
+  GuestWork work;           // once it has
 };
 
 class Supervisor {
@@ -67,7 +70,10 @@ class Supervisor {
   void connect_qmp();
   void on_qmp_ready();
   void on_event(const json& event);
+  void agent_port(bool open);
   void on_agent_ready();
+  void booted();
+  std::string why_not_booted() const;
   Result<> save_booted();
   void boot_failed(Error error);
   void report(const json& message);
@@ -133,8 +139,12 @@ class Supervisor {
   ProcessId qemu_id_;
   std::unique_ptr<Qmp> qmp_;
   bool qmp_up_ = false;
+  bool port_opened_ = false;    // by the guest's agent
+  bool setting_up_ = false;     // the agent has answered for the first time
+  uint64_t console_bytes_ = 0;  // of earlier boots
   Agent agent_;
   GuestRuns runs_;
+  GuestSetup setup_;
   ControlServer control_;
   std::map<ControlServer::ConnectionId, GuestRuns::Id> run_of_;
   std::map<size_t, std::string> slots_;  // slot -> disk id

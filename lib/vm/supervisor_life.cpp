@@ -81,6 +81,7 @@ void Supervisor::guest_reset(bool by_guest) {
         Error(Code::guest_died, fmt::format("VM '{}', after the reset: {}", plan_.vm.name, why))
             .with("console", console_tail())));
   reset_.seen = true;
+  if (plan_.no_agent && !port_opened_) agent_is_back();  // it will never say so
 }
 
 void Supervisor::agent_is_back() {

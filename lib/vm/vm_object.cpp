@@ -108,8 +108,11 @@ json vm_document(const Object& vm, const json& state) {
     document["uptime_ms"] = (system_clock().now_ns() - booted_ns) / k_ns_per_ms;
   }
   if (const json* config = find(state, "config"))
-    for (const char* key : {"cmdline", "cmdline_append", "qemu_args"})
+    for (const char* key : {"cmdline", "cmdline_append", "qemu_args", "config_file", "rng_seed",
+                            "initial_time_ns", "files", "no_agent"})
       if (const json* value = find(*config, key)) document[key] = *value;
+  for (const char* key : {"kernel_cmdline", "guest_os", "files", "no_agent"})
+    if (const json* value = find(state, key)) document[key] = *value;
   if (const json* boot_ms = find(state, "boot_ms")) document["boot_ms"] = *boot_ms;
   if (find(state, "kernel_version")) document["kernel_version"] = state["kernel_version"];
   const std::string recorded = get_string(state, "state");
