@@ -68,6 +68,7 @@ void build_close(cli::Verb& verb) {
   auto options = std::make_shared<Options>();
   verb.rest("names", options->names, "VMs (default: the one of the document on stdin)");
   verb.flag("--all", options->all, "Every VM of the scope");
+  verb.takes_many();
   verb.run([options](cli::Context& context) { return act(context, *options); });
 }
 
