@@ -2,6 +2,7 @@
 #include "base/units.hpp"
 #include "verbs.hpp"
 #include "vm/boot.hpp"
+#include "vm/scope.hpp"
 
 namespace pv::vmcmd {
 namespace {
@@ -48,11 +49,12 @@ Result<int> act(cli::Context& context, const Options& options) {
   if (options.all) {
     if (!options.names.empty()) return fail(Code::usage, "name VMs or give --all, not both");
     TRY_ASSIGN(const RunDir run, context.run_dir());
-    run.sweep();
     std::vector<std::string> names;
     for (const Object& vm : run.list("vm"))
       if (vm.scope == run.scope()) names.push_back(vm.name);
-    return close_each(context, run, names, deadline);
+    const Result<int> code = close_each(context, run, names, deadline);
+    TRY(vm::close_orphans(run, deadline));
+    return code;
   }
   if (!options.names.empty()) {
     TRY_ASSIGN(const RunDir run, context.run_dir());

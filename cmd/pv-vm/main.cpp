@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
           {"argv", "Print the command line of QEMU", build_argv},
           {"doctor", "Show what this machine can do and what is missing", build_doctor},
           {"guest", "Build the guest of the profile 'tiny'", build_guest},
+          {"scope", "Run a command in a fresh scope, close or list scopes", build_scope},
       }};
   return pv::cli::command_main(spec, argc, argv);
 }

@@ -20,6 +20,7 @@ void build_console(cli::Verb& verb);
 void build_argv(cli::Verb& verb);
 void build_doctor(cli::Verb& verb);
 void build_guest(cli::Verb& verb);
+void build_scope(cli::Verb& verb);
 
 // The flags that `create` and `boot` share.
 struct VmFlags {
