@@ -2,6 +2,7 @@
 #include "base/units.hpp"
 #include "verbs.hpp"
 #include "vm/boot.hpp"
+#include "vm/scope.hpp"
 
 namespace pv::vmcmd {
 namespace {
@@ -48,11 +49,12 @@ Result<int> act(cli::Context& context, const Options& options) {
   if (options.all) {
     if (!options.names.empty()) return fail(Code::usage, "name VMs or give --all, not both");
     TRY_ASSIGN(const RunDir run, context.run_dir());
-    run.sweep();
     std::vector<std::string> names;
     for (const Object& vm : run.list("vm"))
       if (vm.scope == run.scope()) names.push_back(vm.name);
-    return close_each(context, run, names, deadline);
+    const Result<int> code = close_each(context, run, names, deadline);
+    TRY(vm::close_orphans(run, deadline));
+    return code;
   }
   if (!options.names.empty()) {
     TRY_ASSIGN(const RunDir run, context.run_dir());
@@ -68,6 +70,7 @@ void build_close(cli::Verb& verb) {
   auto options = std::make_shared<Options>();
   verb.rest("names", options->names, "VMs (default: the one of the document on stdin)");
   verb.flag("--all", options->all, "Every VM of the scope");
+  verb.takes_many();
   verb.run([options](cli::Context& context) { return act(context, *options); });
 }
 

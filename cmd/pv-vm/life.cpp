@@ -15,6 +15,7 @@ using Change = std::function<Result<json>(const Object& vm, const Deadline& dead
 void build(cli::Verb& verb, uint64_t default_ns, Change change) {
   auto name = std::make_shared<std::string>();
   verb.positional("name", *name, "The VM (default: the one of the document on stdin)");
+  verb.takes_many();
   verb.run([name, default_ns, change = std::move(change)](cli::Context& context) -> Result<int> {
     TRY_ASSIGN(const Deadline deadline, context.deadline(default_ns));
     TRY_ASSIGN(const target::VmTarget at, target::vm_target(context, *name));

@@ -28,6 +28,7 @@ int main(int argc, char** argv) {
           {"doctor", "Show what this machine can do and what is missing", build_doctor},
           {"profiles", "List what can be booted", build_profiles},
           {"guest", "Build the guest of the profile 'tiny', or of another", build_guest},
+          {"scope", "Run a command in a fresh scope, close or list scopes", build_scope},
       }};
   return pv::cli::command_main(spec, argc, argv);
 }

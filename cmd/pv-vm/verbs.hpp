@@ -28,6 +28,7 @@ void build_argv(cli::Verb& verb);
 void build_doctor(cli::Verb& verb);
 void build_profiles(cli::Verb& verb);
 void build_guest(cli::Verb& verb);
+void build_scope(cli::Verb& verb);
 
 // The flags that `create` and `boot` share.
 struct VmFlags {

@@ -21,6 +21,7 @@ namespace pv {
 namespace {
 
 constexpr size_t k_max_state = 16 << 20;
+constexpr uint64_t k_stray_grace_ns = k_ns_per_s;
 // In the index an object without an owner lives under this name, which no owner can have.
 constexpr std::string_view k_no_owner = "@";
 
@@ -64,6 +65,21 @@ std::vector<std::string> entries(const std::string& dir) {
     names.push_back(it->path().filename().string());
   std::sort(names.begin(), names.end());
   return names;
+}
+
+// One that is young may be about to get its name.
+bool is_old(const std::string& path) {
+  constexpr time_t k_young_s = 10;
+  struct stat st {};
+  if (lstat(path.c_str(), &st) < 0) return false;
+  return st.st_mtime + k_young_s < static_cast<time_t>(system_clock().wall_ns() / k_ns_per_s);
+}
+
+// Files that write_file_atomic() has not come to rename.
+void add_temporary(const std::string& dir, std::vector<RunDir::Stray>& strays) {
+  for (const std::string& name : entries(dir))
+    if (name.find(".tmp.") != std::string::npos && is_old(dir + "/" + name))
+      strays.push_back({dir + "/" + name, "a temporary file that was left"});
 }
 
 }  // namespace
@@ -205,21 +221,50 @@ void RunDir::remove(const Object& object) const {
     dir.resize(dir.rfind('/'));
 }
 
-void RunDir::sweep() const {
-  constexpr time_t k_young_s = 10;  // one without a name may be about to get it
+std::vector<RunDir::Stray> RunDir::strays() const {
+  std::vector<Stray> strays;
   std::set<std::string> named;
   std::error_code error;
   for (std::filesystem::recursive_directory_iterator it(path_ + "/idx", error), end;
-       !error && it != end; it.increment(error))
-    if (it->is_symlink(error)) named.insert(std::filesystem::read_symlink(*it, error).string());
-  if (error) return;
+       !error && it != end; it.increment(error)) {
+    if (!it->is_symlink(error)) continue;
+    const std::string id = std::filesystem::read_symlink(*it, error).string();
+    named.insert(id);
+    if (access(fmt::format("{}/obj/{}", path_, id).c_str(), F_OK) != 0)
+      strays.push_back({it->path().string(), "a name without an object"});
+  }
+  if (error) return strays;
   for (const std::string& id : entries(path_ + "/obj")) {
     const std::string dir = path_ + "/obj/" + id;
-    struct stat st {};
-    if (named.count(id) != 0 || stat(dir.c_str(), &st) < 0) continue;
-    if (st.st_mtime + k_young_s < static_cast<time_t>(system_clock().wall_ns() / k_ns_per_s))
-      remove_tree(dir);
+    if (named.count(id) == 0 && is_old(dir)) strays.push_back({dir, "an object without a name"});
+    if (named.count(id) != 0) add_temporary(dir, strays);
   }
+  add_temporary(path_, strays);
+  return strays;
+}
+
+size_t RunDir::sweep() const {
+  const std::vector<Stray> found = strays();
+  for (const Stray& stray : found) {
+    if (const auto text = read_file(stray.path + "/state.json", k_max_state))
+      if (const auto state = parse_json(*text))
+        static_cast<void>(end_recorded(*state, k_stray_grace_ns));  // deleted all the same
+    if (unlink(stray.path.c_str()) < 0) remove_tree(stray.path);
+  }
+  return found.size();
+}
+
+Result<bool> end_recorded(const json& state, uint64_t grace_ns) {
+  bool killed = false;
+  if (!state.is_object()) return killed;
+  if (const ProcessId id = process_from_json(state); id.pid > 0 && id.start_ticks > 0) {
+    TRY_ASSIGN(killed, terminate(id, grace_ns));
+  }
+  for (const json& value : state) {
+    TRY_ASSIGN(const bool inner, end_recorded(value, grace_ns));
+    killed = killed || inner;
+  }
+  return killed;
 }
 
 json process_to_json(const ProcessId& id) {

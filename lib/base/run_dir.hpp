@@ -59,8 +59,16 @@ class RunDir {
   std::vector<Object> find_any_owner(std::string_view kind, std::string_view name) const;
   // All of a kind visible from the current scope, or in every scope; sorted by scope and name.
   std::vector<Object> list(std::string_view kind, bool all_scopes = false) const;
-  // Deletes what a process that was killed in create() or remove() has left without a name.
-  void sweep() const;
+  // What no object can be found by any more: objects without a name, names without an object,
+  // temporary files of processes that were killed. Anything younger than some seconds is left out,
+  // it may still be in the making.
+  struct Stray {
+    std::string path;
+    std::string why;
+  };
+  std::vector<Stray> strays() const;
+  // Ends the processes of strays and deletes them; how many there were.
+  size_t sweep() const;
   // Forgets the name and deletes the directory. Idempotent.
   void remove(const Object& object) const;
 
@@ -75,6 +83,10 @@ class RunDir {
   std::string path_;
   std::string scope_;
 };
+
+// Ends every process that is recorded anywhere in an object's state. True when one had to be
+// killed.
+Result<bool> end_recorded(const json& state, uint64_t grace_ns);
 
 // The process that stands behind an object, as `save`d under "pid" and "start_ticks".
 json process_to_json(const ProcessId& id);

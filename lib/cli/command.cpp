@@ -97,15 +97,28 @@ std::optional<Error> check_verb(const CommandSpec& spec, int argc, char** argv) 
   return error.with("valid", names);
 }
 
+// One round of the verb's action, its error reported.
+int act(const CommandSpec& spec, const Verb& verb, Context& context) {
+  const Result<int> result = verb.action()(context);
+  if (result) return *result;
+  const int code = context.report(spec.name, result.error());
+  return verb.failure_exit().value_or(code);
+}
+
 int run_verb(const CommandSpec& spec, const Built& built, Context& context) {
   for (const auto& verb : built.verbs) {
     if (!verb->app().parsed()) continue;
-    Result<int> result = verb->action()(context);
-    Result<> finished = context.finish();
-    if (result && !finished) result = fail(finished.error());
-    if (result) return *result;
-    const int code = context.report(spec.name, result.error());
-    return verb->failure_exit().value_or(code);
+    if (verb->is_for_many()) context.take_many();
+    int code = act(spec, *verb, context);
+    while (context.next_document()) {
+      const int one = act(spec, *verb, context);
+      if (code == 0) code = one;
+    }
+    if (const Result<> finished = context.finish(); !finished && code == 0) {
+      code = context.report(spec.name, finished.error());
+      return verb->failure_exit().value_or(code);
+    }
+    return code;
   }
   return context.report(spec.name, usage_error(spec, "", "no verb"));
 }
@@ -138,7 +151,14 @@ CLI::Option* Verb::tail(const std::string& name, std::vector<std::string>& value
   return app_.add_option(name, values, help)->type_name("");
 }
 
+CLI::Option* Verb::optional_tail(const std::string& name, std::vector<std::string>& values,
+                                 const std::string& help) {
+  tail_needed_ = false;
+  return tail(name, values, help);
+}
+
 std::optional<std::string> Verb::take_tail(const std::vector<std::string>* words) {
+  if (!words && !tail_needed_ && tail_->empty()) return std::nullopt;
   // CLI11 has put words before `--` that nothing else took into the option.
   if (!words || !tail_->empty())
     return fmt::format("put the {} after '--'{}", tail_name_,

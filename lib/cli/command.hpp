@@ -7,6 +7,7 @@
 // and --help are checked against --dump-cli) and hands over the action.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -43,6 +44,11 @@ class Context {
   // The document from --in or stdin, read once and on demand; its keys are then passed on. An
   // action that found all it needs on the command line never calls this.
   Result<json*> input();
+  // Of a verb that takes many documents: all of them at once, for one that works on several at the
+  // same time. Each is the document or what is wrong with it; an `error` that came in is the error,
+  // and start_document() then passes it on.
+  using Input = std::pair<json, std::optional<Error>>;
+  Result<std::vector<Input>> inputs();
   bool has_input() const { return input_read_; }
   // True with --in: stdin is then free for other uses.
   bool input_from_file() const { return !options_.in_file.empty(); }
@@ -70,11 +76,18 @@ class Context {
   Result<Deadline> deadline(uint64_t default_ns) const;
   Result<uint64_t> timeout_ns(uint64_t default_ns) const;
 
-  // Used by command_main.
+  // From now on document() is this one; `upstream`: its `error` came in with it.
+  void start_document(json document, bool upstream = false);
+
+  // Used by command_main. next_document() is true when there is one more for the verb's action.
+  void take_many() { many_ = true; }
+  bool next_document();
   Result<> finish();
   int report(const char* command, const Error& error);
 
  private:
+  Result<> read_input();
+
   std::string noun_;
   const CommonOptions& options_;
   Format format_;
@@ -82,6 +95,8 @@ class Context {
   bool input_read_ = false;
   bool upstream_failed_ = false;
   bool raw_ = false;
+  bool many_ = false;
+  std::deque<Result<json>> waiting_;  // documents that were read and not yet given out
   std::vector<json> rows_;
 };
 
@@ -104,6 +119,9 @@ class Verb {
   // without `--` is a usage error that says so.
   CLI::Option* tail(const std::string& name, std::vector<std::string>& values,
                     const std::string& help);
+  // The same, for a verb that needs it in some of its forms only: it may be missing altogether.
+  CLI::Option* optional_tail(const std::string& name, std::vector<std::string>& values,
+                             const std::string& help);
   CLI::Option* option(const std::string& names, std::string& value, const std::string& metavar,
                       const std::string& help);
   CLI::Option* option(const std::string& names, std::vector<std::string>& values,
@@ -113,6 +131,9 @@ class Verb {
   // Exit code of a failed action, where the error's own class would be misread (`pv-vm run`: 255).
   void failure_exit(int code) { failure_exit_ = code; }
   void run(Action action) { action_ = std::move(action); }
+  // Stdin may hold several documents, one per line: the action runs once for each, and the exit
+  // code is that of the first that failed. Nothing changes for an action that got a name.
+  void takes_many() { takes_many_ = true; }
 
   CLI::App& app() { return app_; }
   const Action& action() const { return action_; }
@@ -120,6 +141,7 @@ class Verb {
   bool has_tail() const { return tail_ != nullptr; }
   std::optional<std::string> take_tail(const std::vector<std::string>* words);
   std::optional<int> failure_exit() const { return failure_exit_; }
+  bool is_for_many() const { return takes_many_; }
 
  private:
   CLI::App& app_;
@@ -128,6 +150,8 @@ class Verb {
   std::optional<int> failure_exit_;
   std::string tail_name_;
   std::vector<std::string>* tail_ = nullptr;
+  bool tail_needed_ = true;
+  bool takes_many_ = false;
 };
 
 struct VerbSpec {

@@ -50,22 +50,67 @@ Context::Context(std::string noun, const CommonOptions& options)
       format_(choose_format(options)),
       document_({{"v", k_document_version}}) {}
 
+Result<> Context::read_input() {
+  Fd file;
+  std::string name = "stdin";
+  if (!options_.in_file.empty()) {
+    name = options_.in_file;
+    file.reset(open(name.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!file) return fail_errno("cannot open " + name, errno);
+  } else if (isatty(STDIN_FILENO)) {
+    return fail(Code::usage, "nothing named and no document on stdin");
+  }
+  const int fd = file ? file.get() : STDIN_FILENO;
+  if (many_) {
+    TRY_ASSIGN(auto documents, read_documents(fd, name));
+    for (Result<json>& document : documents) waiting_.push_back(std::move(document));
+  } else {
+    TRY_ASSIGN(json document, read_document(fd, name));
+    waiting_.emplace_back(std::move(document));
+  }
+  return {};
+}
+
 Result<json*> Context::input() {
   if (input_read_) return &document_;
-  if (!options_.in_file.empty()) {
-    Fd file(open(options_.in_file.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!file) return fail_errno("cannot open " + options_.in_file, errno);
-    TRY_ASSIGN(document_, read_document(file.get(), options_.in_file));
-  } else {
-    if (isatty(STDIN_FILENO)) return fail(Code::usage, "nothing named and no document on stdin");
-    TRY_ASSIGN(document_, read_document(STDIN_FILENO, "stdin"));
-  }
+  if (waiting_.empty()) TRY(read_input());
+  Result<json> document = std::move(waiting_.front());
+  waiting_.pop_front();
+  if (!document) return fail(document.error());
+  start_document(std::move(*document));
   input_read_ = true;
   if (const json* error = find(document_, "error")) {
     upstream_failed_ = true;
     return fail(error_from_json(*error));
   }
   return &document_;
+}
+
+Result<std::vector<Context::Input>> Context::inputs() {
+  TRY(read_input());
+  std::vector<Input> all;
+  for (Result<json>& document : std::exchange(waiting_, {})) {
+    std::optional<Error> wrong;
+    if (!document)
+      wrong = document.error();
+    else if (const json* error = find(*document, "error"))
+      wrong = error_from_json(*error);
+    all.emplace_back(document ? std::move(*document) : json({{"v", k_document_version}}), wrong);
+  }
+  input_read_ = true;
+  return all;
+}
+
+void Context::start_document(json document, bool upstream) {
+  document_ = std::move(document);
+  upstream_failed_ = upstream;
+}
+
+bool Context::next_document() {
+  if (waiting_.empty()) return false;
+  input_read_ = false;
+  start_document({{"v", k_document_version}});
+  return true;
 }
 
 Result<> Context::emit(const json& document) {

@@ -18,6 +18,11 @@ constexpr int k_document_version = 1;
 // than one, or of a version that this program does not speak.
 Result<json> read_document(int fd, std::string_view name);
 
+// One document, or several, one per line, at most k_max_documents. A line that is no document is
+// the error in its place; the whole is one error when nothing in it is a document.
+constexpr size_t k_max_documents = 1024;
+Result<std::vector<Result<json>>> read_documents(int fd, std::string_view name);
+
 enum class Format { compact, pretty, text };
 
 // `-o disk.id` or, with the command's noun for the first part, `-o id`: the values one per line.

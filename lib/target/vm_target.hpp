@@ -22,6 +22,8 @@ struct VmTarget {
   RunDir run;
   Object vm;
 };
+// The one that a document names.
+Result<VmTarget> vm_in_document(const cli::Context& context, const json& document);
 Result<VmTarget> vm_target(cli::Context& context, const std::string& name);
 
 }  // namespace pv::target
