@@ -12,6 +12,8 @@ int main(int argc, char** argv) {
           {"create", "Make a VM; nothing is started yet", build_create},
           {"boot", "Start a VM and wait until its guest agent answers", build_boot},
           {"run", "Run a command in the guest", build_run},
+          {"put", "Copy a file into the guest", build_put},
+          {"get", "Copy a file out of the guest", build_get},
           {"info", "Show a VM", build_info},
           {"list", "List VMs", build_list},
           {"close", "End VMs and their disks and forget them", build_close},

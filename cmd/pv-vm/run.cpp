@@ -39,8 +39,8 @@ Result<json> run_streaming(cli::Context& context, const Options& options, const 
   vm::StreamCommand stream;
   stream.argv = std::move(command.argv);
   stream.env = std::move(command.env);
-  stream.directory = options.cwd;
-  stream.user = options.user;
+  stream.directory = std::move(command.directory);
+  stream.user = std::move(command.user);
   stream.timeout_ns = command.timeout_ns;
   stream.input = options.pass_stdin ? STDIN_FILENO : -1;
   stream.output = STDOUT_FILENO;
@@ -79,6 +79,8 @@ Result<int> act(cli::Context& context, const Options& options) {
   vm::GuestCommand command;
   command.argv = options.argv;
   command.env = options.env;
+  command.directory = options.cwd;
+  command.user = options.user;
   TRY_ASSIGN(command.timeout_ns, context.timeout_ns(k_run_ns));
   TRY_ASSIGN(const json state, at.vm.load());
   TRY(vm::require_state(at.vm, state, "run", {"booted"}));

@@ -13,6 +13,8 @@ namespace pv::vmcmd {
 void build_create(cli::Verb& verb);
 void build_boot(cli::Verb& verb);
 void build_run(cli::Verb& verb);
+void build_put(cli::Verb& verb);
+void build_get(cli::Verb& verb);
 void build_info(cli::Verb& verb);
 void build_list(cli::Verb& verb);
 void build_close(cli::Verb& verb);

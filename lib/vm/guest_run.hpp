@@ -20,7 +20,9 @@ struct GuestCommand {
   std::vector<std::string> env;  // "K=V", on top of a plain PATH and HOME; empty: the agent's own
   std::string input;             // stdin; empty: /dev/null
   bool has_input = false;
-  bool streams = false;  // over data ports (data_ports.hpp): nothing is captured
+  std::string directory;  // "": the agent's own
+  std::string user;       // "": root
+  bool streams = false;   // over data ports (data_ports.hpp): nothing is captured
   uint64_t timeout_ns = 0;
 };
 

@@ -40,6 +40,25 @@ hello() {
 }
 )sh";
 
+// enter DIRECTORY USER: $u is set for become().
+constexpr std::string_view k_enter = R"sh(
+enter() {
+	[ -z "$1" ] || cd "$1" || kill -62 $$
+	u=$2
+	[ -n "$u" ] || return 0
+	while IFS=: read -r n x i g x h x; do [ "$n" = "$u" ] && break; done </etc/passwd
+	[ "$n" = "$u" ] || kill -63 $$
+	export HOME="$h" USER="$u" LOGNAME="$u"
+}
+become() {
+	[ -n "$u" ] || exec "$@"
+	case $(setpriv --help 2>&1) in
+	*--reuid*) exec setpriv --reuid "$i" --regid "$g" --init-groups "$@" ;;
+	*) exec su -m -s /bin/sh "$u" -c 'exec "$@"' "$0" "$@" ;;
+	esac
+}
+)sh";
+
 constexpr std::string_view k_run = R"sh(
 port "$2"
 e=$d
@@ -50,20 +69,16 @@ if [ "$3" = - ]; then exec </dev/null; else
 	exec <"$d"
 	hello
 fi
-[ -z "$4" ] || cd "$4" || kill -62 $$
-c=$4 u=$5
+enter "$4" "$5"
 shift 5
-if [ -n "$u" ]; then
-	while IFS=: read -r n x i g x h x; do [ "$n" = "$u" ] && break; done </etc/passwd
-	[ "$n" = "$u" ] || kill -63 $$
-	export HOME="$h" USER="$u" LOGNAME="$u"
-	case $(setpriv --help 2>&1) in
-	*--reuid*) set -- setpriv --reuid "$i" --regid "$g" --init-groups "$@" ;;
-	*) set -- su -m -s /bin/sh "$u" -c 'exec "$@"' sh "$@" ;;
-	esac
-fi
 exec >"$o" 2>"$e"
-exec "$@"
+become "$@"
+)sh";
+
+constexpr std::string_view k_captured = R"sh(
+enter "$1" "$2" 2>/dev/null
+shift 2
+become "$@"
 )sh";
 
 constexpr std::string_view k_put = R"sh(
@@ -72,38 +87,45 @@ exec 3<>"$d"
 port "$3"
 exec 5>"$d"
 port "$1"
-exec <"$d"
+exec 6<"$d" <&6
 hello
-t=$4 o=
+exec <&3
+hello
+t=$4 f=$5
+made=
 say() { echo "$*" >&3; }
-exec 6<&0 <&3
-hello
-if [ -d "$5" ]; then say "no Is a directory"; exit; fi
-trap '[ -z "$o" ] || rm -f "$t"' EXIT
+refuse() {
+	r=${1%%"
+"*}
+	say "no ${r##*: }"
+	exit 1
+}
+if [ -d "$f" ]; then refuse "it is a directory"; fi
+trap '[ -z "$made" ] || rm -f "$t"' EXIT
 umask 077
-r=$( { : >"$t"; } 2>&1) || { say "no ${r##*: }"; exit; }
-o=1
+r=$( { : >"$t"; } 2>&1) || refuse "$r"
+made=1
 exec 4>"$t"
 say ok
 while read -r a b c; do
 	case $a in
 	take)
-		r=$(dd bs=64k iflag=fullblock count="$b" <&6 2>&1 >&4) || { say "no ${r%%
-*}"; exit; }
+		r=$(dd bs=64k iflag=fullblock count="$b" <&6 2>&1 >&4) || refuse "$r"
 		say ok
 		;;
-	back) dd bs=64k skip="$b" count="$c" if="$t" >&5 2>/dev/null & ;;
+	back)
+		wait
+		dd bs=64k skip="$b" count="$c" if="$t" >&5 2>/dev/null &
+		;;
 	size)
 		wait
-		set -- "$1" "$2" "$3" "$4" "$5" "$6" "$(stat -c %s "$t")"
-		say "ok $7"
+		say "ok $(stat -c %s "$t")"
 		;;
 	keep)
-		exec 4>&-
-		r=$(chmod "$6" "$t" 2>&1 && mv -f "$t" "$5" 2>&1) || { say "no ${r##*: }"; exit; }
-		o=
+		r=$(chmod "$b" "$t" 2>&1 && mv -f "$t" "$f" 2>&1) || refuse "$r"
+		made=
 		say ok
-		exit
+		exit 0
 		;;
 	esac
 done
@@ -116,14 +138,21 @@ port "$2"
 exec 4>"$d"
 exec <&3
 hello
+f=$3
 say() { echo "$*" >&3; }
-if [ -d "$3" ]; then say "no Is a directory"; exit; fi
-r=$( { : <"$3"; } 2>&1) || { say "no ${r##*: }"; exit; }
-r=$(stat -L -c '%s %a' "$3") || { say "no cannot be examined"; exit; }
+refuse() {
+	r=${1%%"
+"*}
+	say "no ${r##*: }"
+	exit 1
+}
+if [ -d "$f" ]; then refuse "it is a directory"; fi
+r=$( { : <"$f"; } 2>&1) || refuse "$r"
+r=$(stat -L -c '%s %a' "$f" 2>&1) || refuse "$r"
 say "ok $r"
 while read -r a; do
-	r=$(cat "$3" 2>&1 >&4) || { say "no ${r##*: }"; exit; }
-	say "ok"
+	r=$(cat "$f" 2>&1 >&4) || refuse "$r"
+	say "ok $(stat -L -c %s "$f")"
 done
 )sh";
 
@@ -133,7 +162,8 @@ std::string with_prelude(std::string_view body) {
 
 }  // namespace
 
-const std::string k_run_script = with_prelude(k_run);
+const std::string k_run_script = with_prelude(std::string(k_enter) + std::string(k_run));
+const std::string k_captured_script = std::string(k_enter) + std::string(k_captured);
 const std::string k_put_script = with_prelude(k_put);
 const std::string k_get_script = with_prelude(k_get);
 

@@ -15,12 +15,16 @@ namespace pv::vm {
 // "$1" "$2" "$3": numbers of the ports for stdout, stderr and stdin ("-": /dev/null); "$4": working
 // directory or ""; "$5": user or ""; then the command. Its stdin begins after k_hello.
 extern const std::string k_run_script;
-// "$1": port with the data; "$2": port for the conversation, "$3": port that reads back; "$4":
-// temporary name; "$5": final name; "$6": mode, octal, or "". Commands, a line each: "take N" (of
-// 64 KiB), "back FIRST N", "keep"; answers "ok …", "no REASON".
+// The same without ports: "$1": working directory or ""; "$2": user or ""; then the command.
+extern const std::string k_captured_script;
+// "$1": port with the data, after k_hello; "$2": port for the conversation; "$3": port that reads
+// back; "$4": temporary name; "$5": final name. Says "ok" when it can begin. Commands, a line each:
+// "take N" (that many pieces, or up to the end), "back FIRST N", "size", "keep MODE". It says "ok
+// …" to each but "back", or "no REASON" and ends. When the client goes away nothing is kept.
 extern const std::string k_put_script;
-// "$1": port for the conversation, "$2": port with the data, "$3": file. Commands: "send"; the
-// first answer is "ok SIZE MODE", the next "ok".
+constexpr uint64_t k_piece = 64 << 10;
+// "$1": port for the conversation, "$2": port with the data, "$3": file. Says "ok SIZE MODE", then
+// sends all of it and says "ok SIZE" for every line that comes, or "no REASON".
 extern const std::string k_get_script;
 
 // What the client sends first on every port that the guest reads: a port that nobody has connected

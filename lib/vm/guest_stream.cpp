@@ -153,7 +153,7 @@ Result<GuestStream> GuestStream::open(const Object& vm, std::string_view kind, s
 
 Result<> GuestStream::start(const std::string& script, const std::vector<std::string>& args,
                             const std::vector<std::string>& env, uint64_t timeout_ns) {
-  std::vector<std::string> argv = {"/bin/sh", "-c", script, "pv"};
+  std::vector<std::string> argv = {"/bin/sh", "-c", script, "pv-vm run"};
   argv.insert(argv.end(), args.begin(), args.end());
   // Bytes that are not UTF-8 would be replaced on the way: refused rather than changed.
   for (const std::string& word : argv)

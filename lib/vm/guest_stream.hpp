@@ -27,6 +27,7 @@ class GuestStream {
   static Result<GuestStream> open(const Object& vm, std::string_view kind, size_t count);
 
   LeasedPort& port(size_t index) { return ports_[index]; }
+  const LeasedPort& port(size_t index) const { return ports_[index]; }
   // "/bin/sh -c script args…" begins in the guest, to last at most `timeout_ns`.
   Result<> start(const std::string& script, const std::vector<std::string>& args,
                  const std::vector<std::string>& env, uint64_t timeout_ns);
