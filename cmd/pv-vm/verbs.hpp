@@ -18,6 +18,8 @@ void build_get(cli::Verb& verb);
 void build_info(cli::Verb& verb);
 void build_list(cli::Verb& verb);
 void build_close(cli::Verb& verb);
+void build_tail(cli::Verb& verb);
+void build_clock(cli::Verb& verb);
 void build_console(cli::Verb& verb);
 void build_argv(cli::Verb& verb);
 void build_doctor(cli::Verb& verb);
