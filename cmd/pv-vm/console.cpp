@@ -1,53 +1,52 @@
 // SPDX-License-Identifier: MIT
-#include <fcntl.h>
+#include "vm/console.hpp"
 
-#include "base/file.hpp"
+#include <unistd.h>
+
 #include "base/units.hpp"
 #include "verbs.hpp"
-#include "vm/argv.hpp"
+#include "vm/vm_object.hpp"
 
 namespace pv::vmcmd {
 namespace {
 
-// Prints a file from `offset` on, in pieces: a console log can be large.
-Result<> print_from(cli::Context& context, int fd, uint64_t offset) {
-  std::string chunk(1 << 16, '\0');
-  while (true) {
-    const ssize_t n = pread(fd, chunk.data(), chunk.size(), static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return fail_errno("cannot read the console log", errno);
-    if (n == 0) return {};
-    TRY(context.emit_raw({chunk.data(), static_cast<size_t>(n)}));
-    offset += static_cast<uint64_t>(n);
+struct Options {
+  std::string name;
+  std::string tail;
+  bool follow = false, attach = false;
+};
+
+Result<int> act(cli::Context& context, const Options& options) {
+  context.raw_output();
+  if (options.attach && (options.follow || !options.tail.empty()))
+    return fail(Code::usage, "--attach goes without --follow and --tail");
+  if (options.attach && options.name.empty() && !context.input_from_file())
+    return fail(Code::usage, "--attach needs a VM name or --in: stdin is the console's");
+  TRY_ASSIGN(const target::VmTarget at, target::vm_target(context, options.name));
+  const auto print = [&](std::string_view bytes) { return context.emit_raw(bytes); };
+  if (options.attach) {
+    TRY_ASSIGN(const json state, at.vm.load());
+    TRY(vm::require_state(at.vm, state, "console --attach", {"booted", "paused"}));
+    TRY(vm::attach_console(at.vm, STDIN_FILENO, STDOUT_FILENO, print));
+    return 0;
   }
+  uint64_t tail = UINT64_MAX;
+  if (!options.tail.empty()) {
+    TRY_ASSIGN(tail, parse_size(options.tail));
+  }
+  TRY(vm::print_console(at.vm, tail, options.follow, STDOUT_FILENO, print));
+  return 0;
 }
 
 }  // namespace
 
 void build_console(cli::Verb& verb) {
-  struct Options {
-    std::string name;
-    std::string tail;
-  };
   auto options = std::make_shared<Options>();
   verb.positional("name", options->name, "The VM (default: the one of the document on stdin)");
   verb.option("--tail", options->tail, "SIZE", "Only this much of its end");
-  verb.run([options](cli::Context& context) -> Result<int> {
-    context.raw_output();
-    TRY_ASSIGN(const target::VmTarget at, target::vm_target(context, options->name));
-    uint64_t tail = UINT64_MAX;
-    if (!options->tail.empty()) {
-      TRY_ASSIGN(tail, parse_size(options->tail));
-    }
-    const Fd log(open(at.vm.path(vm::k_console_log).c_str(), O_RDONLY | O_CLOEXEC));
-    if (!log) {
-      if (errno == ENOENT) return 0;  // not booted yet: nothing was printed
-      return fail_errno("cannot open the console log", errno);
-    }
-    const auto size = static_cast<uint64_t>(lseek(log.get(), 0, SEEK_END));
-    TRY(print_from(context, log.get(), size > tail ? size - tail : 0));
-    return 0;
-  });
+  verb.flag("--follow", options->follow, "Go on with what is printed, until the VM ends");
+  verb.flag("--attach", options->attach, "Join stdin and stdout to the console; Ctrl-] ends that");
+  verb.run([options](cli::Context& context) { return act(context, *options); });
 }
 
 }  // namespace pv::vmcmd

@@ -38,6 +38,11 @@ Result<> ControlServer::listen(const std::string& path) {
   return loop_.watch(listener_.get(), EPOLLIN, [this](uint32_t) { accept(); });
 }
 
+pid_t ControlServer::peer(ConnectionId id) const {
+  const auto found = connections_.find(id);
+  return found == connections_.end() ? 0 : peer_pid(found->second.channel->fd());
+}
+
 bool ControlServer::has_unsent() const {
   for (const auto& [id, connection] : connections_)
     if (connection.channel->unsent_bytes() > 0) return true;

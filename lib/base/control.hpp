@@ -17,6 +17,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <sys/types.h>
 
 #include "base/json_fwd.hpp"
 #include "base/line_channel.hpp"
@@ -58,6 +59,8 @@ class ControlServer {
   }
   // Called when a connection ends, whatever it has asked for.
   void on_ended(std::function<void(ConnectionId)> callback) { ended_ = std::move(callback); }
+  // The process that has opened a connection; 0 when it is no longer there.
+  pid_t peer(ConnectionId id) const;
   // True while an answer is still on its way out.
   bool has_unsent() const;
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "vm/client.hpp"
 
+#include <cstdlib>
+
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
@@ -8,6 +10,7 @@
 #include "base/socket.hpp"
 #include "base/text.hpp"
 #include "vm/guest_run.hpp"
+#include "vm/guest_scripts.hpp"
 #include "vm/vm_object.hpp"
 
 namespace pv::vm {
@@ -55,16 +58,27 @@ Result<json> call_agent(const Object& vm, std::string_view command, json argumen
 }
 
 Result<json> run_in_guest(const Object& vm, const GuestCommand& command) {
-  json request = {{"op", "run"}, {"argv", command.argv}};
+  std::vector<std::string> argv = command.argv;
+  if (!command.directory.empty() || !command.user.empty())
+    argv.insert(argv.begin(),
+                {"/bin/sh", "-c", k_captured_script, "pv-vm run", command.directory, command.user});
+  json request = {{"op", "run"}, {"argv", argv}};
+  if (const char* caller = getenv("PV_CALLER"); caller && *caller) request["caller"] = caller;
   if (!command.env.empty()) request["env"] = command.env;
   if (command.has_input) request["stdin_b64"] = base64_encode(command.input);
   // Bytes that are not UTF-8 would be replaced on the way: refused rather than changed.
-  for (const std::string& word : command.argv)
+  for (const std::string& word : argv)
     if (!is_utf8(word))
       return fail(Code::unsupported, "an argument is not UTF-8; the guest agent cannot carry it");
   const auto reply =
       call_supervisor(vm, std::move(request), Deadline::in_ns(command.timeout_ns), "run");
-  if (reply) return run_document(command.argv, reply->value("status", json::object()));
+  if (reply) {
+    const json status = reply->value("status", json::object());
+    const auto signal = static_cast<int>(get_u64(status, "signal"));
+    if (const auto failure = script_failure(signal, command.directory, command.user))
+      return fail(*failure);
+    return run_document(command.argv, status);
+  }
   const Error& error = reply.error();
   if (error.code == Code::agent)
     if (auto failure = start_failure(command.argv, error.message)) return std::move(*failure);

@@ -15,6 +15,9 @@ constexpr uint64_t k_agent_ns = 30 * k_ns_per_s;  // for one answer, however loa
 // than this makes everything slower (measured).
 constexpr uint64_t k_first_poll_ns = 3 * k_ns_per_ms;
 constexpr uint64_t k_max_poll_ns = 50 * k_ns_per_ms;
+// Where the end shows otherwise, as streams that were closed.
+constexpr uint64_t k_first_stream_poll_ns = 20 * k_ns_per_ms;
+constexpr uint64_t k_max_stream_poll_ns = k_ns_per_s;
 constexpr uint64_t k_after_kill_ns = 2 * k_ns_per_s;
 
 // Kills a process and everything below it: stopped first, so that nothing new is forked meanwhile.
@@ -97,7 +100,7 @@ GuestRuns::Id GuestRuns::start(GuestCommand command, JsonReply done) {
                               : fail(Code::agent, "too many commands are running in the guest"));
     return id;
   }
-  json arguments = {{"path", command.argv[0]}, {"capture-output", true}};
+  json arguments = {{"path", command.argv[0]}, {"capture-output", !command.streams}};
   arguments["arg"] = std::vector<std::string>(command.argv.begin() + 1, command.argv.end());
   if (!command.env.empty()) arguments["env"] = full_environment(command.env);
   if (command.has_input) arguments["input-data"] = base64_encode(command.input);
@@ -126,12 +129,14 @@ void GuestRuns::started(Id id, Result<json> result) {
     return finish(id, fail(Code::agent, "guest agent: guest-exec gave no pid"));
   run.pid = pid->get<int64_t>();
   if (run.abandoned || run.timed_out) return expired(id);
-  run.poll = loop_.after(k_first_poll_ns, [this, id] { ask(id); });
+  run.poll = loop_.after(run.command.streams ? k_first_stream_poll_ns : k_first_poll_ns,
+                         [this, id] { ask(id); });
 }
 
 void GuestRuns::ask(Id id) {
   const auto found = runs_.find(id);
   if (found == runs_.end()) return;
+  found->second.poll = 0;
   agent_.call("guest-exec-status", {{"pid", found->second.pid}}, k_agent_ns,
               [this, id](Result<json> result) { answered(id, std::move(result)); });
 }
@@ -154,7 +159,10 @@ void GuestRuns::answered(Id id, Result<json> result) {
         fmt::format("'{}' has not ended in time and was killed in the guest", run.command.argv[0]));
     return finish(id, fail(error.with("status", std::move(*result))));
   }
-  const uint64_t pause_ns = std::clamp(age_ns / 8, k_first_poll_ns, k_max_poll_ns);
+  const uint64_t pause_ns =
+      run.command.streams && !run.timed_out
+          ? std::clamp(age_ns / 8, k_first_stream_poll_ns, k_max_stream_poll_ns)
+          : std::clamp(age_ns / 8, k_first_poll_ns, k_max_poll_ns);
   run.poll = loop_.after(pause_ns, [this, id] { ask(id); });
 }
 
@@ -192,11 +200,21 @@ void GuestRuns::expired(Id id) {
   ask(id);
 }
 
-void GuestRuns::abandon(Id id) {
+void GuestRuns::abandon(Id id, uint64_t grace_ns) {
   const auto found = runs_.find(id);
   if (found == runs_.end()) return;
-  found->second.abandoned = true;
-  expired(id);
+  Run& run = found->second;
+  run.abandoned = true;
+  if (grace_ns == 0 || run.pid == 0) return expired(id);
+  loop_.cancel(run.deadline);
+  run.deadline = loop_.after(grace_ns, [this, id] { expired(id); });
+}
+
+void GuestRuns::ask_now(Id id) {
+  const auto found = runs_.find(id);
+  if (found == runs_.end() || found->second.pid == 0 || found->second.poll == 0) return;
+  loop_.cancel(std::exchange(found->second.poll, 0));
+  ask(id);
 }
 
 void GuestRuns::fail_all(const Error& error) {

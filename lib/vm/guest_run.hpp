@@ -20,6 +20,9 @@ struct GuestCommand {
   std::vector<std::string> env;  // "K=V", on top of a plain PATH and HOME; empty: the agent's own
   std::string input;             // stdin; empty: /dev/null
   bool has_input = false;
+  std::string directory;  // "": the agent's own
+  std::string user;       // "": root
+  bool streams = false;   // over data ports (data_ports.hpp): nothing is captured
   uint64_t timeout_ns = 0;
 };
 
@@ -35,8 +38,11 @@ class GuestRuns {
   // then with that answer under "status" if there is one. Output stays base64 up to the command
   // that asked, where it is turned into a document by run_document().
   Id start(GuestCommand command, JsonReply done);
-  // Kills the guest process and forgets the command; done() is not called.
-  void abandon(Id id);
+  // Kills the guest process, after `grace_ns` unless it has ended by then, and forgets the command;
+  // done() is not called.
+  void abandon(Id id, uint64_t grace_ns = 0);
+  // It seems to have ended: asks about it without waiting for its turn.
+  void ask_now(Id id);
   // Answers all of them with `error`.
   void fail_all(const Error& error);
   // How many are running.

@@ -41,6 +41,7 @@ Supervisor::Supervisor(BootPlan plan, Fd ready, std::unique_ptr<Loop> loop)
       agent_(*loop_),
       runs_(*loop_, agent_),
       setup_(agent_, runs_),
+      ports_(*loop_, plan_.vm),
       control_(*loop_,
                [this](ControlServer::ConnectionId id, const json& request, const std::string&,
                       const Reply& reply) { on_request(id, request, reply); }) {}
@@ -79,13 +80,8 @@ Result<> Supervisor::start() {
       open(vm.path(k_qemu_log).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600));
   if (!log) return fail_errno("cannot open " + vm.path(k_qemu_log), errno);
   TRY(control_.listen(vm.path(k_control_socket)));
-  control_.on_abandoned([this](ControlServer::ConnectionId id) {
-    const auto found = run_of_.find(id);
-    if (found == run_of_.end()) return;
-    const GuestRuns::Id run = found->second;
-    run_of_.erase(found);
-    runs_.abandon(run);
-  });
+  control_.on_abandoned([this](ControlServer::ConnectionId id) { run_abandoned(id); });
+  control_.on_ended([this](ControlServer::ConnectionId id) { connection_ended(id); });
   agent_.on_ready([this] { on_agent_ready(); });
   if (plan_.no_agent)
     agent_.not_awaited(
@@ -130,6 +126,7 @@ void Supervisor::connect_qmp() {
       *loop_, std::move(fd),
       Qmp::Handler{[this] { on_qmp_ready(); }, [this](const json& event) { on_event(event); },
                    [](const char*) { /* the pidfd will tell */ }});
+  ports_.connect(qmp_.get());
 }
 
 void Supervisor::on_qmp_ready() {
@@ -162,6 +159,8 @@ void Supervisor::on_event(const json& event) {
   if (!data) data = &nothing;
   if (name == "VSERPORT_CHANGE" && get_string(*data, "id") == "agent") {
     agent_port(get_bool(*data, "open"));
+  } else if (name == "VSERPORT_CHANGE") {
+    ports_.port_changed(get_string(*data, "id"), get_bool(*data, "open"));
   } else if (name == "SHUTDOWN") {
     guest_powered_off_ = get_bool(*data, "guest");
   } else if (name == "RESET") {
@@ -334,6 +333,7 @@ void Supervisor::remove_sockets() {
   for (const char* name :
        {k_control_socket, k_own_qmp, k_user_qmp, k_agent_socket, k_console_socket})
     unlink(plan_.vm.path(name).c_str());
+  ports_.remove_sockets();
 }
 
 void Supervisor::flush_replies() {

@@ -4,8 +4,10 @@
 // the event log, and serves the commands on its control socket. QEMU dies with it.
 //
 // Requests ({"op":…,"timeout_ms":…}) and replies:
-//   status                            {"runs","agent","disks":{id:slot},"qemu_pid"}
-//   run argv env stdin_b64            {"status":{…}}      as guest-exec-status has it
+//   status                            {"runs","streams":[…],"open_files","agent",
+//                                      "disks":{id:slot},"qemu_pid"}; streams: holders.hpp
+//   run argv env stdin_b64 lease      {"status":{…}}      as guest-exec-status has it
+//   stream_open ports kind caller     {"ports":[{"nr","socket"}…]}  until the connection ends
 //   qmp execute arguments             {"return":…}
 //   agent execute arguments           {"return":…}
 //   plug disk socket                  {"slot"}          the guest may not have seen it yet
@@ -31,9 +33,11 @@
 #include "base/run_dir.hpp"
 #include "vm/agent.hpp"
 #include "vm/argv.hpp"
+#include "vm/data_ports.hpp"
 #include "vm/event_log.hpp"
 #include "vm/guest_run.hpp"
 #include "vm/guest_setup.hpp"
+#include "vm/holders.hpp"
 #include "vm/qmp.hpp"
 
 namespace pv::vm {
@@ -125,6 +129,12 @@ class Supervisor {
     TimerId timer;
     Reply reply;
   };
+  // supervisor_streams.cpp
+  void op_stream_open(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  void start_run(ControlServer::ConnectionId id, GuestCommand command, const Reply& reply);
+  void run_abandoned(ControlServer::ConnectionId id);
+  void connection_ended(ControlServer::ConnectionId id);
+
   struct Unplug {
     TimerId timer;
     std::string id;
@@ -145,8 +155,11 @@ class Supervisor {
   Agent agent_;
   GuestRuns runs_;
   GuestSetup setup_;
+  DataPorts ports_;
+  Holders holders_;
   ControlServer control_;
   std::map<ControlServer::ConnectionId, GuestRuns::Id> run_of_;
+  std::map<ControlServer::ConnectionId, TimerId> drain_timers_;
   std::map<size_t, std::string> slots_;  // slot -> disk id
   std::map<size_t, Unplug> unplugs_;
   std::vector<Reply> quit_replies_;

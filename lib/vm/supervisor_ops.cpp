@@ -57,12 +57,19 @@ void Supervisor::on_request(ControlServer::ConnectionId id, const json& request,
     void (Supervisor::*serve)(ControlServer::ConnectionId, const json&, const Reply&);
   };
   static constexpr Row rows[] = {
-      {"run", &Supervisor::op_run},       {"qmp", &Supervisor::op_qmp},
-      {"agent", &Supervisor::op_agent},   {"plug", &Supervisor::op_plug},
-      {"unplug", &Supervisor::op_unplug}, {"resize", &Supervisor::op_resize},
-      {"eject", &Supervisor::op_eject},   {"power_cut", &Supervisor::op_power_cut},
-      {"pause", &Supervisor::op_pause},   {"resume", &Supervisor::op_resume},
-      {"reset", &Supervisor::op_reset},   {"power_button", &Supervisor::op_power_button},
+      {"stream_open", &Supervisor::op_stream_open},
+      {"run", &Supervisor::op_run},
+      {"qmp", &Supervisor::op_qmp},
+      {"agent", &Supervisor::op_agent},
+      {"plug", &Supervisor::op_plug},
+      {"unplug", &Supervisor::op_unplug},
+      {"resize", &Supervisor::op_resize},
+      {"eject", &Supervisor::op_eject},
+      {"pause", &Supervisor::op_pause},
+      {"resume", &Supervisor::op_resume},
+      {"reset", &Supervisor::op_reset},
+      {"power_button", &Supervisor::op_power_button},
+      {"power_cut", &Supervisor::op_power_cut},
   };
   for (const Row& row : rows)
     if (row.op == op) return (this->*row.serve)(id, request, reply);
@@ -73,6 +80,8 @@ void Supervisor::op_status(const Reply& reply) {
   json disks = json::object();
   for (const auto& [slot, id] : slots_) disks[id] = slot;
   reply(json({{"runs", runs_.count()},
+              {"streams", holders_.list()},
+              {"open_files", holders_.transfers()},
               {"agent", agent_.is_ready() ? "ready" : "waiting"},
               {"disks", disks},
               {"qemu_pid", qemu_id_.pid},
@@ -91,14 +100,11 @@ void Supervisor::op_run(ControlServer::ConnectionId id, const json& request, con
   command.input = std::move(*input);
   command.has_input = request.contains("stdin_b64");
   command.timeout_ns = timeout_of(request);
-  const auto done = [this, id, reply](Result<json> result) {
-    run_of_.erase(id);
-    under("status", reply)(std::move(result));
-  };
-  // Registered first: a command that fails at once calls done() from inside start().
-  run_of_[id] = 0;
-  const GuestRuns::Id run = runs_.start(std::move(command), done);
-  if (const auto found = run_of_.find(id); found != run_of_.end()) found->second = run;
+  command.streams = get_bool(request, "lease");
+  if (command.streams && !ports_.has_lease(id))
+    return reply(fail(Code::invalid, "run: the connection has no data ports"));
+  if (!command.streams) holders_.add(id, control_.peer(id), request);
+  start_run(id, std::move(command), reply);
 }
 
 void Supervisor::op_power_cut(ControlServer::ConnectionId, const json&, const Reply& reply) {
