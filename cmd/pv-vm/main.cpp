@@ -18,6 +18,8 @@ int main(int argc, char** argv) {
           {"console", "Print the console log", build_console},
           {"argv", "Print the command line of QEMU", build_argv},
           {"doctor", "Show what this machine can do and what is missing", build_doctor},
+          {"lan", "Networks between VMs: create, attach, detach, link, info, list, close",
+           build_lan},
           {"guest", "Build the guest of the profile 'tiny'", build_guest},
       }};
   return pv::cli::command_main(spec, argc, argv);

@@ -19,6 +19,7 @@ void build_close(cli::Verb& verb);
 void build_console(cli::Verb& verb);
 void build_argv(cli::Verb& verb);
 void build_doctor(cli::Verb& verb);
+void build_lan(cli::Verb& verb);
 void build_guest(cli::Verb& verb);
 
 // The flags that `create` and `boot` share.

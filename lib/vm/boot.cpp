@@ -9,6 +9,7 @@
 
 #include "base/process.hpp"
 #include "base/text.hpp"
+#include "lan/state.hpp"
 #include "vm/client.hpp"
 #include "vm/supervisor.hpp"
 #include "vm/vm_object.hpp"
@@ -41,10 +42,6 @@ Result<std::vector<DiskSpec>> cold_disks(const RunDir& run, const Object& vm, co
     TRY_ASSIGN(DiskSpec spec, disk_spec(*disk, socket));
     disks.push_back(std::move(spec));
   }
-  if (disks.size() > k_max_cold_disks)
-    return fail(Code::unsupported, fmt::format("VM '{}': {} disks are more than the {} that a "
-                                               "VM can have",
-                                               vm.name, disks.size(), k_max_cold_disks));
   return disks;
 }
 
@@ -59,6 +56,12 @@ Result<Machine> plan_machine(const RunDir& run, const Object& vm, const json& st
   TRY_ASSIGN(machine.qemu, find_qemu(run));
   TRY_ASSIGN(machine.accel, choose_accel(config.accel));
   TRY_ASSIGN(machine.disks, cold_disks(run, vm, state));
+  TRY_ASSIGN(machine.nics, lan::nics_of_vm(vm, state));
+  const size_t devices = machine.disks.size() + machine.nics.size();
+  if (devices > k_max_cold_disks)
+    return fail(Code::unsupported, fmt::format("VM '{}': {} disks and network cards are more than "
+                                               "the {} that a VM can have",
+                                               vm.name, devices, k_max_cold_disks));
   return machine;
 }
 
@@ -133,7 +136,8 @@ Result<json> boot_vm(const RunDir& run, const Object& vm, const VmOptions& optio
   TRY_ASSIGN(const Machine machine, plan_machine(run, vm, plan.state, config));
   plan.vm = vm;
   plan.argv = build_argv(machine);
-  plan.ports = port_count(machine.disks.size());
+  plan.ports = port_count(machine.disks.size() + machine.nics.size());
+  plan.nics = machine.nics;
   for (const DiskSpec& disk : machine.disks) plan.disks.push_back(disk.id);
   json& state = plan.state;
   state["profile"] = config.profile;

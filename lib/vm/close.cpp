@@ -3,6 +3,7 @@
 
 #include "base/process.hpp"
 #include "base/text.hpp"
+#include "lan/lan.hpp"
 #include "serve/disk_object.hpp"
 #include "vm/boot.hpp"
 #include "vm/client.hpp"
@@ -37,9 +38,9 @@ Result<bool> end_processes(const Object& vm, const json& state) {
   return forced;
 }
 
-}  // namespace
-
-Result<json> close_vm(const RunDir& run, const Object& vm, const Deadline& deadline) {
+// Under the VM's lock. `state` is what its state.json was.
+Result<json> close_locked(const RunDir& run, const Object& vm, const Deadline& deadline,
+                          json& state) {
   json document = {{"name", vm.name},
                    {"scope", vm.scope},
                    {"state", "shutdown"},
@@ -49,7 +50,7 @@ Result<json> close_vm(const RunDir& run, const Object& vm, const Deadline& deadl
   // Somebody else closed it first, or was killed half way through: what is left is removed.
   const bool half_gone = !lock && lock.error().code == Code::no_such_vm;
   if (!lock && !half_gone) return fail(lock.error());
-  const json state = vm.load().value_or(json::object());
+  state = vm.load().value_or(json::object());
   TRY_ASSIGN(document["forced"], end_processes(vm, state));
   Result<> closed;  // the first that went wrong; the others are closed all the same
   for (const Object& disk : serve::disks_of_vm(run, vm))
@@ -58,6 +59,15 @@ Result<json> close_vm(const RunDir& run, const Object& vm, const Deadline& deadl
   TRY(closed);
   document["closed"] = true;
   return document;
+}
+
+}  // namespace
+
+Result<json> close_vm(const RunDir& run, const Object& vm, const Deadline& deadline) {
+  json state;
+  auto closed = close_locked(run, vm, deadline, state);
+  if (closed) lan::leave_lans(state, deadline);
+  return closed;
 }
 
 }  // namespace pv::vm

@@ -40,6 +40,7 @@ Supervisor::Supervisor(BootPlan plan, Fd ready, std::unique_ptr<Loop> loop)
       loop_(std::move(loop)),
       agent_(*loop_),
       runs_(*loop_, agent_),
+      nics_(plan_.vm.name, *loop_, qmp_, runs_),
       control_(*loop_,
                [this](ControlServer::ConnectionId id, const json& request, const std::string&,
                       const Reply& reply) { on_request(id, request, reply); }) {}
@@ -84,6 +85,7 @@ Result<> Supervisor::start() {
   });
   agent_.on_ready([this] { on_agent_ready(); });
   for (size_t slot = 0; slot < plan_.disks.size(); ++slot) slots_[slot] = plan_.disks[slot];
+  nics_.start(plan_.nics, plan_.disks.size());
   SpawnOptions options;
   options.argv = plan_.argv;
   options.stdout_fd = log.get();
@@ -154,6 +156,7 @@ void Supervisor::on_event(const json& event) {
   const json* data = find(event, "data");
   const json nothing = json::object();
   if (!data) data = &nothing;
+  nics_.on_event(name, *data);
   if (name == "VSERPORT_CHANGE" && get_string(*data, "id") == "agent") {
     agent_.port_changed(get_bool(*data, "open"));
   } else if (name == "SHUTDOWN") {
@@ -175,6 +178,15 @@ void Supervisor::on_event(const json& event) {
 }
 
 void Supervisor::on_agent_ready() {
+  if (phase_ == Phase::running) return nics_.on_agent_ready();
+  if (phase_ != Phase::booting) return;
+  nics_.bring_up(plan_.timeout_ns, [this](const Result<>& up) {
+    if (!up) return boot_failed(up.error());
+    booted();
+  });
+}
+
+void Supervisor::booted() {
   if (phase_ != Phase::booting) return;
   if (auto saved = save_booted(); !saved) return boot_failed(saved.error());
   phase_ = Phase::running;
@@ -283,6 +295,7 @@ void Supervisor::on_qemu_exit() {
   for (auto& [slot, unplug] : std::exchange(unplugs_, {}))
     for (const Reply& reply : unplug.replies) reply(fail(error));
   runs_.fail_all(error);
+  nics_.fail_all(error);
   json quit_result = {{"forced", forced_}, {"reason", end["reason"]}};
   for (const Reply& reply : quit_replies_) reply(quit_result);
   loop_->stop();

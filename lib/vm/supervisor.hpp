@@ -13,6 +13,7 @@
 //   resize id size_bytes              {}                the disk's server has hung up on QEMU
 //   eject id force                    {}                the disc is out
 //   power_cut                         {"reason"}        QEMU has been killed
+//   net do …                          see supervisor_net.cpp
 //   quit                              {"forced","exit_status"|"signal"}
 #pragma once
 
@@ -28,6 +29,7 @@
 #include "vm/agent.hpp"
 #include "vm/argv.hpp"
 #include "vm/guest_run.hpp"
+#include "vm/nics.hpp"
 #include "vm/qmp.hpp"
 
 namespace pv::vm {
@@ -38,6 +40,7 @@ struct BootPlan {
   json state;  // saved as it is, with the processes and times added, once the VM has booted
   std::vector<std::string> argv;
   std::vector<std::string> disks;  // ids, by slot
+  std::vector<NicSpec> nics;       // in the slots after those
   size_t ports = 0;
   uint64_t started_ns = 0;
   uint64_t timeout_ns = 0;  // until the agent has answered
@@ -61,6 +64,7 @@ class Supervisor {
   void on_event(const json& event);
   void log_event(const json& event);
   void on_agent_ready();
+  void booted();
   Result<> save_booted();
   void boot_failed(Error error);
   void report(const json& message);
@@ -82,12 +86,18 @@ class Supervisor {
   void op_unplug(ControlServer::ConnectionId id, const json& request, const Reply& reply);
   void op_resize(ControlServer::ConnectionId id, const json& request, const Reply& reply);
   void op_eject(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  // supervisor_net.cpp
+  void op_net(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  std::optional<size_t> free_slot() const;
+
   void remove_medium(size_t slot, uint64_t timeout_ns, const Reply& reply);
   std::optional<size_t> slot_of(const json& request, const Reply& reply);
   void add_device(const DiskSpec& disk, size_t slot, uint64_t timeout_ns, const Reply& reply);
   void add_drive(const json& drive, size_t slot, uint64_t timeout_ns, const Reply& reply);
   void device_deleted(size_t slot);
   void device_kept(size_t slot, const std::string& why);
+  // How long a request may take.
+  static uint64_t timeout_of(const json& request);
 
   struct Unplug {
     TimerId timer;
@@ -106,6 +116,7 @@ class Supervisor {
   bool qmp_up_ = false;
   Agent agent_;
   GuestRuns runs_;
+  Nics nics_;
   ControlServer control_;
   std::map<ControlServer::ConnectionId, GuestRuns::Id> run_of_;
   std::map<size_t, std::string> slots_;  // slot -> disk id

@@ -13,10 +13,6 @@ constexpr uint64_t k_default_ms = 30'000;
 constexpr uint64_t k_qmp_ns = 30 * k_ns_per_s;
 constexpr uint64_t k_max_timeout_ms = uint64_t{1000} * 24 * 3600 * 365;
 
-uint64_t timeout_of(const json& request) {
-  return std::min(get_u64(request, "timeout_ms", k_default_ms), k_max_timeout_ms) * k_ns_per_ms;
-}
-
 std::optional<std::vector<std::string>> strings(const json& request, const char* key) {
   std::vector<std::string> out;
   const json* list = find(request, key);
@@ -39,6 +35,10 @@ JsonReply under(const char* key, ControlServer::Reply reply) {
 
 }  // namespace
 
+uint64_t Supervisor::timeout_of(const json& request) {
+  return std::min(get_u64(request, "timeout_ms", k_default_ms), k_max_timeout_ms) * k_ns_per_ms;
+}
+
 void Supervisor::on_request(ControlServer::ConnectionId id, const json& request,
                             const Reply& reply) {
   const std::string op = get_string(request, "op");
@@ -60,6 +60,7 @@ void Supervisor::on_request(ControlServer::ConnectionId id, const json& request,
       {"agent", &Supervisor::op_agent},   {"plug", &Supervisor::op_plug},
       {"unplug", &Supervisor::op_unplug}, {"resize", &Supervisor::op_resize},
       {"eject", &Supervisor::op_eject},   {"power_cut", &Supervisor::op_power_cut},
+      {"net", &Supervisor::op_net},
   };
   for (const Row& row : rows)
     if (row.op == op) return (this->*row.serve)(id, request, reply);
@@ -119,12 +120,12 @@ void Supervisor::op_plug(ControlServer::ConnectionId, const json& request, const
   if (!state || !state->is_object()) return reply(fail(Code::invalid, "plug: no disk"));
   auto disk = disk_spec(*state, get_string(request, "socket"));
   if (!disk) return reply(fail(disk.error()));
-  size_t slot = 0;
-  while (slots_.count(slot) != 0) ++slot;
-  if (slot >= plan_.ports)
+  const auto free = free_slot();
+  if (!free)
     return reply(fail(Code::unsupported, fmt::format("VM '{}' has no free slot for a disk (all {} "
                                                      "are taken)",
                                                      plan_.vm.name, plan_.ports)));
+  const size_t slot = *free;
   slots_[slot] = disk->id;
   const uint64_t timeout_ns = timeout_of(request);
   qmp_->execute("blockdev-add", blockdev_arguments(*disk, slot), timeout_ns,
