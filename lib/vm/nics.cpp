@@ -14,6 +14,7 @@ namespace {
 constexpr uint64_t k_qmp_ns = 30 * k_ns_per_s;
 constexpr uint64_t k_tell_ns = 60 * k_ns_per_s;
 constexpr uint64_t k_look_ns = 10 * k_ns_per_ms;
+constexpr uint64_t k_max_look_ns = 15 * k_ns_per_s;
 
 }  // namespace
 
@@ -126,7 +127,6 @@ void Nics::configure(const NicSpec& nic, uint64_t timeout_ns, Done done) {
 
 void Nics::bring_up(uint64_t timeout_ns, Done done) {
   if (nics_.empty()) return done({});
-  if (telling_) return;  // the agent has come up a second time
   for (const auto& [lan, nic] : nics_)
     if (!nic.spec.up) apply_link(nic, k_qmp_ns, [](const Result<json>&) {});
   waiting_.push_back(std::move(done));
@@ -164,8 +164,9 @@ void Nics::tell_guest() {
     if (nic.plugged) specs.push_back(nic.spec);
   GuestCommand command;
   command.timeout_ns = tell_ns_ != 0 ? tell_ns_ : k_tell_ns;
+  const uint64_t look_ns = std::min(command.timeout_ns / 2, k_max_look_ns);
   command.argv = {"/bin/sh", "-c", k_nic_script, "sh",
-                  std::to_string(std::max<uint64_t>(command.timeout_ns / 2 / k_look_ns, 1))};
+                  std::to_string(std::max<uint64_t>(look_ns / k_look_ns, 1))};
   command.input = nic_script_input(specs);
   command.has_input = true;
   runs_.start(command, [this, argv = command.argv, waiting = std::exchange(waiting_, {})](
