@@ -15,6 +15,7 @@ namespace pv::vmcmd {
 namespace {
 
 constexpr uint64_t k_default_ns = 60 * k_ns_per_s;  // guests under TCG, several at once
+constexpr uint64_t k_status_ns = 5 * k_ns_per_s;
 
 struct Options {
   std::string action;
@@ -32,7 +33,7 @@ struct Call {
 
 // Shows the lan as it is now, whatever was done to it.
 Result<int> show(const Call& call, const Object& lan) {
-  TRY_ASSIGN(call.context.document()["lan"], lan::lan_document(lan, call.deadline));
+  TRY_ASSIGN(call.context.document()["lan"], lan::lan_document(lan, Deadline::in_ns(k_status_ns)));
   TRY(call.context.emit());
   return 0;
 }
@@ -108,7 +109,7 @@ Result<int> info(const Call& call) {
 Result<int> list(const Call& call) {
   TRY_ASSIGN(const RunDir run, call.context.run_dir());
   for (const Object& lan : run.list("lan", call.options.all)) {
-    auto document = lan::lan_document(lan, call.deadline);
+    auto document = lan::lan_document(lan, Deadline::in_ns(k_status_ns));
     if (!document && document.error().code == Code::no_such_lan) continue;  // closed meanwhile
     if (!document) return fail(document.error());
     TRY(call.context.emit({{"v", cli::k_document_version}, {"lan", std::move(*document)}}));

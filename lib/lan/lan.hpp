@@ -47,4 +47,8 @@ Result<> close_lan(const RunDir& run, const Object& lan, const Deadline& deadlin
 // others forget its name a moment later. The caller no longer holds the VM's lock.
 void leave_lans(const json& vm_state, const Deadline& deadline);
 
+// Tells a VM that has just booted what has changed in its lans meanwhile; `told` is what it booted
+// with. The caller does not hold the VM's lock.
+void catch_up(const Object& vm, const std::vector<vm::NicSpec>& told, const Deadline& deadline);
+
 }  // namespace pv::lan

@@ -20,6 +20,13 @@ namespace {
 
 // A guest that does not let go of its card must not use up all the time.
 constexpr uint64_t k_forced_release_ns = 5 * k_ns_per_s;
+// Nor may a guest that hangs hold up what is done to another one, or a switch the end of its lan.
+constexpr uint64_t k_bystander_ns = 10 * k_ns_per_s;
+constexpr uint64_t k_forced_switch_ns = 2 * k_ns_per_s;
+
+Deadline at_most(uint64_t ns, const Deadline& deadline) {
+  return Deadline::in_ns(std::min(ns, deadline.left_ns()));
+}
 
 std::string state_of(const Object& vm) {
   const auto state = vm.load();
@@ -48,23 +55,29 @@ void prune(const Object& lan, LanState& state, const Deadline& deadline) {
       static_cast<void>(remove_member(lan, state, member.vm, deadline, /*force=*/true));
 }
 
-// Tells running members who is in the lan now. Those in `must` have to hear it.
+// Tells a member who is in the lan now, if it runs.
+Result<> tell_member(const Object& lan, const LanState& state, const Member& member, bool wait,
+                     const Deadline& deadline) {
+  const Object vm = member.object();
+  const std::string now = state_of(vm);
+  if (now != "booted" && now != "paused") return {};
+  // A paused guest hears it when it goes on.
+  const json request = request_of(
+      "configure",
+      {{"nic", vm::nic_to_json(nic_spec(lan, state, member))}, {"wait", wait && now == "booted"}});
+  const auto told = vm::call_supervisor(vm, request, deadline, "lan");
+  if (told || told.error().code == Code::no_agent) return {};
+  return fail(told.error());
+}
+
+// Tells those in `must`, who have to hear it, and then all others.
 Result<> tell_members(const Object& lan, const LanState& state, const std::set<std::string>& must,
                       bool wait, const Deadline& deadline) {
-  for (const Member& member : state.members) {
-    const Object vm = member.object();
-    const std::string now = state_of(vm);
-    if (now != "booted" && now != "paused") continue;
-    // A paused guest hears it when it goes on.
-    const bool wait_for_it = wait && now == "booted";
-    const auto told = vm::call_supervisor(
-        vm,
-        request_of("configure",
-                   {{"nic", vm::nic_to_json(nic_spec(lan, state, member))}, {"wait", wait_for_it}}),
-        deadline, "lan");
-    if (told || must.count(member.vm) == 0 || told.error().code == Code::no_agent) continue;
-    return fail(told.error());
-  }
+  for (const Member& member : state.members)
+    if (must.count(member.vm) != 0) TRY(tell_member(lan, state, member, wait, deadline));
+  for (const Member& member : state.members)
+    if (must.count(member.vm) == 0)
+      static_cast<void>(tell_member(lan, state, member, wait, at_most(k_bystander_ns, deadline)));
   return {};
 }
 
@@ -79,7 +92,7 @@ Result<> check_new(const Object& lan, LanState& state, const Object& vm) {
   if (!nics) return {};
   for (const json& nic : *nics)
     if (get_string(nic, "lan") == lan.name && get_string(nic, "dir") != lan.dir &&
-        Object{"lan", "", "", lan.name, get_string(nic, "dir")}.exists())
+        lan_of(nic).exists())
       return fail(Code::duplicate_name,
                   fmt::format("VM '{}' is in another lan '{}' already", vm.name, lan.name));
   return {};
@@ -122,9 +135,8 @@ Result<> take_card(const Object& lan, const Member& member, const Deadline& dead
     return vm::require_state(vm, vm_state, "detach", {"created", "shutdown", "booted", "dead"});
   if (now == "booted" || now == "paused") {
     const uint64_t limit_ns = force ? k_forced_release_ns : deadline.left_ns();
-    const auto out =
-        vm::call_supervisor(vm, request_of("unplug", {{"lan", lan.name}}),
-                            Deadline::in_ns(std::min(limit_ns, deadline.left_ns())), "lan");
+    const auto out = vm::call_supervisor(vm, request_of("unplug", {{"lan", lan.name}}),
+                                         at_most(limit_ns, deadline), "lan");
     const bool died = !out && out.error().code == Code::guest_died;
     if (!out && !died && !force) return fail(out.error());
     if (out && !get_bool(*out, "released") && !force)
@@ -155,7 +167,8 @@ Result<json> call_switch(const Object& lan, const LanState& state, const json& r
 
 Error no_such_member(const Object& lan, const LanState& state, std::string_view vm) {
   std::vector<std::string> names;
-  for (const Member& member : state.members) names.push_back(member.vm);
+  for (const Member& member : state.members)
+    if (member.exists()) names.push_back(member.vm);
   const std::string known = names.empty() ? "nobody is" : "there are: " + join(names, " ");
   return Error(Code::no_such_vm,
                fmt::format("VM '{}' is not in lan '{}' ({})", printable(vm), lan.name, known))
@@ -187,8 +200,11 @@ Result<> remove_member(const Object& lan, LanState& state, const std::string& na
   if (!found) return fail(no_such_member(lan, state, name));
   const Member member = *found;
   TRY(take_card(lan, member, deadline, force));
-  if (is_alive(state.server))
-    TRY(call_switch(lan, state, {{"op", "remove"}, {"port", member.port}}, deadline));
+  if (is_alive(state.server)) {
+    const auto removed = call_switch(lan, state, {{"op", "remove"}, {"port", member.port}},
+                                     force ? at_most(k_forced_switch_ns, deadline) : deadline);
+    if (!removed && !force) return fail(removed.error());
+  }
   std::erase_if(state.members, [&](const Member& each) { return each.vm == name; });
   return save_state(lan, state);
 }
@@ -231,11 +247,26 @@ Result<> detach(const Object& lan, const std::vector<std::string>& vms, const De
   return done ? told : done;
 }
 
+void catch_up(const Object& vm, const std::vector<vm::NicSpec>& told, const Deadline& deadline) {
+  const auto vm_state = vm.load();
+  const auto now = vm_state ? nics_of_vm(vm, *vm_state) : fail(vm_state.error());
+  if (!now || *now == told) return;
+  for (const json& nic : (*vm_state)["nics"]) {
+    const Object lan = lan_of(nic);
+    const auto lock = lock_lan(lan, deadline);
+    auto state = lock ? load_state(lan) : fail(lock.error());
+    if (!state) continue;
+    const Member* member = state->member(vm.name);
+    if (member && member->dir == vm.dir)
+      static_cast<void>(tell_member(lan, *state, *member, /*wait=*/true, deadline));
+  }
+}
+
 void leave_lans(const json& vm_state, const Deadline& deadline) {
   const json* nics = find(vm_state, "nics");
   if (!nics || !nics->is_array()) return;
   for (const json& nic : *nics) {
-    const Object lan{"lan", "", "", get_string(nic, "lan"), get_string(nic, "dir")};
+    const Object lan = lan_of(nic);
     const auto lock = lock_lan(lan, deadline);
     auto state = lock ? load_state(lan) : fail(lock.error());
     if (!state) continue;

@@ -139,6 +139,10 @@ vm::NicSpec nic_spec(const Object& lan, const LanState& state, const Member& mem
   return nic;
 }
 
+Object lan_of(const json& nic) {
+  return Object{"lan", "", "", get_string(nic, "lan"), get_string(nic, "dir")};
+}
+
 Result<Object> find_lan(const RunDir& run, std::string_view name) {
   TRY(check_name("lan", name));
   if (auto lan = run.find("lan", "", name)) return *lan;
@@ -164,8 +168,8 @@ Result<std::vector<vm::NicSpec>> nics_of_vm(const Object& vm, const json& vm_sta
   const json* entries = find(vm_state, "nics");
   if (!entries || !entries->is_array()) return nics;
   for (const json& entry : *entries) {
-    const Object lan{"lan", "", "", get_string(entry, "lan"), get_string(entry, "dir")};
-    if (lan.dir.empty() || !lan.exists()) continue;
+    const Object lan = lan_of(entry);
+    if (!lan.exists()) continue;
     TRY_ASSIGN(LanState state, load_state(lan));
     const Member* member = state.member(vm.name);
     if (!member || member->dir != vm.dir) continue;

@@ -59,6 +59,9 @@ Result<uint32_t> choose_subnet(std::string_view lan, const std::vector<uint32_t>
 // A member's card as the supervisor and boot need it.
 vm::NicSpec nic_spec(const Object& lan, const LanState& state, const Member& member);
 
+// The lan that an entry of a VM's "nics" is about; it may be gone.
+Object lan_of(const json& nic);
+
 // Code::no_such_lan lists the names that there are.
 Result<Object> find_lan(const RunDir& run, std::string_view name);
 // The lan's lock, with the lan still there once it is held.

@@ -9,7 +9,7 @@
 
 #include "base/process.hpp"
 #include "base/text.hpp"
-#include "lan/state.hpp"
+#include "lan/lan.hpp"
 #include "vm/client.hpp"
 #include "vm/supervisor.hpp"
 #include "vm/vm_object.hpp"
@@ -100,30 +100,9 @@ Result<> supervise(BootPlan plan) {
                                             vm.name, words.empty() ? "" : ": ", words));
 }
 
-}  // namespace
-
-Result<json> create_vm(const RunDir& run, const std::string& name, const VmOptions& options) {
-  VmConfig config;
-  TRY(apply_options(config, options));
-  TRY(check_profile_name(config.profile));
-  TRY_ASSIGN(const Object vm, run.create("vm", "", name));
-  json state = {{"name", vm.name},
-                {"scope", vm.scope},
-                {"profile", config.profile},
-                {"state", "created"},
-                {"config", config_to_json(config)},
-                {"disks", json::array()}};
-  if (config.memory_bytes) state["memory_bytes"] = *config.memory_bytes;
-  if (config.cpus) state["cpus"] = *config.cpus;
-  if (auto saved = vm.save(state); !saved) {
-    run.remove(vm);
-    return fail(saved.error());
-  }
-  return vm_document(vm, state);
-}
-
-Result<json> boot_vm(const RunDir& run, const Object& vm, const VmOptions& options,
-                     uint64_t timeout_ns) {
+// Under the VM's lock. The network cards that it has booted with.
+Result<std::vector<NicSpec>> boot_locked(const RunDir& run, const Object& vm,
+                                         const VmOptions& options, uint64_t timeout_ns) {
   BootPlan plan;
   plan.started_ns = system_clock().now_ns();
   plan.timeout_ns = timeout_ns;
@@ -151,6 +130,36 @@ Result<json> boot_vm(const RunDir& run, const Object& vm, const VmOptions& optio
   state["argv"] = plan.argv;
   state["ports"] = plan.ports;
   TRY(supervise(std::move(plan)));
+  return machine.nics;
+}
+
+}  // namespace
+
+Result<json> create_vm(const RunDir& run, const std::string& name, const VmOptions& options) {
+  VmConfig config;
+  TRY(apply_options(config, options));
+  TRY(check_profile_name(config.profile));
+  TRY_ASSIGN(const Object vm, run.create("vm", "", name));
+  json state = {{"name", vm.name},
+                {"scope", vm.scope},
+                {"profile", config.profile},
+                {"state", "created"},
+                {"config", config_to_json(config)},
+                {"disks", json::array()}};
+  if (config.memory_bytes) state["memory_bytes"] = *config.memory_bytes;
+  if (config.cpus) state["cpus"] = *config.cpus;
+  if (auto saved = vm.save(state); !saved) {
+    run.remove(vm);
+    return fail(saved.error());
+  }
+  return vm_document(vm, state);
+}
+
+Result<json> boot_vm(const RunDir& run, const Object& vm, const VmOptions& options,
+                     uint64_t timeout_ns) {
+  const Deadline deadline = Deadline::in_ns(timeout_ns);
+  TRY_ASSIGN(const std::vector<NicSpec> nics, boot_locked(run, vm, options, timeout_ns));
+  if (!nics.empty()) lan::catch_up(vm, nics, deadline);
   return vm_document(vm);
 }
 

@@ -20,6 +20,8 @@ struct NicSpec {
   bool up = true;        // whether the cable is in
   // Lines of /etc/hosts: every member of the lan.
   std::vector<std::string> hosts;
+
+  bool operator==(const NicSpec&) const = default;
 };
 
 json nic_to_json(const NicSpec& nic);

@@ -4,12 +4,7 @@
 load helper
 
 setup() { pv_setup; }
-teardown() {
-  pv_close_all
-  pv-vm lan list --all -o lan.name </dev/null 2>/dev/null |
-    while read -r name; do pv-vm lan close "$name" </dev/null >/dev/null 2>&1; done
-  pv_teardown
-}
+teardown() { pv_teardown; }
 
 in_vm() { pv-vm run "$1" --raw -- sh -c "$2"; }
 member() { pv-vm lan info "$1" -o lan.members | jq -c ".[] | select(.vm == \"$2\") | $3"; }
