@@ -33,6 +33,8 @@ int main(int argc, char** argv) {
           {"profiles", "List what can be booted", build_profiles},
           {"guest", "Build the guest of the profile 'tiny', or of another", build_guest},
           {"scope", "Run a command in a fresh scope, close or list scopes", build_scope},
+          {"lan", "Networks between VMs: create, attach, detach, link, info, list, close",
+           build_lan},
       }};
   return pv::cli::command_main(spec, argc, argv);
 }

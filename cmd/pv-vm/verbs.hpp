@@ -31,6 +31,7 @@ void build_console(cli::Verb& verb);
 void build_argv(cli::Verb& verb);
 void build_doctor(cli::Verb& verb);
 void build_profiles(cli::Verb& verb);
+void build_lan(cli::Verb& verb);
 void build_guest(cli::Verb& verb);
 void build_scope(cli::Verb& verb);
 

@@ -23,6 +23,7 @@ constexpr CodeRow k_codes[] = {
     {Code::wrong_state, "wrong_state", 4},
     {Code::no_such_vm, "no_such_vm", 4},
     {Code::no_such_disk, "no_such_disk", 4},
+    {Code::no_such_lan, "no_such_lan", 4},
     {Code::no_such_rule, "no_such_rule", 4},
     {Code::duplicate_name, "duplicate_name", 4},
     {Code::detached, "detached", 4},

@@ -19,6 +19,7 @@ enum class Code {
   wrong_state,
   no_such_vm,
   no_such_disk,
+  no_such_lan,
   no_such_rule,
   duplicate_name,
   detached,

@@ -43,6 +43,11 @@ const std::vector<WantedModule> k_cdrom_modules = {
     {"isofs", WantedModule::Missing::is_fine, true},
 };
 
+// Loaded when the VM is attached to a lan.
+const std::vector<WantedModule> k_network_modules = {
+    {"virtio_net", WantedModule::Missing::is_fine, true},
+};
+
 // mount(8) has the kernel ask modprobe for it. Some kernels have it built in.
 const std::vector<WantedModule> k_file_system_modules = {
     {"ext4", WantedModule::Missing::is_fine, true},
@@ -254,6 +259,7 @@ Result<> Builder::write_image() {
     for (WantedModule& each : wanted) each.missing = WantedModule::Missing::is_fine;
   for (const std::string& module : options_.modules) wanted.push_back({module});
   wanted.insert(wanted.end(), k_cdrom_modules.begin(), k_cdrom_modules.end());
+  wanted.insert(wanted.end(), k_network_modules.begin(), k_network_modules.end());
   wanted.insert(wanted.end(), k_file_system_modules.begin(), k_file_system_modules.end());
   TRY_ASSIGN(const ModuleSet modules, close_modules(tree, wanted, deadline_));
 

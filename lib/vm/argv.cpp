@@ -100,7 +100,7 @@ size_t port_device(size_t slot) {
 }
 
 void add_disks(Argv& argv, const Machine& m) {
-  for (size_t i = 0; i < port_count(m.disks.size()); ++i) {
+  for (size_t i = 0; i < port_count(m.disks.size() + m.nics.size()); ++i) {
     argv.add("-device", fmt::format("pcie-root-port,id=rp{},bus=pcie.0,chassis={},slot={},"
                                     "addr=0x{:x}.{}{}",
                                     i, i + 1, i + 1, port_device(i), i % k_functions,
@@ -112,13 +112,18 @@ void add_disks(Argv& argv, const Machine& m) {
     argv.add("-device", to_line(device_arguments(disk, slot)));
     if (disk.cdrom) argv.add("-device", to_line(drive_arguments(disk, slot)));
   }
+  for (size_t i = 0; i < m.nics.size(); ++i) {
+    const size_t slot = m.disks.size() + i;
+    argv.add("-netdev", to_line(netdev_arguments(m.nics[i], slot)));
+    argv.add("-device", to_line(nic_arguments(m.nics[i], slot)));
+  }
 }
 
 }  // namespace
 
-size_t port_count(size_t cold_disks) {
+size_t port_count(size_t cold) {
   // Whole PCI devices of eight functions.
-  return (cold_disks + k_spare_ports + k_functions - 1) / k_functions * k_functions;
+  return (cold + k_spare_ports + k_functions - 1) / k_functions * k_functions;
 }
 
 Result<DiskSpec> disk_spec(const json& state, const std::string& nbd_socket) {

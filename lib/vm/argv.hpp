@@ -9,6 +9,7 @@
 #include "base/json_fwd.hpp"
 #include "vm/config.hpp"
 #include "vm/machine.hpp"
+#include "vm/nic.hpp"
 #include "vm/profile.hpp"
 
 namespace pv::vm {
@@ -18,7 +19,8 @@ namespace pv::vm {
 constexpr size_t k_spare_ports = 4;
 constexpr size_t k_max_ports = 64;
 constexpr size_t k_max_cold_disks = k_max_ports - k_spare_ports;
-size_t port_count(size_t cold_disks);
+// `cold` counts the disks and network cards that are there from the start.
+size_t port_count(size_t cold);
 // How long QEMU holds requests of a disk whose server is gone before the guest sees errors.
 constexpr int k_reconnect_s = 1;
 // virtio-blk hands the guest this much of a serial and silently drops the rest.
@@ -61,6 +63,7 @@ struct Machine {
   Profile profile;
   Qemu qemu;
   std::vector<DiskSpec> disks;  // slots 0, 1, …
+  std::vector<NicSpec> nics;    // in the slots after those
 };
 
 uint64_t memory_bytes(const Machine& machine);

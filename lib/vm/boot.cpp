@@ -6,6 +6,7 @@
 
 #include "base/process.hpp"
 #include "base/text.hpp"
+#include "lan/lan.hpp"
 #include "vm/boot_disks.hpp"
 #include "vm/client.hpp"
 #include "vm/initrd_files.hpp"
@@ -65,6 +66,15 @@ Result<Machine> plan_machine(const RunDir& run, const Object& vm, const VmConfig
   TRY_ASSIGN(machine.qemu, find_qemu(run));
   TRY_ASSIGN(machine.accel, choose_accel(config.accel));
   return machine;
+}
+
+Result<> check_room(const Machine& machine) {
+  const size_t devices = machine.disks.size() + machine.nics.size();
+  if (devices > k_max_cold_disks)
+    return fail(Code::unsupported, fmt::format("VM '{}': {} disks and network cards are more than "
+                                               "the {} that a VM can have",
+                                               machine.name, devices, k_max_cold_disks));
+  return {};
 }
 
 void choose_boot_disk(Machine& machine) {
@@ -144,6 +154,41 @@ Result<> supervise(BootPlan plan) {
                                             vm.name, words.empty() ? "" : ": ", words));
 }
 
+// Under the VM's lock. The network cards that it has booted with.
+Result<std::vector<NicSpec>> boot_locked(const RunDir& run, const Object& vm,
+                                         const VmOptions& options, uint64_t timeout_ns) {
+  BootPlan plan;
+  plan.started_ns = system_clock().now_ns();
+  plan.timeout_ns = timeout_ns;
+  TRY_ASSIGN(const LockFile lock, lock_vm(vm, Deadline::in_ns(timeout_ns)));
+  TRY_ASSIGN(plan.state, vm.load());
+  TRY(require_state(vm, plan.state, "boot", {"created", "shutdown"}));
+  TRY(forget_last_boot(vm, plan.state));
+  VmConfig config = config_of(plan.state);
+  TRY(apply_options(config, options));
+  TRY(choose_config(config, options));
+  TRY_ASSIGN(Machine machine, plan_machine(run, vm, config));
+  TRY(place_files(vm, machine, plan));
+  TRY_ASSIGN(RunDir home, RunDir::open(vm.scope));
+  BootDisks disks(std::move(home), vm);
+  TRY(disks.make(machine.profile, plan.state, Deadline::in_ns(timeout_ns)));
+  TRY_ASSIGN(machine.disks, cold_disks(run, vm, plan.state));
+  TRY_ASSIGN(machine.nics, lan::nics_of_vm(vm, plan.state));
+  TRY(check_room(machine));
+  choose_boot_disk(machine);
+  plan.vm = vm;
+  plan.no_agent = config.no_agent || !machine.profile.agent;
+  plan.work.initial_time_ns = config.initial_time_ns;
+  plan.argv = build_argv(machine);
+  plan.ports = port_count(machine.disks.size() + machine.nics.size());
+  plan.nics = machine.nics;
+  for (const DiskSpec& disk : machine.disks) plan.disks.push_back(disk.id);
+  record(machine, plan);
+  TRY(supervise(std::move(plan)));
+  disks.keep();
+  return machine.nics;
+}
+
 }  // namespace
 
 Result<json> create_vm(const RunDir& run, const std::string& name, const VmOptions& options) {
@@ -170,32 +215,9 @@ Result<json> create_vm(const RunDir& run, const std::string& name, const VmOptio
 
 Result<json> boot_vm(const RunDir& run, const Object& vm, const VmOptions& options,
                      uint64_t timeout_ns) {
-  BootPlan plan;
-  plan.started_ns = system_clock().now_ns();
-  plan.timeout_ns = timeout_ns;
-  TRY_ASSIGN(const LockFile lock, lock_vm(vm, Deadline::in_ns(timeout_ns)));
-  TRY_ASSIGN(plan.state, vm.load());
-  TRY(require_state(vm, plan.state, "boot", {"created", "shutdown"}));
-  TRY(forget_last_boot(vm, plan.state));
-  VmConfig config = config_of(plan.state);
-  TRY(apply_options(config, options));
-  TRY(choose_config(config, options));
-  TRY_ASSIGN(Machine machine, plan_machine(run, vm, config));
-  TRY(place_files(vm, machine, plan));
-  TRY_ASSIGN(RunDir home, RunDir::open(vm.scope));
-  BootDisks disks(std::move(home), vm);
-  TRY(disks.make(machine.profile, plan.state, Deadline::in_ns(timeout_ns)));
-  TRY_ASSIGN(machine.disks, cold_disks(run, vm, plan.state));
-  choose_boot_disk(machine);
-  plan.vm = vm;
-  plan.no_agent = config.no_agent || !machine.profile.agent;
-  plan.work.initial_time_ns = config.initial_time_ns;
-  plan.argv = build_argv(machine);
-  plan.ports = port_count(machine.disks.size());
-  for (const DiskSpec& disk : machine.disks) plan.disks.push_back(disk.id);
-  record(machine, plan);
-  TRY(supervise(std::move(plan)));
-  disks.keep();
+  const Deadline deadline = Deadline::in_ns(timeout_ns);
+  TRY_ASSIGN(const std::vector<NicSpec> nics, boot_locked(run, vm, options, timeout_ns));
+  if (!nics.empty()) lan::catch_up(vm, nics, deadline);
   return vm_document(vm);
 }
 
@@ -205,6 +227,7 @@ Result<json> vm_argv(const RunDir& run, const Object& vm) {
   TRY_ASSIGN(Machine machine, plan_machine(run, vm, config_of(state)));
   TRY_ASSIGN(std::vector<DiskSpec> disks, cold_disks(run, vm, state));
   machine.disks = planned_disks(machine.profile, state, std::move(disks));
+  TRY_ASSIGN(machine.nics, lan::nics_of_vm(vm, state));
   choose_boot_disk(machine);
   if (!all_files(machine.config, machine.profile).empty() && !machine.profile.boots_from_disk())
     machine.profile.initrd = vm.path(k_own_initrd);

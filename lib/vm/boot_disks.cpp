@@ -82,10 +82,6 @@ Result<std::vector<DiskSpec>> cold_disks(const RunDir& run, const Object& vm, co
     TRY_ASSIGN(DiskSpec spec, disk_spec(*disk, socket));
     disks.push_back(std::move(spec));
   }
-  if (disks.size() > k_max_cold_disks)
-    return fail(Code::unsupported, fmt::format("VM '{}': {} disks are more than the {} that a "
-                                               "VM can have",
-                                               vm.name, disks.size(), k_max_cold_disks));
   return disks;
 }
 

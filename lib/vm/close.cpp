@@ -2,13 +2,18 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.hpp"
+#include "lan/lan.hpp"
 #include "serve/disk_object.hpp"
 #include "vm/boot.hpp"
 #include "vm/life.hpp"
 #include "vm/vm_object.hpp"
 
 namespace pv::vm {
-Result<json> close_vm(const RunDir& run, const Object& vm, const Deadline& deadline) {
+namespace {
+
+// Under the VM's lock. `state` is what its state.json was.
+Result<json> close_locked(const RunDir& run, const Object& vm, const Deadline& deadline,
+                          json& state) {
   json document = {{"name", vm.name},
                    {"scope", vm.scope},
                    {"state", "shutdown"},
@@ -18,7 +23,7 @@ Result<json> close_vm(const RunDir& run, const Object& vm, const Deadline& deadl
   // Somebody else closed it first, or was killed half way through: what is left is removed.
   const bool half_gone = !lock && lock.error().code == Code::no_such_vm;
   if (!lock && !half_gone) return fail(lock.error());
-  const json state = vm.load().value_or(json::object());
+  state = vm.load().value_or(json::object());
   TRY_ASSIGN(document["forced"], end_processes(vm, state, "it was closed"));
   Result<> closed;  // the first that went wrong; the others are closed all the same
   for (const Object& disk : serve::disks_of_vm(run, vm))
@@ -27,6 +32,15 @@ Result<json> close_vm(const RunDir& run, const Object& vm, const Deadline& deadl
   TRY(closed);
   document["closed"] = true;
   return document;
+}
+
+}  // namespace
+
+Result<json> close_vm(const RunDir& run, const Object& vm, const Deadline& deadline) {
+  json state;
+  auto closed = close_locked(run, vm, deadline, state);
+  if (closed) lan::leave_lans(state, deadline);
+  return closed;
 }
 
 }  // namespace pv::vm

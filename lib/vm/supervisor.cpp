@@ -42,6 +42,7 @@ Supervisor::Supervisor(BootPlan plan, Fd ready, std::unique_ptr<Loop> loop)
       runs_(*loop_, agent_),
       setup_(agent_, runs_),
       ports_(*loop_, plan_.vm),
+      nics_(plan_.vm.name, *loop_, qmp_, runs_),
       control_(*loop_,
                [this](ControlServer::ConnectionId id, const json& request, const std::string&,
                       const Reply& reply) { on_request(id, request, reply); }) {}
@@ -89,6 +90,7 @@ Result<> Supervisor::start() {
                     "waiting for one",
                     vm.name));
   for (size_t slot = 0; slot < plan_.disks.size(); ++slot) slots_[slot] = plan_.disks[slot];
+  nics_.start(plan_.nics, plan_.disks.size());
   SpawnOptions options;
   options.argv = plan_.argv;
   options.stdout_fd = log.get();
@@ -157,6 +159,7 @@ void Supervisor::on_event(const json& event) {
   const json* data = find(event, "data");
   const json nothing = json::object();
   if (!data) data = &nothing;
+  nics_.on_event(name, *data);
   if (name == "VSERPORT_CHANGE" && get_string(*data, "id") == "agent") {
     agent_port(get_bool(*data, "open"));
   } else if (name == "VSERPORT_CHANGE") {
@@ -185,12 +188,16 @@ void Supervisor::agent_port(bool open) {
 }
 
 void Supervisor::on_agent_ready() {
-  if (phase_ == Phase::running) return agent_is_back();
+  if (phase_ == Phase::running)
+    return nics_.on_agent_ready([this](const Result<>&) { agent_is_back(); });
   if (phase_ != Phase::booting || setting_up_) return;
   setting_up_ = true;
   setup_.start(std::move(plan_.work), plan_.timeout_ns, [this](Result<> result) {
     if (!result) return boot_failed(result.error());
-    booted();
+    nics_.bring_up(plan_.timeout_ns, [this](const Result<>& up) {
+      if (!up) return boot_failed(up.error());
+      booted();
+    });
   });
 }
 
@@ -324,6 +331,7 @@ void Supervisor::on_qemu_exit() {
   for (auto& [slot, unplug] : std::exchange(unplugs_, {}))
     for (const Reply& reply : unplug.replies) reply(fail(error));
   runs_.fail_all(error);
+  nics_.fail_all(error);
   json quit_result = {{"forced", forced_}, {"reason", end["reason"]}};
   for (const Reply& reply : quit_replies_) reply(quit_result);
   loop_->stop();

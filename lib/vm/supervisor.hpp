@@ -18,6 +18,7 @@
 //   reset                             {"reset_ms"}      the agent of the new boot has answered
 //   power_button                      {"reason"}        the guest has powered off
 //   power_cut                         {"reason"}        QEMU has been killed
+//   net do …                          see supervisor_net.cpp
 //   quit why                          {"forced","reason"}
 #pragma once
 
@@ -38,6 +39,7 @@
 #include "vm/guest_run.hpp"
 #include "vm/guest_setup.hpp"
 #include "vm/holders.hpp"
+#include "vm/nics.hpp"
 #include "vm/qmp.hpp"
 
 namespace pv::vm {
@@ -51,6 +53,7 @@ struct BootPlan {
   json state;  // saved as it is, with the processes and times added, once the VM has booted
   std::vector<std::string> argv;
   std::vector<std::string> disks;  // ids, by slot
+  std::vector<NicSpec> nics;       // in the slots after those
   size_t ports = 0;
   uint64_t started_ns = 0;
   uint64_t timeout_ns = 0;  // until the agent has answered
@@ -99,6 +102,10 @@ class Supervisor {
   void op_unplug(ControlServer::ConnectionId id, const json& request, const Reply& reply);
   void op_resize(ControlServer::ConnectionId id, const json& request, const Reply& reply);
   void op_eject(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  // supervisor_net.cpp
+  void op_net(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  std::optional<size_t> free_slot() const;
+
   void remove_medium(size_t slot, uint64_t timeout_ns, const Reply& reply);
   std::optional<size_t> slot_of(const json& request, const Reply& reply);
   void add_device(const DiskSpec& disk, size_t slot, uint64_t timeout_ns, const Reply& reply);
@@ -157,6 +164,7 @@ class Supervisor {
   GuestSetup setup_;
   DataPorts ports_;
   Holders holders_;
+  Nics nics_;
   ControlServer control_;
   std::map<ControlServer::ConnectionId, GuestRuns::Id> run_of_;
   std::map<ControlServer::ConnectionId, TimerId> drain_timers_;

@@ -70,6 +70,7 @@ void Supervisor::on_request(ControlServer::ConnectionId id, const json& request,
       {"reset", &Supervisor::op_reset},
       {"power_button", &Supervisor::op_power_button},
       {"power_cut", &Supervisor::op_power_cut},
+      {"net", &Supervisor::op_net},
   };
   for (const Row& row : rows)
     if (row.op == op) return (this->*row.serve)(id, request, reply);
@@ -129,12 +130,12 @@ void Supervisor::op_plug(ControlServer::ConnectionId, const json& request, const
   if (!state || !state->is_object()) return reply(fail(Code::invalid, "plug: no disk"));
   auto disk = disk_spec(*state, get_string(request, "socket"));
   if (!disk) return reply(fail(disk.error()));
-  size_t slot = 0;
-  while (slots_.count(slot) != 0) ++slot;
-  if (slot >= plan_.ports)
+  const auto free = free_slot();
+  if (!free)
     return reply(fail(Code::unsupported, fmt::format("VM '{}' has no free slot for a disk (all {} "
                                                      "are taken)",
                                                      plan_.vm.name, plan_.ports)));
+  const size_t slot = *free;
   slots_[slot] = disk->id;
   const uint64_t timeout_ns = timeout_of(request);
   qmp_->execute("blockdev-add", blockdev_arguments(*disk, slot), timeout_ns,

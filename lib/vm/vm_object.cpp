@@ -39,6 +39,18 @@ json pid_of(const json& state, const char* key) {
   return process && process->is_object() ? json(get_u64(*process, "pid")) : json();
 }
 
+json lans_of(const json& state) {
+  json lans = json::array();
+  const json* nics = find(state, "nics");
+  if (!nics || !nics->is_array()) return lans;
+  for (const json& nic : *nics)
+    if (Object{"lan", "", "", "", get_string(nic, "dir")}.exists())
+      lans.push_back({{"name", get_string(nic, "lan")},
+                      {"mac", get_string(nic, "mac")},
+                      {"address", get_string(nic, "address")}});
+  return lans;
+}
+
 }  // namespace
 
 Result<Object> find_vm(const RunDir& run, std::string_view name) {
@@ -93,6 +105,7 @@ json vm_document(const Object& vm, const json& state) {
                    {"cid", nullptr},
                    {"accel", copy("accel")},
                    {"disks", find(state, "disks") ? state["disks"] : json::array()},
+                   {"lans", lans_of(state)},
                    // Of one that runs only its supervisor knows, see accounting.hpp.
                    {"quiescent", runs(now) ? json() : json(true)},
                    {"open_files", runs(now) ? json() : json(0)},

@@ -37,6 +37,11 @@ pv_close_all() {
     while read -r scope name; do
       pv-vm close --scope "$scope" "$name" </dev/null >/dev/null 2>&1
     done
+  command -v pv-vm >/dev/null && [ -e "$PV_RUN_DIR/idx" ] &&
+    pv-vm lan list --all </dev/null 2>/dev/null | jq -r '.lan | "\(.scope) \(.name)"' |
+    while read -r scope name; do
+      pv-vm lan close --scope "$scope" "$name" </dev/null >/dev/null 2>&1
+    done
   [ -e "$PV_RUN_DIR/idx" ] &&
     pv-disk list --all </dev/null 2>/dev/null |
     jq -r '.disk | "\(.scope) \(if .vm then .vm + "/" else "" end)\(.id)"' |
