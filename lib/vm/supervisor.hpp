@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "base/control.hpp"
+#include "base/dir_watch.hpp"
 #include "base/loop.hpp"
 #include "base/process.hpp"
 #include "base/run_dir.hpp"
@@ -98,6 +99,7 @@ class Supervisor {
   BootPlan plan_;
   Fd ready_;
   std::unique_ptr<Loop> loop_;
+  std::unique_ptr<DirWatch> home_;
   Fd events_log_;
   uint64_t events_bytes_ = 0;
   Child qemu_;
