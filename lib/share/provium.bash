@@ -20,7 +20,9 @@ _pv_caller() {
   local i file
   for ((i = 1; i < ${#BASH_SOURCE[@]}; ++i)); do
     file=${BASH_SOURCE[i]}
-    case $file in "$_pv_helper" | */bats-core/* | */bats-support/* | */bats-assert/*) continue ;; esac
+    case $file in
+      "$_pv_helper" | */bats-core/* | */bats-support/* | */bats-assert/*) continue ;;
+    esac
     [ "$file" = "${BATS_TEST_SOURCE:-}" ] && file=$BATS_TEST_FILENAME
     printf '%s:%s' "$file" "${BASH_LINENO[i - 1]}"
     return

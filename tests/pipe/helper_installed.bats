@@ -135,3 +135,32 @@ EOF
   assert_output --partial 'ok 1 in'
   nothing_left
 }
+
+# example WORDS: the block of the manual that begins with them.
+example() {
+  awk -v first="$1" '/^\.Bd -literal/ { block = ""; inside = 1; next }
+    /^\.Ed/ { if (index(block, first) == 1) printf "%s", block; inside = 0 }
+    inside { gsub(/\\e/, "\\"); block = block $0 "\n" }' \
+    "$BATS_TEST_DIRNAME/../../man/provium.7"
+}
+
+@test "the examples of the manual do as it says" {
+  need_guest
+  example 'load provium' >manual.bats
+  [ "$(wc -l <manual.bats)" -eq 3 ]
+  inner manual.bats
+  assert_output $'1..1\nok 1 it boots'
+  example source >script
+  run -0 bash -e script
+  has '.disk.state == "serving"'
+  mkdir -p tests/vm
+  cp manual.bats tests/vm
+  example include >Makefile
+  printf '#!/bin/sh\necho "checked $1 in $PV_SCOPE"\n' >check-image
+  chmod +x check-image
+  touch image.raw
+  export -n MAKEFLAGS MAKELEVEL
+  run -0 make -s test-image
+  assert_output --partial 'checked image.raw in run-'
+  nothing_left
+}

@@ -87,7 +87,7 @@ long_job() {
   run -4 --separate-stderr pv-vm scope run ci -- true
   assert_equal "$(wc -l <<<"$stderr")" 1
   pv-vm scope close ci >/dev/null
-  for i in 1 2 3 4; do
+  for _ in 1 2 3 4; do
     { status=0
       pv-vm scope run one -- bash -c 'echo ran >>ran; sleep 1' 2>/dev/null || status=$?
       echo "$status" >>codes; } &
