@@ -56,6 +56,6 @@ def measure():
                "pss_kib": max(size["Pss"] for size in memory)}
         rows.append(row)
         print(f"{row['vms']} VMs by {what:<12} {took:6.1f} s, slowest {row['slowest_s']:6.1f} s, "
-              f"closed in {row['close_s']:.1f} s; supervisor at most {row['rss_kib']} KiB resident, "
-              f"{row['pss_kib']} KiB of its own share", flush=True)
+              f"closed in {row['close_s']:.1f} s; supervisor at most {row['rss_kib']} KiB "
+              f"resident, {row['pss_kib']} KiB of its own share", flush=True)
     return rows
