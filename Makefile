@@ -156,7 +156,10 @@ install: all
 	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	install -d $(DESTDIR)$(PREFIX)/share/provium/presets
 	install -m 644 lib/presets/*.json $(DESTDIR)$(PREFIX)/share/provium/presets
+	install -m 644 lib/share/provium.bash lib/share/provium.mk $(DESTDIR)$(PREFIX)/share/provium
+	ln -sf provium.bash $(DESTDIR)$(PREFIX)/share/provium/load.bash
 	install -s $(BINS) $(DESTDIR)$(PREFIX)/bin
+	install -m 755 lib/share/provium $(DESTDIR)$(PREFIX)/bin
 	install -m 644 man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 644 man/*.7 $(DESTDIR)$(PREFIX)/share/man/man7
 	for c in $(COMMANDS); do \

@@ -33,6 +33,8 @@ _provium_values() {
     --accel) echo auto kvm tcg ;;
     --profile) echo tiny ;;
     action) echo build info clean ;;
+    operation) echo run close list ;;
+    scope) "${2}pv-vm" scope list -o name ;;
     --disk | disk) "${2}pv-disk" list -o id ;;
     vm | name | names) "${2}pv-vm" list -o name ;;
     --mode | mode) "${2}pv-fault" kinds -o name ;;

@@ -43,6 +43,10 @@ function __provium_values
             printf '%s\n' tiny
         case action
             printf '%s\n' build info clean
+        case operation
+            printf '%s\n' run close list
+        case scope
+            "$argv[2]pv-vm" scope list -o name 2>/dev/null </dev/null
         case --disk disk
             "$argv[2]pv-disk" list -o id 2>/dev/null </dev/null
         case vm name names

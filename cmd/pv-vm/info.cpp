@@ -10,6 +10,7 @@ namespace pv::vmcmd {
 void build_info(cli::Verb& verb) {
   auto name = std::make_shared<std::string>();
   verb.positional("name", *name, "The VM (default: the one of the document on stdin)");
+  verb.takes_many();
   verb.run([name](cli::Context& context) -> Result<int> {
     TRY_ASSIGN(const target::VmTarget at, target::vm_target(context, *name));
     TRY_ASSIGN(context.document()["vm"], target::live_document(at.run, at.vm));

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/control.hpp"
+#include "base/dir_guard.hpp"
 #include "base/loop.hpp"
 #include "base/rng.hpp"
 #include "base/socket.hpp"
@@ -81,6 +82,7 @@ class DiskServer {
         loop_, std::move(listener), *stack_, counters_,
         nbd::Export{object_.name, "provium disk " + object_.display(), stack_->geometry()});
     TRY(front_->start());
+    home_ = std::make_unique<DirGuard>(loop_, object_.dir, [this] { stop(); });
     ops_ = std::make_unique<ControlOps>(*stack_, counters_, [this] { return live_state(); });
     resizer_ = std::make_unique<Resizer>(
         Resizer::Parts{loop_, *stack_, counters_, *front_, *ops_, [this] { return save_size(); }});
@@ -249,6 +251,7 @@ class DiskServer {
   blk::Request last_flush_;
   bool stopping_ = false;
   uint64_t deadline_ns_ = 0;
+  std::unique_ptr<DirGuard> home_;
 };
 
 }  // namespace

@@ -69,8 +69,22 @@ bool is_command_of_ours(pid_t pid) {
   return program.substr(program.rfind('/') + 1).rfind("pv-", 0) == 0;
 }
 
+void add_recorded(const json& state, std::set<pid_t>& pids) {
+  if (!state.is_structured()) return;
+  if (state.is_object() && find(state, "start_ticks")) pids.insert(process_from_json(state).pid);
+  for (const json& value : state) add_recorded(value, pids);
+}
+
+// Those that stand behind an object: they end with it.
+void add_servers(const RunDir& run, std::set<pid_t>& pids) {
+  for (const char* kind : {"vm", "disk", "lan"})
+    for (const Object& object : run.list(kind, /*all_scopes=*/true))
+      if (const auto state = object.load()) add_recorded(*state, pids);
+}
+
 std::vector<ProcessId> streams_of(const RunDir& run, const std::string& top, Ends ends) {
-  const std::set<pid_t> spared = ancestors();
+  std::set<pid_t> spared = ancestors();
+  add_servers(run, spared);
   std::vector<ProcessId> found;
   std::error_code error;
   for (std::filesystem::directory_iterator it("/proc", error), end; !error && it != end;

@@ -69,6 +69,7 @@ Result<> Supervisor::start() {
   const Object& vm = plan_.vm;
   TRY(loop_->on_signals({SIGTERM, SIGINT}, [this](int) { quit(); }));
   TRY(watch_ready_pipe());
+  home_ = std::make_unique<DirGuard>(*loop_, vm.dir, [this] { quit(); });
   remove_sockets();  // of a supervisor that was killed
   unlink(vm.path(k_end_file).c_str());
   unlink(vm.path(k_paused_mark).c_str());

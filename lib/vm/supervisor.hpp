@@ -29,6 +29,7 @@
 #include <vector>
 
 #include "base/control.hpp"
+#include "base/dir_guard.hpp"
 #include "base/loop.hpp"
 #include "base/process.hpp"
 #include "base/run_dir.hpp"
@@ -152,6 +153,7 @@ class Supervisor {
   Fd ready_;
   std::unique_ptr<Loop> loop_;
   EventLog events_;
+  std::unique_ptr<DirGuard> home_;
   Child qemu_;
   ProcessId qemu_id_;
   std::unique_ptr<Qmp> qmp_;

@@ -98,7 +98,7 @@ states() { pv-vm list -o state | sort | uniq -c | awk '{ printf "%s%s ", $1, $2 
   done
   # A verb of one document says so, and one document of many lines is still one.
   create a b >two
-  run -3 --separate-stderr pv-vm info --in two
+  run -3 --separate-stderr pv-vm argv --in two
   assert_equal "$(wc -l <<<"$stderr")" 1
   pv-vm create c --json=pretty | pv-vm close >/dev/null
   run -2 --separate-stderr pv-vm boot a --jobs 0

@@ -19,10 +19,10 @@ ended() { case $(ps -o stat= -p "$1") in '' | Z*) ;; *) return 1 ;; esac; }
 nothing_left() { [ -z "$(ls "$PV_RUN_DIR/obj")" ]; }
 has_line() { grep -qs "$1" "$2"; }
 
-# A scope with a VM, a disk and two processes that would stay for minutes; says "up" when it is.
+# A scope with a VM, a disk and a process that would stay for minutes; says "up" when it is.
 long_job() {
   pv-vm scope run job -- bash -c 'pv-vm create v >/dev/null
-    pv-disk serve d --memory 1M >/dev/null; sleep 300 & sleep 300 & echo "up $!"; wait'
+    pv-disk serve d --memory 1M >/dev/null; sleep 300 & echo "up $!"; wait'
 }
 
 @test "scope run: the command's scope is fresh, its status is ours, and nothing stays" {
@@ -73,6 +73,45 @@ long_job() {
   until_true ended "$(sed -n 's/up //p' out)"
 }
 
+@test "scope run and its guardian killed: an orphan, that is listed and closed" {
+  long_job >out &
+  until_true has_line up out
+  runner=$(pv-vm scope list -o runner_pid)
+  pkill -KILL -P "$runner" -x pv-vm-guard
+  kill -KILL "$runner"
+  until_true ended "$runner"
+  run -0 pv-vm scope list
+  has '.scope.runner_pid == null and (.scope.orphans | join(" ") | contains("its command has gone"))'
+  run -0 pv-vm scope close job
+  has '.scope.closed | .vms == 1 and .disks == 1 and .orphans >= 1'
+  nothing_left
+  kill "$(sed -n 's/up //p' out)"
+}
+
+@test "Ctrl-C on a terminal is the command's, and it has its own way to end" {
+  cat >type.py <<'EOF'
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp("pv-vm", ["pv-vm", "scope", "run", "job", "--", "bash", "-c",
+                        "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.05; done"])
+shown = b""
+while True:
+    try:
+        shown += os.read(terminal, 4096)
+    except OSError:
+        break
+    if b"ready" in shown:
+        os.write(terminal, b"\x03")
+        shown = shown.replace(b"ready", b"")
+print(shown.decode())
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+EOF
+  run -5 python3 type.py
+  assert_output --partial caught
+  nothing_left
+}
+
 @test "scope run in a scope: names are below it, the outer one ends the inner one too" {
   PV_SCOPE=ci run -0 pv-vm scope run job7 -- bash -c 'echo "$PV_SCOPE"'
   assert_output ci/job7
@@ -87,7 +126,7 @@ long_job() {
   run -4 --separate-stderr pv-vm scope run ci -- true
   assert_equal "$(wc -l <<<"$stderr")" 1
   pv-vm scope close ci >/dev/null
-  for i in 1 2 3 4; do
+  for _ in 1 2 3 4; do
     { status=0
       pv-vm scope run one -- bash -c 'echo ran >>ran; sleep 1' 2>/dev/null || status=$?
       echo "$status" >>codes; } &
