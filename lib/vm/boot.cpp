@@ -9,8 +9,8 @@
 
 #include "base/process.hpp"
 #include "base/text.hpp"
-#include "lan/lan.hpp"
 #include "vm/client.hpp"
+#include "vm/lan.hpp"
 #include "vm/supervisor.hpp"
 #include "vm/vm_object.hpp"
 

@@ -3,10 +3,10 @@
 
 #include "base/process.hpp"
 #include "base/text.hpp"
-#include "lan/lan.hpp"
 #include "serve/disk_object.hpp"
 #include "vm/boot.hpp"
 #include "vm/client.hpp"
+#include "vm/lan.hpp"
 #include "vm/vm_object.hpp"
 
 namespace pv::vm {
