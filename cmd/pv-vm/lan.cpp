@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // `lan`: a verb with actions, each a row of the table at the end.
-#include "lan/lan.hpp"
+#include "vm/lan.hpp"
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -143,6 +143,12 @@ constexpr Row k_actions[] = {
     {"close", close, true, false},
 };
 
+std::vector<std::string> action_names() {
+  std::vector<std::string> names;
+  for (const Row& row : k_actions) names.emplace_back(row.action);
+  return names;
+}
+
 // What means nothing to an action is an error, not ignored.
 Result<> check_words(const Options& options, const Row& row) {
   const auto wrong = [&](const std::string& what) {
@@ -165,18 +171,17 @@ Result<int> act(cli::Context& context, const Options& options) {
     TRY_ASSIGN(const Deadline deadline, context.deadline(k_default_ns));
     return row.run(Call{context, options, deadline});
   }
-  return fail(Code::bug, "an action without a row");
+  const std::vector<std::string> actions = action_names();
+  const Error error(Code::usage, fmt::format("no action '{}'; there are: {}",
+                                             printable(options.action), join(actions, " ")));
+  return fail(error.with("valid", actions));
 }
 
 }  // namespace
 
 void build_lan(cli::Verb& verb) {
   auto options = std::make_shared<Options>();
-  std::vector<std::string> actions;
-  for (const Row& row : k_actions) actions.emplace_back(row.action);
-  verb.positional("action", options->action, join(actions, ", "))
-      ->required()
-      ->check(CLI::IsMember(actions));
+  verb.positional("action", options->action, join(action_names(), ", "))->required();
   verb.positional("name", options->name, "The lan");
   verb.rest("vms", options->words,
             "VMs to attach or detach (default: the one of the document on stdin); "

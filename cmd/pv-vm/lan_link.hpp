@@ -5,7 +5,7 @@
 #include <string>
 
 #include "cli/command.hpp"
-#include "lan/lan.hpp"
+#include "vm/lan.hpp"
 
 namespace pv::vmcmd {
 

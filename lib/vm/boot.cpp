@@ -6,10 +6,10 @@
 
 #include "base/process.hpp"
 #include "base/text.hpp"
-#include "lan/lan.hpp"
 #include "vm/boot_disks.hpp"
 #include "vm/client.hpp"
 #include "vm/initrd_files.hpp"
+#include "vm/lan.hpp"
 #include "vm/supervisor.hpp"
 #include "vm/vm_object.hpp"
 

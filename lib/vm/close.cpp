@@ -2,9 +2,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.hpp"
-#include "lan/lan.hpp"
 #include "serve/disk_object.hpp"
 #include "vm/boot.hpp"
+#include "vm/lan.hpp"
 #include "vm/life.hpp"
 #include "vm/vm_object.hpp"
 

@@ -11,6 +11,7 @@
 #include "base/units.hpp"
 #include "serve/disk_object.hpp"
 #include "vm/boot.hpp"
+#include "vm/lan.hpp"
 #include "vm/vm_object.hpp"
 
 namespace pv::vm {
@@ -29,6 +30,11 @@ Result<> end_disk(const RunDir& run, const Object& disk, const Deadline&) {
 }
 
 // An object that is no more than its files and the processes it records.
+Result<> end_lan(const RunDir& run, const Object& lan, const Deadline& deadline) {
+  return lan::close_lan(run, lan, deadline);
+}
+
+// What nobody knows more of: its recorded processes and its files.
 Result<> end_object(const RunDir& run, const Object& object, const Deadline&) {
   const auto ended = end_recorded(object.load().value_or(json::object()), k_grace_ns);
   run.remove(object);
@@ -43,7 +49,7 @@ struct Kind {
   Result<> (*end)(const RunDir& run, const Object& object, const Deadline& deadline);
 };
 constexpr Kind k_kinds[] = {
-    {"vm", "vms", end_vm}, {"disk", "disks", end_disk}, {"lan", "lans", end_object}};
+    {"vm", "vms", end_vm}, {"disk", "disks", end_disk}, {"lan", "lans", end_lan}};
 
 bool runner_lives(const Object& scope) {
   const auto state = scope.load();

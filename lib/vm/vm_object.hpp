@@ -3,9 +3,9 @@
 // commands, and the supervisor only while `boot` holds the lock on its behalf. What the supervisor
 // has to say later, that QEMU has ended and how, goes to end.json.
 //
-//   state.json  name scope profile state config disks[] nics[] and, once booted: accel memory_bytes
-//   cpus
-//               argv ports boot_ms booted_ns qemu{pid,start_ticks} supervisor{pid,start_ticks}
+//   state.json  name scope profile state config disks[] nics[] and, once booted: accel
+//               memory_bytes cpus argv ports boot_ms booted_ns qemu{pid,start_ticks}
+//               supervisor{pid,start_ticks}
 //   paused      is there while the guest's CPUs are stopped
 //   end.json    state ("dead", "shutdown") reason exit_status|signal stderr console
 #pragma once

@@ -18,7 +18,8 @@ MAY_INCLUDE = {
     "front": ["base/", "blk/", "front/"],
     "guest": ["base/", "guest/"],
     "serve": ["base/", "blk/", "front/", "serve/"],
-    "vm": ["base/", "guest/", "vm/", "serve/disk_object.hpp", "serve/server.hpp",
+    "lan": ["base/", "lan/"],
+    "vm": ["base/", "guest/", "lan/", "vm/", "serve/disk_object.hpp", "serve/server.hpp",
            "serve/spec.hpp"],
     "target": ["base/", "blk/", "cli/", "front/", "guest/", "serve/", "target/", "vm/"],
 }

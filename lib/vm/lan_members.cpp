@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "lan/members.hpp"
+#include "vm/lan_members.hpp"
 
 #include <algorithm>
 #include <set>
@@ -10,9 +10,9 @@
 #include "base/process.hpp"
 #include "base/socket.hpp"
 #include "base/text.hpp"
-#include "lan/lan.hpp"
 #include "lan/server.hpp"
 #include "vm/client.hpp"
+#include "vm/lan.hpp"
 #include "vm/vm_object.hpp"
 
 namespace pv::lan {

@@ -8,7 +8,7 @@
 #include "base/clock.hpp"
 #include "base/result.hpp"
 #include "base/run_dir.hpp"
-#include "lan/state.hpp"
+#include "vm/lan_state.hpp"
 
 namespace pv::lan {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "lan/lan.hpp"
+#include "vm/lan.hpp"
 
 #include <algorithm>
 
@@ -9,8 +9,8 @@
 #include "base/process.hpp"
 #include "base/socket.hpp"
 #include "base/text.hpp"
-#include "lan/members.hpp"
 #include "lan/server.hpp"
+#include "vm/lan_members.hpp"
 
 namespace pv::lan {
 namespace {

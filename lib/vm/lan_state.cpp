@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "lan/state.hpp"
+#include "vm/lan_state.hpp"
 
 #include <algorithm>
 

@@ -11,7 +11,7 @@
 #include "base/json_fwd.hpp"
 #include "base/result.hpp"
 #include "base/run_dir.hpp"
-#include "lan/state.hpp"
+#include "vm/lan_state.hpp"
 
 namespace pv::lan {
 
