@@ -5,7 +5,8 @@ load helper
 
 setup_file() {
   pv-vm guest info </dev/null >/dev/null 2>&1 || return 0
-  "$BATS_TEST_DIRNAME/../disk-image" "$BATS_FILE_TMPDIR/debian.img"
+  # Class 7: this machine lacks what it is made from, and the tests are skipped.
+  "$BATS_TEST_DIRNAME/../disk-image" "$BATS_FILE_TMPDIR/debian.img" || [ $? -eq 7 ]
 }
 
 setup() {
@@ -38,7 +39,7 @@ teardown() { pv_teardown; }
   # The clock began at the given time when the machine was switched on.
   run -0 pv-vm run v --raw -- date +%s
   [ "$output" -ge 1000000000 ] && [ "$output" -lt 1000000300 ]
-  run -0 pv-vm run v --raw -- bash -c 'grep -o "vda2 / ext4" /proc/mounts; echo kept >/root/kept'
+  run -0 pv-vm run v --raw -- bash -c 'grep -o "vda2 / ext4" /proc/mounts; echo kept >/var/kept'
   assert_output 'vda2 / ext4'
   pv-vm run v -- shutdown -P >down 2>&1 || true
   for _ in $(seq 200); do [ "$(pv-vm info v -o state)" = booted ] || break; sleep 0.05; done
@@ -46,7 +47,7 @@ teardown() { pv_teardown; }
   assert_output shutdown
   cd / # the VM knows where its profile is
   pv-vm boot v --timeout 100s -o state
-  run -0 pv-vm run v --raw -- cat /root/kept
+  run -0 pv-vm run v --raw -- cat /var/kept
   assert_output kept
   pv-vm close v -o state
   assert_equal "$(sha256sum <"$BATS_FILE_TMPDIR/debian.img")" "$before"
