@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "vm/toml_tree.hpp"
 
-#define TOML_EXCEPTIONS 0
+// Version 3.3 asserts what it then handles: "[(" would end the process where without the assertion
+// it is a syntax error. Exceptions end here; without them the parser goes on behind some mistakes.
+#define TOML_ASSERT(condition) static_cast<void>(0)
+#define TOML_EXCEPTIONS 1
 #define TOML_HEADER_ONLY 1
 #include <fmt/format.h>
 #include <toml++/toml.h>
@@ -64,10 +67,11 @@ Error toml_error(const std::string& path, const TomlPlace& place, std::string_vi
 }
 
 Result<TomlNode> parse_toml(std::string_view text, const std::string& path) {
-  const toml::parse_result parsed = toml::parse(text);
-  if (parsed) return convert(parsed.table());
-  const toml::parse_error& error = parsed.error();
-  return fail(toml_error(path, place_of(error.source()), error.description()));
+  try {
+    return convert(toml::parse(text));
+  } catch (const toml::parse_error& error) {
+    return fail(toml_error(path, place_of(error.source()), error.description()));
+  }
 }
 
 }  // namespace pv::vm
