@@ -65,6 +65,13 @@ files = { "/a//b" = "c", "/d" = { text = "\u0000x\n", mode = 0o4755 } }
   CHECK(p.files[1].mode == 04755U);
 }
 
+TEST_CASE("profile: letters beyond ASCII, in comments and values") {
+  const Profile p = only("# Gr\u00f6\u00dfe \u4e2d\n[profiles.p]\nkernel = \"k\u00e9\u04ff\"\n");
+  CHECK(p.kernel == "/etc/p/k\u00e9\u04ff");
+  CHECK_FALSE(parse_profiles("[(x]\n", "/p"));
+  CHECK_FALSE(parse_profiles("\u00e9 = 1\n", "/p"));
+}
+
 TEST_CASE("profile: without a kernel the first disk boots, or the one that says so") {
   Profile p = only("[profiles.p]\ndisks = [\"a\", \"b\"]\n");
   CHECK(p.boots_from_disk());
