@@ -16,7 +16,7 @@ BUILD_PACKAGES := g++ make libcli11-dev nlohmann-json3-dev libexpected-dev libfm
 RUN_PACKAGES   := qemu-system-x86 qemu-utils qemu-block-extra libnbd0 libssl3 ca-certificates
 TEST_PACKAGES  := catch2 librapidcheck-dev bats bats-assert bats-support jq parallel procps \
                   libnbd-bin nbdkit fio e2fsprogs file git python3 mandoc clang-format shellcheck \
-                  zsh fish cpio cryptsetup-bin
+                  zsh fish cpio cryptsetup-bin syslinux syslinux-common mtools dosfstools
 
 WARN     := -Wall -Wextra -Werror
 CXXFLAGS  = -std=c++20 $(OPT) -g1 $(WARN) $(SANITIZE) -Ilib -pthread -ffunction-sections \
@@ -130,7 +130,8 @@ FUZZ_SECONDS ?= 30
 FUZZERS      := $(notdir $(basename $(wildcard tests/fuzz/*.cpp)))
 FUZZ_SRC     := $(shell find lib/base lib/blk lib/front/nbd -name '*.cpp') \
                 lib/lan/frames.cpp lib/lan/switch.cpp lib/lan/wire.cpp \
-                lib/cli/document.cpp lib/cli/render.cpp
+                lib/cli/document.cpp lib/cli/render.cpp lib/guest/cpio.cpp \
+                $(addprefix lib/vm/,config.cpp guest_file.cpp profile_toml.cpp toml_tree.cpp)
 FUZZ_FLAGS   := -std=c++20 -O1 -g1 -Ilib -pthread -D_GNU_SOURCE -include lib/base/pch.hpp \
                 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
 
@@ -150,6 +151,7 @@ fuzz: $(addprefix $(BUILD)/fuzz/bin/,$(FUZZERS))
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 \
+	  $(DESTDIR)$(PREFIX)/share/man/man5 \
 	  $(DESTDIR)$(PREFIX)/share/man/man7 \
 	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 	  $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
@@ -161,6 +163,7 @@ install: all
 	install -s $(BINS) $(DESTDIR)$(PREFIX)/bin
 	install -m 755 lib/share/provium $(DESTDIR)$(PREFIX)/bin
 	install -m 644 man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
 	install -m 644 man/*.7 $(DESTDIR)$(PREFIX)/share/man/man7
 	for c in $(COMMANDS); do \
 	  install -m 644 completions/provium.bash \

@@ -31,7 +31,7 @@ _provium_values() {
     --errno) echo EIO ENOSPC EPERM EROFS EINVAL ENOMEM ETIMEDOUT ENODEV EBUSY ;;
     --survivors) echo none all random listed ;;
     --accel) echo auto kvm tcg ;;
-    --profile) echo tiny ;;
+    --profile) "${2}pv-vm" profiles -o name ;;
     action) echo build info clean ;;
     operation) echo run close list ;;
     scope) "${2}pv-vm" scope list -o name ;;
@@ -77,7 +77,7 @@ _provium() {
   if [[ $cur != -* ]]; then
     for name in $wanted; do
       case $name in
-        --image | --template | --key-file | --from | --in | --kernel | --file | path)
+        --image | --template | --key-file | --from | --in | --kernel | --file | --config | path)
           mapfile -t -O "${#words[@]}" words < <(compgen -f -- "$cur")
           compopt -o filenames 2>/dev/null ;;
         *)

@@ -40,7 +40,7 @@ function __provium_values
         case --accel
             printf '%s\n' auto kvm tcg
         case --profile
-            printf '%s\n' tiny
+            "$argv[2]pv-vm" profiles -o name 2>/dev/null </dev/null
         case action
             printf '%s\n' build info clean
         case operation
@@ -53,7 +53,7 @@ function __provium_values
             "$argv[2]pv-vm" list -o name 2>/dev/null </dev/null
         case --mode mode
             "$argv[2]pv-fault" kinds -o name 2>/dev/null </dev/null
-        case --image --template --key-file --from --in --kernel --file path
+        case --image --template --key-file --from --in --kernel --file --config path
             __fish_complete_path (commandline -ct)
     end
 end

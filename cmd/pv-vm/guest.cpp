@@ -9,6 +9,7 @@
 
 #include "base/text.hpp"
 #include "verbs.hpp"
+#include "vm/profile.hpp"
 
 namespace pv::vmcmd {
 namespace {
@@ -17,8 +18,35 @@ constexpr uint64_t k_build_timeout_ns = 10 * 60 * k_ns_per_s;  // a slow network
 
 struct Options {
   std::string action;
+  std::string profile;
+  std::string config;
   guest::BuildOptions build;
 };
+
+// The image of a profile is made as the profile says, and named after it.
+Result<> apply_profile(Options& options) {
+  if (options.profile.empty()) {
+    if (options.config.empty()) return {};
+    return fail(Code::usage, "--config belongs to --profile");
+  }
+  const guest::BuildOptions& given = options.build;
+  if (!given.kernel.empty() || !given.modules.empty() || !given.files.empty() ||
+      given.name != guest::k_default_name)
+    return fail(Code::usage,
+                "--profile says it all: --kernel, --module, --file and --name do not "
+                "go with it");
+  if (options.profile == vm::k_tiny) return {};
+  TRY_ASSIGN(const std::string config, vm::find_config(options.config));
+  TRY_ASSIGN(const vm::Profile profile, vm::find_profile(options.profile, config));
+  if (!profile.build)
+    return fail(Code::invalid, fmt::format("profile '{}' has no 'build': it is not made from "
+                                           "packages",
+                                           profile.name));
+  const bool force = options.build.force;
+  options.build = *profile.build;
+  options.build.force = force;
+  return {};
+}
 
 // The flags of `build` mean nothing to the other actions.
 Result<> check_flags(const Options& options) {
@@ -26,8 +54,9 @@ Result<> check_flags(const Options& options) {
   const guest::BuildOptions& build = options.build;
   if (!build.kernel.empty() || !build.modules.empty() || !build.files.empty() || build.force)
     return fail(Code::usage, "--kernel, --module, --file and --force belong to 'guest build'");
-  if (options.action == "clean" && build.name != guest::k_default_name)
-    return fail(Code::usage, "'guest clean' removes all images: --name does not apply");
+  if (options.action == "clean" &&
+      (build.name != guest::k_default_name || !options.profile.empty()))
+    return fail(Code::usage, "'guest clean' removes all images: --name and --profile do not apply");
   return {};
 }
 
@@ -76,9 +105,13 @@ void build_guest(cli::Verb& verb) {
               "Also put file SRC at the absolute path DEST; may be repeated");
   verb.option("--name", options->build.name, "NAME",
               "Build or show the image of this name (default: tiny, which VMs boot)");
+  verb.option("--profile", options->profile, "NAME",
+              "Build or show the image of a profile, as its key 'build' says");
+  add_config_flag(verb, options->config);
   verb.flag("--force", options->build.force, "Build even when the cache has this image");
   verb.run([options](cli::Context& context) -> Result<int> {
     TRY(check_flags(*options));
+    TRY(apply_profile(*options));
     if (options->action == "build") return build_image(context, *options);
     if (options->action == "info") return show_image(context, options->build.name);
     return clean_cache(context);

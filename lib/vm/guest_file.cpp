@@ -18,6 +18,7 @@ namespace {
 constexpr size_t k_max_file = size_t{1} << 30;
 constexpr size_t k_max_total = size_t{2} << 30;
 constexpr uint32_t k_text_mode = 0644;
+constexpr uint32_t k_script_mode = 0755;
 
 bool has_control(std::string_view text) {
   return std::any_of(text.begin(), text.end(),
@@ -103,7 +104,7 @@ Result<std::vector<guest::UserFile>> load_files(const std::vector<GuestFile>& fi
   for (const GuestFile& file : files) {
     guest::UserFile out;
     out.dest = file.dest.substr(1);
-    out.mode = file.mode.value_or(k_text_mode);
+    out.mode = file.mode.value_or(file.text.rfind("#!", 0) == 0 ? k_script_mode : k_text_mode);
     if (file.source.empty()) {
       out.data = file.text;
     } else {

@@ -22,7 +22,7 @@ struct GuestFile {
   std::string dest;              // in the guest: absolute, clean
   std::string source;            // on the host: absolute; "" when `text` is the content
   std::string text;              // any bytes
-  std::optional<uint32_t> mode;  // nullopt: that of the source; 0644 for a text
+  std::optional<uint32_t> mode;  // nullopt: the source's; of a text 0644, 0755 with #!
 };
 
 // "/a/b" for "/a//./b"; Code::usage for what is not absolute, has `..` or control characters.

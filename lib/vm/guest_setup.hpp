@@ -29,7 +29,9 @@ class GuestSetup {
   void start(GuestWork work, uint64_t timeout_ns, std::function<void(Result<>)> done);
 
  private:
+  uint64_t clock_now() const;
   void set_clock();
+  void set_clock_by_date(const Error& first);
   void next_piece();
   void wrote(const Result<json>& status);
   void finish(const Result<>& result);

@@ -29,7 +29,6 @@ Result<> end_disk(const RunDir& run, const Object& disk, const Deadline&) {
   return serve::close_disk(run, disk);
 }
 
-// An object that is no more than its files and the processes it records.
 Result<> end_lan(const RunDir& run, const Object& lan, const Deadline& deadline) {
   return lan::close_lan(run, lan, deadline);
 }

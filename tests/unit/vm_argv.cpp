@@ -186,3 +186,35 @@ TEST_CASE("argv: a disk's state becomes a spec, bad serials are refused") {
   CHECK(bad.error().code == Code::invalid);
   CHECK_FALSE(disk_spec(json::object(), "/s"));
 }
+
+TEST_CASE("argv: a seed and a time, as strings of their own") {
+  Machine m = machine();
+  CHECK(values(build_argv(m), "-seed").empty());
+  CHECK(values(build_argv(m), "-rtc").empty());
+  m.config.rng_seed = UINT64_MAX;
+  m.config.initial_time_ns = 1'000'000'000'123'456'789;
+  const auto argv = build_argv(m);
+  CHECK(values(argv, "-seed") == std::vector<std::string>{"18446744073709551615"});
+  CHECK(values(argv, "-rtc") == std::vector<std::string>{"base=2001-09-09T01:46:40,clock=vm"});
+  CHECK(count_with(values(argv, "-device"), "rng=rng") == 1);
+}
+
+TEST_CASE("argv: a guest that boots from its disk has no kernel, and firmware that knows disks") {
+  Machine m = machine();
+  m.profile = Profile{};
+  m.profile.name = "debian";
+  m.disks.resize(2);
+  m.disks[1].boot = true;
+  const auto argv = build_argv(m);
+  for (const char* option : {"-kernel", "-initrd", "-append", "-bios"})
+    CHECK(values(argv, option).empty());
+  CHECK_FALSE(device_arguments(m.disks[0], 0).contains("bootindex"));
+  CHECK(device_arguments(m.disks[1], 1)["bootindex"] == 1);
+}
+
+TEST_CASE("argv: a kernel without initrd") {
+  Machine m = machine();
+  m.profile.initrd.clear();
+  CHECK(values(build_argv(m), "-initrd").empty());
+  CHECK(values(build_argv(m), "-kernel").size() == 1);
+}

@@ -80,6 +80,26 @@ TEST_CASE("config: boot's options win key by key, and survive being saved") {
   CHECK(again.profile == "tiny");
 }
 
+TEST_CASE("config: seeds, times and files survive being saved, files win one by one") {
+  VmConfig config;
+  VmOptions create;
+  create.rng_seed = "18446744073709551615";
+  create.initial_time = "1700000000.000000001";
+  create.files = {"/a:=1", "/b:=2"};
+  REQUIRE(apply_options(config, create));
+  VmOptions boot;
+  boot.files = {"/b:=3", "/c:=4"};
+  boot.no_agent = true;
+  REQUIRE(apply_options(config, boot));
+  const VmConfig again = config_from_json(config_to_json(config));
+  CHECK(again.rng_seed == UINT64_MAX);
+  CHECK(again.initial_time_ns == 1'700'000'000'000'000'001U);
+  REQUIRE(again.files.size() == 3);
+  CHECK(again.files[1].text == "3");
+  CHECK(again.no_agent);
+  CHECK(config_to_json(config)["rng_seed"].is_string());
+}
+
 TEST_CASE("config: a saved file of another shape gives defaults") {
   const json odd = {{"profile", 7}, {"qemu_args", {1, "x"}}, {"cmdline", nullptr}, {"cpus", "2"}};
   const VmConfig config = config_from_json(odd);

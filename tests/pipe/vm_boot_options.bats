@@ -1,0 +1,109 @@
+#!/usr/bin/env bats
+# Options of create and boot: files, seeds, times, and what is refused before QEMU starts.
+
+load helper
+
+setup() { pv_setup; }
+teardown() { pv_teardown; }
+
+guest() { pv-vm run v --raw -- sh -c "$1"; }
+
+@test "files are there before init, with mode, owner and folders; the last of a name wins" {
+  need_guest
+  head -c 70000 /dev/urandom >bytes
+  chmod 640 bytes
+  : >empty
+  # The first process of this guest reads what was put in for it.
+  pv-vm create v --file /etc/fstab=bytes --file /opt/a/b/bytes=bytes --file /opt/old:=create >/dev/null
+  printf 'proc /proc proc defaults 0 0\nsysfs /sys sysfs defaults 0 0\ndevtmpfs /dev devtmpfs defaults 0 0\n' >fstab
+  printf 'tmpfs /run tmpfs defaults 0 0\n' >>fstab
+  ok pv-vm boot v --file /etc/fstab=fstab --file /opt/old:=boot --file /bin/hello:='echo "a=b"' \
+    --file /opt/empty=empty --file /opt/none:= --file '/tmp/with space'=bytes --file /bin/ls:=replaced
+  has '[.vm.files[].dest] == ["/etc/fstab","/opt/a/b/bytes","/opt/old","/bin/hello","/opt/empty","/opt/none","/tmp/with space","/bin/ls"]'
+  run -0 guest 'sha256sum </opt/a/b/bytes; stat -c "%a %u:%g" /opt/a/b/bytes /opt/a; cat /opt/old; echo; sh /bin/hello
+    stat -c %s /opt/empty /opt/none; readlink /bin; stat -c %a /tmp; sha256sum <"/tmp/with space"; cat /bin/ls'
+  assert_output "$(sha256sum <bytes)
+640 0:0
+755 0:0
+boot
+a=b
+0
+0
+usr/bin
+1777
+$(sha256sum <bytes)
+replaced"
+  run -0 guest 'busybox ls /etc/fstab && grep -c . /etc/fstab'
+  assert_line --index 1 4
+}
+
+@test "a seed gives virtio-rng the same bytes at each boot, another seed gives others" {
+  need_guest
+  for seed in 7 7 18446744073709551615; do
+    pv-vm create v --rng-seed 1 | pv-vm boot --rng-seed "$seed" -o rng_seed >shown
+    assert_equal "$(cat shown)" "$seed"
+    guest 'head -c 32 /dev/hwrng | sha256sum' >>bytes
+    pv-vm close v >/dev/null
+  done
+  assert_equal "$(sed -n 1p bytes)" "$(sed -n 2p bytes)"
+  [ "$(sed -n 1p bytes)" != "$(sed -n 3p bytes)" ]
+}
+
+@test "the clock starts at the given time, to a fraction of a second" {
+  need_guest
+  pv-vm create v >/dev/null
+  before=$(date +%s%N)
+  ok pv-vm boot v --initial-time 2033-05-18T03:33:20.75Z
+  has '.vm.initial_time_ns == "2000000000750000000"'
+  # The system's clock stands in /proc as boot time, and to the nanosecond in a new file's time.
+  run -0 guest 'touch /tmp/now; stat -c %y /tmp/now; date +%s; hwclock -u'
+  echo "$output"
+  now=$(date -u -d "${lines[0]}" +%s%N)
+  after=$(date +%s%N)
+  # Not before it was switched on, nor later than the time that has passed here.
+  [ "$now" -ge 2000000000750000000 ]
+  [ $((now - 2000000000750000000)) -le $((after - before)) ]
+  [ $((lines[1] - now / 1000000000)) -le 1 ]
+  pv-vm close v >/dev/null
+}
+
+@test "boot wins over create key by key, and the document has the result" {
+  need_guest
+  pv-vm create v --memory 300M --cpus 2 --cmdline-append create=1 --initial-time 1 >/dev/null
+  ok pv-vm boot v --memory 200M --initial-time 86400.000000001 --cmdline-append boot=1
+  has '.vm | .memory_bytes == 209715200 and .cpus == 2 and .initial_time_ns == "86400000000001"'
+  has '.vm.kernel_cmdline | endswith("pv.name=v boot=1")'
+}
+
+@test "bad seeds, times and files are one line each, and nothing starts" {
+  local value
+  for value in -1 18446744073709551616 x 1.5 0x10 ' 1'; do
+    expect_error usage 2 pv-vm create v --rng-seed "$value"
+  done
+  for value in nan inf -1 1e9 1.0000000001 99999999999 2262-04-12T00:00:00Z 2023-02-29T00:00:00Z \
+    2023-01-01 2023-01-01T24:00:00Z 1969-12-31T23:59:59Z 2023-01-01T00:00:00 0x1 ''$'\n'; do
+    expect_error usage 2 pv-vm create v --initial-time "$value"
+  done
+  for value in x =a /a relative=/etc/hostname ../x:=a /../x:=a /a/../../x:=a /a/:=x /:=x $'/a\nb:=x' /a=; do
+    expect_error usage 2 pv-vm create v --file "$value"
+  done
+  expect_error usage 2 pv-vm create v --cmdline $'a\nb'
+  run -0 pv-vm list
+  assert_output ''
+}
+
+@test "a file that is not there, or is none, is named before QEMU starts" {
+  need_guest
+  ln -s /nonexistent/target dangling
+  ln -s loop loop
+  for value in missing dangling loop . /dev/null; do
+    pv-vm create v --file "/x=$value" >/dev/null
+    expect_error invalid 4 pv-vm boot v
+    [[ $stderr == *"file /x: "* ]]
+    has '.error.field == "files" and (.error.path | startswith("/"))'
+    pv-vm close v >/dev/null
+  done
+  pv-vm create v --file /etc:=x >/dev/null
+  expect_error usage 2 pv-vm boot v
+  [[ $stderr == *"is a directory"* ]]
+}
