@@ -10,8 +10,6 @@ until_true() {
   for _ in $(seq 100); do "$@" && return 0; sleep 0.05; done
   fail "never true: $*"
 }
-# seconds EXPRESSION: of nanoseconds as text, exactly.
-seconds() { python3 -c "print(($1) / 10**9)"; }
 
 @test "clock: it is read, set and moved both ways, by less than a second too" {
   need_guest
@@ -20,19 +18,17 @@ seconds() { python3 -c "print(($1) / 10**9)"; }
   has '.clock | (.t_ns | type) == "string" and (.host_t_ns | type) == "string"'
   # A VM begins with the host's time.
   before=$(jq -r .clock.t_ns <<<"$output") host=$(jq -r .clock.host_t_ns <<<"$output")
-  [ "$(seconds "abs($before - $host) < 30 * 10**9 and 10**9")" = 1.0 ]
+  python3 -c "import sys; d = abs($before - $host) / 1e9; print(d); sys.exit(d > 30)"
   ok pv-vm clock v set 1700000000.25
   has '.clock.set_ns == "1700000000250000000"'
   run -0 pv-vm run v --raw -- date +%Y-%m-%d
   assert_output 2023-11-14
-  pairs=()
   for move in 100.5 -200.25 0.001; do
     a=$(pv-vm clock v get -o clock.t_ns)
     ok pv-vm clock v advance $move
     set_ns=$(jq -r .clock.set_ns <<<"$output")
     # The questions themselves take some time, which is no part of the move.
     python3 -c "import sys; d = ($set_ns - $a) / 1e9 - ($move); sys.exit(not 0 <= d < 5)"
-    pairs+=("$a $set_ns")
   done
   for bad in nan inf -inf 1e3 '' 1.0000000001 99999999999999999999; do
     run -2 --separate-stderr pv-vm clock v set "$bad"
@@ -73,7 +69,7 @@ seconds() { python3 -c "print(($1) / 10**9)"; }
   until_true grep -q marker-1 out
   pv-vm close v >/dev/null
   wait $follower
-  assert_equal "$(pv-vm console nothing 2>&1 || true)" "pv-vm: there is no VM 'nothing'; there are none"
+  run -4 --separate-stderr pv-vm console nothing --follow
 }
 
 @test "console: joined by one, by pipe or by terminal, and left by Ctrl-]" {
