@@ -47,13 +47,12 @@ def measure(folder, rounds):
         run("pv-vm", "boot", "bench")
         rows = []
         for _ in range(max(rounds // 3, 1)):
-            rows.append({
-                "raw": raw(source),
-                "put": transfer("put", "bench", source, "/tmp/x"),
-                "put_no_check": transfer("put", "bench", source, "/tmp/x", "--no-check"),
-                "get": transfer("get", "bench", "/tmp/x", back),
-                "get_no_check": transfer("get", "bench", "/tmp/x", back, "--no-check")})
-            run("pv-vm", "run", "bench", "--", "rm", "/tmp/x")
+            row = {"raw": raw(source)}
+            for key, flags in {"": [], "_no_check": ["--no-check"]}.items():
+                row["put" + key] = transfer("put", "bench", source, "/tmp/x", *flags)
+                row["get" + key] = transfer("get", "bench", "/tmp/x", back, *flags)
+                run("pv-vm", "run", "bench", "--", "rm", "/tmp/x")  # no room for two
+            rows.append(row)
         latencies = {"captured": [], "raw": []}
         for _ in range(30):
             latencies["captured"].append(latency())

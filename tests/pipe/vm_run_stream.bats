@@ -121,6 +121,9 @@ a_process() { ! no_process "$1"; }
       sh -c 'echo "$A $(id -un) $HOME"; pwd'
     assert_line --index 0 'b c nobody /'
     assert_line --index 1 /proc/self
+    # The command's own flags are not taken for those of what changes the user.
+    run -0 pv-vm run v $how --user nobody -- printf -- '-s -c %s' x
+    assert_output -- '-s -c x'
   done
   expect_error invalid 255 pv-vm run v --stream --cwd /none -- pwd
   expect_error invalid 255 pv-vm run v --cwd /none -- pwd
@@ -140,7 +143,7 @@ a_process() { ! no_process "$1"; }
   for i in $(seq 12); do pv-vm run v --raw -- sleep 4324 >/dev/null 3>&- & done
   until_true eval '[ "$(pv-vm info v -o open_streams)" = 12 ]'
   expect_error in_use 255 pv-vm run v --stream -- true
-  kill $(jobs -p)
+  jobs -p | xargs kill
   wait || true
   until_true no_process 'sleep 4324'
   run -0 pv-vm run v --raw -- echo again
