@@ -19,6 +19,10 @@ constexpr uint64_t k_max_check_ns = 20 * k_ns_per_ms;
 // Older than QEMU's interval of one second between two events of a port: the event will come.
 constexpr uint64_t k_young_ns = 1500 * k_ns_per_ms;
 constexpr uint64_t k_old_check_ns = k_ns_per_s;
+constexpr auto k_max_unsettled = 2;
+constexpr size_t k_max_waiting = 256;
+// A lease that is not used for so long does not keep others waiting any more.
+constexpr uint64_t k_settled_ns = 5 * k_ns_per_s;
 constexpr uint64_t k_unplug_after_ns = 3 * k_ns_per_s;
 
 std::string device(size_t port) {
@@ -44,7 +48,10 @@ bool is_throttled(std::string_view qtree, size_t nr) {
 }
 
 DataPorts::~DataPorts() {
-  for (const auto& [owner, lease] : leases_) loop_.cancel(lease.timer);
+  for (const auto& [owner, lease] : leases_) {
+    loop_.cancel(lease.timer);
+    loop_.cancel(lease.settle_timer);
+  }
 }
 
 std::string DataPorts::socket(size_t port) const {
@@ -54,21 +61,56 @@ std::string DataPorts::socket(size_t port) const {
 void DataPorts::lease(Owner owner, size_t count, uint64_t timeout_ns, JsonReply reply) {
   if (count == 0 || count > k_max_data_ports || leases_.count(owner) != 0)
     return reply(fail(Code::invalid, "stream_open: one lease of 1 to 24 ports per connection"));
-  qmp_->execute("query-chardev", nullptr, timeout_ns,
-                [this, owner, count, timeout_ns, reply = std::move(reply)](Result<json> result) {
-                  if (!result) return reply(fail(result.error()));
-                  const auto chosen = choose(owner, count, *result);
-                  if (!chosen) return reply(fail(chosen.error()));
-                  Lease& lease = leases_[owner];
-                  lease.ports = *chosen;
-                  lease.since_ns = system_clock().now_ns();
-                  std::vector<size_t> absent;
-                  for (const size_t port : *chosen)
-                    if (ports_[port].state == State::absent) absent.push_back(port);
-                  lease.to_plug = absent.size();
-                  if (absent.empty()) return plugged(owner, chosen->at(0), json(), reply);
-                  for (const size_t port : absent) plug(owner, port, timeout_ns, reply);
-                });
+  if (waiting_.size() >= k_max_waiting)
+    return reply(fail(Code::in_use, "too many streams are waiting for the guest"));
+  waiting_.push_back({owner, count, timeout_ns, std::move(reply)});
+  begin_waiting();
+}
+
+void DataPorts::begin_waiting() {
+  while (!waiting_.empty()) {
+    const auto unsettled = std::count_if(leases_.begin(), leases_.end(),
+                                         [](const auto& item) { return !item.second.settled; });
+    if (unsettled >= k_max_unsettled) return;
+    const Waiting wanted = std::move(waiting_.front());
+    waiting_.pop_front();
+    begin(wanted);
+  }
+}
+
+void DataPorts::begin(const Waiting& wanted) {
+  const Owner owner = wanted.owner;
+  Lease& lease = leases_[owner];
+  lease.since_ns = system_clock().now_ns();
+  lease.settle_timer = loop_.after(k_settled_ns, [this, owner] {
+    if (const auto found = leases_.find(owner); found != leases_.end()) settle(found->second);
+  });
+  qmp_->execute(
+      "query-chardev", nullptr, wanted.timeout_ns, [this, wanted](const Result<json>& chardevs) {
+        if (leases_.count(wanted.owner) == 0) return;  // it has gone away meanwhile
+        const auto ports =
+            chardevs ? choose(wanted.owner, wanted.count, *chardevs) : fail(chardevs.error());
+        if (ports) return chosen(wanted, *ports);
+        end(wanted.owner);
+        wanted.reply(fail(ports.error()));
+      });
+}
+
+void DataPorts::chosen(const Waiting& wanted, const std::vector<size_t>& ports) {
+  Lease& lease = leases_[wanted.owner];
+  lease.ports = ports;
+  std::vector<size_t> absent;
+  for (const size_t port : ports)
+    if (ports_[port].state == State::absent) absent.push_back(port);
+  lease.to_plug = absent.size();
+  if (absent.empty()) return plugged(wanted.owner, ports.at(0), json(), wanted.reply);
+  for (const size_t port : absent) plug(wanted.owner, port, wanted.timeout_ns, wanted.reply);
+}
+
+void DataPorts::settle(Lease& lease) {
+  lease.settled = true;
+  loop_.cancel(std::exchange(lease.settle_timer, 0));
+  begin_waiting();
 }
 
 // Ports that are there first.
@@ -140,7 +182,6 @@ void DataPorts::watch(Owner owner, std::function<void()> closed) {
   const auto found = leases_.find(owner);
   if (found == leases_.end()) return;
   found->second.since_ns = system_clock().now_ns();
-  found->second.opened = false;
   found->second.closed = std::move(closed);
   check_later(owner);
 }
@@ -175,7 +216,7 @@ void DataPorts::checked(Owner owner, const Result<json>& chardevs) {
   if (!chardevs) return check_later(owner);
   const bool open = std::any_of(lease.ports.begin(), lease.ports.end(),
                                 [&](size_t port) { return is_open(*chardevs, port); });
-  if (open) lease.opened = true;
+  if (open && !std::exchange(lease.opened, true)) settle(lease);
   if (!open && lease.drained) return check_throttle(owner);
   if (open || !lease.opened) return check_later(owner);
   if (const auto closed = std::exchange(lease.closed, nullptr)) closed();
@@ -215,16 +256,20 @@ void DataPorts::port_changed(const std::string& id, bool open) {
     if (id != device(port)) continue;
     const auto found = leases_.find(ports_[port].owner);
     if (found == leases_.end()) return;
-    if (open) found->second.opened = true;
+    if (open && !std::exchange(found->second.opened, true)) settle(found->second);
     if (!open && (found->second.closed || found->second.drained)) check(found->first);
   }
 }
 
 void DataPorts::end(Owner owner) {
+  waiting_.erase(std::remove_if(waiting_.begin(), waiting_.end(),
+                                [owner](const Waiting& one) { return one.owner == owner; }),
+                 waiting_.end());
   const auto found = leases_.find(owner);
   if (found == leases_.end()) return;
   const std::vector<size_t> ports = std::move(found->second.ports);
   loop_.cancel(found->second.timer);
+  loop_.cancel(found->second.settle_timer);
   leases_.erase(found);
   for (const size_t port : ports) {
     ports_[port].owner = 0;

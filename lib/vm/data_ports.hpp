@@ -6,9 +6,14 @@
 //
 // A port can be leased again only when the guest has closed it. QEMU says when that happens, but
 // at most once a second for each port, so right after the beginning it is asked instead.
+//
+// QEMU drops what it tells the guest of its ports when the guest has not read the 32 messages
+// before. So only a few leases at a time are granted; the next ones wait until the guest has opened
+// ports of those.
 #pragma once
 
 #include <array>
+#include <deque>
 #include <functional>
 #include <map>
 #include <string>
@@ -59,10 +64,22 @@ class DataPorts {
     size_t to_plug = 0;
     uint64_t since_ns = 0;
     bool opened = false;
+    bool settled = false;  // what was to be told to the guest has been heard there
+    TimerId settle_timer = 0;
     bool checking = false, check_again = false;
     TimerId timer = 0;
     std::function<void()> closed, drained;
   };
+  struct Waiting {
+    Owner owner;
+    size_t count;
+    uint64_t timeout_ns;
+    JsonReply reply;
+  };
+  void begin(const Waiting& wanted);
+  void begin_waiting();
+  void chosen(const Waiting& wanted, const std::vector<size_t>& ports);
+  void settle(Lease& lease);
   std::string socket(size_t port) const;
   Result<std::vector<size_t>> choose(Owner owner, size_t count, const json& chardevs);
   void plug(Owner owner, size_t port, uint64_t timeout_ns, const JsonReply& reply);
@@ -78,6 +95,7 @@ class DataPorts {
   Qmp* qmp_ = nullptr;
   std::array<Port, k_max_data_ports> ports_;
   std::map<Owner, Lease> leases_;
+  std::deque<Waiting> waiting_;
 };
 
 // True when the port of this number holds data that its socket did not take yet, by QEMU's text of

@@ -54,7 +54,7 @@ become() {
 	[ -n "$u" ] || exec "$@"
 	case $(setpriv --help 2>&1) in
 	*--reuid*) exec setpriv --reuid "$i" --regid "$g" --init-groups "$@" ;;
-	*) exec su -m -s /bin/sh "$u" -c 'exec "$@"' "$0" "$@" ;;
+	*) exec su -m -s /bin/sh -c 'exec "$@"' -- "$u" "$0" "$@" ;;
 	esac
 }
 )sh";

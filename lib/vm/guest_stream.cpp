@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.hpp"
+#include "vm/client.hpp"
 #include "vm/guest_run.hpp"
 #include "vm/guest_scripts.hpp"
 #include "vm/vm_object.hpp"
@@ -21,6 +22,7 @@ namespace {
 
 constexpr uint64_t k_open_ns = 35 * k_ns_per_s;   // the supervisor's own limit comes first
 constexpr uint64_t k_reply_ns = 10 * k_ns_per_s;  // of a line that has begun to come
+constexpr uint64_t k_status_ns = 2 * k_ns_per_s;
 constexpr size_t k_chunk = 1 << 18;
 
 // Its words when the supervisor hangs up: the VM's end is the better reason.
@@ -172,16 +174,10 @@ Result<json> GuestStream::status() {
   return reply->value("status", json::object());
 }
 
-Result<> finish_sending(Fd& fd, const Deadline& deadline) {
-  shutdown(fd.get(), SHUT_WR);
-  pollfd end{fd.get(), POLLIN, 0};
-  char byte = 0;
-  while (true) {
-    const int n = poll(&end, 1, deadline.left_ms());
-    if (n < 0 && errno != EINTR) return fail_errno("poll", errno);
-    if (n == 0) return fail(Code::timeout, "the guest has not taken the data in time");
-    if (n > 0 && recv(fd.get(), &byte, 1, MSG_DONTWAIT) <= 0 && errno != EAGAIN) return {};
-  }
+bool GuestStream::agent_is_ready() const {
+  const auto status =
+      call_supervisor(vm_, {{"op", "status"}}, Deadline::in_ns(k_status_ns), "status");
+  return status && get_string(*status, "agent") == "ready";
 }
 
 Result<json> stream_in_guest(const Object& vm, const StreamCommand& command, const Sink& sink) {

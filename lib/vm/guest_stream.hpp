@@ -36,6 +36,8 @@ class GuestStream {
   // What guest-exec-status says of the command that has ended; everything that it wrote is in the
   // sockets by then.
   Result<json> status();
+  // Asks the supervisor, to tell a guest that is slow from one that nobody can ask.
+  bool agent_is_ready() const;
 
  private:
   GuestStream(const Object& vm, LineClient client) : vm_(vm), client_(std::move(client)) {}
@@ -43,10 +45,6 @@ class GuestStream {
   LineClient client_;
   std::vector<LeasedPort> ports_;
 };
-
-// Says that nothing more will come, and waits until QEMU has taken all: closing at once would lose
-// what it has not read yet.
-Result<> finish_sending(Fd& fd, const Deadline& deadline);
 
 struct StreamCommand {
   std::vector<std::string> argv;

@@ -110,6 +110,8 @@ Error ScriptTalk::refused(std::string_view reason) const {
 }
 
 Error ScriptTalk::late() const {
+  if (!stream_.agent_is_ready())
+    return Error(Code::no_agent, "the guest agent does not answer (is it running?)");
   return Error(Code::timeout, fmt::format("the transfer of '{}' has not ended in time",
                                           printable(transfer_.guest_path)));
 }
