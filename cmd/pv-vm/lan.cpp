@@ -188,6 +188,7 @@ void build_lan(cli::Verb& verb) {
             "for link one VM, and 'up' or 'down'");
   add_link_flags(verb, options->link);
   verb.flag("--all", options->all, "List the lans of every scope");
+  verb.takes_many();
   verb.run([options](cli::Context& context) { return act(context, *options); });
 }
 

@@ -10,6 +10,7 @@ a run directory of its own. How an example is marked, on the line before it:
 where "..." stands for anything. What an example leaves running is closed after it.
 """
 import concurrent.futures
+import pathlib
 import re
 
 from drift_faults import has_guest
@@ -75,6 +76,8 @@ def run_session(scratch, text):
 
 def run_example(text, language):
     with Scratch() as scratch:
+        if "tests/" in text:  # the reader is in the source folder
+            (pathlib.Path(scratch.work) / "tests").symlink_to(ROOT / "tests")
         problems = list((run_session if language == "console" else run_script)(scratch, text))
     return problems + scratch.left
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
 # Guests that boot from a disk of their own, as a distribution's image does.
 
 load helper

@@ -188,3 +188,20 @@ PY
   wait "$waiting"
   has '.event.data.message | startswith("Kernel panic - not syncing")' "$(cat found)"
 }
+
+@test "info counts what is going on: streams with who opened them, disk requests, CPU and memory" {
+  truncate -s 1M t.img
+  pv-vm create v | pv-disk attach --id vda --image t.img | pv-vm boot >/dev/null
+  has '.vm.quiescent and .vm.open_streams == 0 and .vm.disk_requests == 0' "$(pv-vm info v)"
+  has '.vm.rss_bytes > 50000000 and .vm.cpu_ms > 100 and (.vm.vcpus | length) == 1' "$(pv-vm info v)"
+  pv-fault add --disk vda stall --op read >/dev/null </dev/null
+  pv-vm run v -- dd if=/dev/vda of=/dev/null count=1 >/dev/null 2>&1 &
+  running=$!
+  until [ "$(pv-vm info v -o disk_requests)" -gt 0 ]; do sleep 0.02; done
+  has '.vm.quiescent == false and .vm.open_streams == 1' "$(pv-vm info v)"
+  has '.vm.streams[0] | .kind == "run" and (.command | test("dd if=/dev/vda"))' "$(pv-vm info v)"
+  pv-fault clear --disk vda >/dev/null
+  pv-fault release --disk vda >/dev/null || true
+  wait "$running"
+  has '.vm.quiescent' "$(pv-vm info v)"
+}
