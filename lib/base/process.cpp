@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "base/process.hpp"
 
+#include <link.h>
 #include <poll.h>
 extern "C" {  // glibc 2.36 forgets it in this header
 #include <sys/pidfd.h>
 }
 #include <csignal>
 #include <cstdio>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
@@ -101,6 +103,22 @@ std::optional<ProcessId> identify(pid_t pid) {
 bool is_alive(const ProcessId& id) {
   const auto now = identify(id.pid);
   return now && now->start_ticks == id.start_ticks;
+}
+
+void forget_clean_pages() {
+  const auto each = [](dl_phdr_info* object, size_t, void*) {
+    const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+    for (size_t i = 0; i < object->dlpi_phnum; ++i) {
+      const auto& segment = object->dlpi_phdr[i];
+      // One that is written to has pages that no file has.
+      if (segment.p_type != PT_LOAD || (segment.p_flags & PF_W) != 0) continue;
+      const uintptr_t from = object->dlpi_addr + segment.p_vaddr;
+      const uintptr_t start = from / page * page;
+      madvise(reinterpret_cast<void*>(start), from + segment.p_memsz - start, MADV_DONTNEED);
+    }
+    return 0;
+  };
+  dl_iterate_phdr(each, nullptr);
 }
 
 Result<bool> terminate(const ProcessId& id, uint64_t grace_ns) {

@@ -35,6 +35,10 @@ struct ExitStatus {
   std::string describe() const;  // "exit status 1", "killed by signal 9 (Killed)"
 };
 
+// Gives the pages of programs and libraries back that were only needed to start: what is used again
+// is mapped again from the page cache. For processes that live long and do little.
+void forget_clean_pages();
+
 // What a new process gets. Descriptors not named here are closed in the child.
 struct SpawnOptions {
   std::vector<std::string> argv;  // argv[0] is looked up in PATH; never given to a shell

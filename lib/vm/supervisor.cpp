@@ -21,6 +21,7 @@ namespace {
 
 constexpr uint64_t k_connect_again_ns = 2 * k_ns_per_ms;
 constexpr uint64_t k_qmp_ns = 30 * k_ns_per_s;
+constexpr uint64_t k_idle_ns = k_ns_per_s / 2;
 constexpr uint64_t k_quit_grace_ns = 2 * k_ns_per_s;
 constexpr size_t k_stderr_tail = 4096;
 constexpr int k_large_block = 128 << 10;
@@ -225,6 +226,7 @@ void Supervisor::booted() {
   loop_->cancel(boot_timer_);
   events_.add("vm_spawned", {{"boot_ms", plan_.state["boot_ms"]}});
   report({{"boot_ms", plan_.state["boot_ms"]}});
+  be_small_when_idle();
 }
 
 Result<> Supervisor::save_booted() {
@@ -243,6 +245,12 @@ void Supervisor::report(const json& message) {
   static_cast<void>(write_all(ready_.get(), to_line(message)));
   loop_->unwatch(ready_.get());
   ready_.reset();
+}
+
+// There are many of us, and most of what a request takes is not needed until the next.
+void Supervisor::be_small_when_idle() {
+  loop_->cancel(idle_timer_);
+  idle_timer_ = loop_->after(k_idle_ns, forget_clean_pages);
 }
 
 void Supervisor::boot_failed(Error error) {

@@ -85,6 +85,7 @@ class Supervisor {
   Result<> save_booted();
   void boot_failed(Error error);
   void report(const json& message);
+  void be_small_when_idle();
   void quit();  // asks QEMU to end, then makes it
   void cut_power();
   void on_qemu_exit();
@@ -178,7 +179,7 @@ class Supervisor {
   std::vector<int> vcpu_threads_;
   std::string last_panic_;
   std::string quit_reason_ = "it was closed";
-  TimerId boot_timer_ = 0, quit_timer_ = 0;
+  TimerId boot_timer_ = 0, quit_timer_ = 0, idle_timer_ = 0;
   Phase phase_ = Phase::booting;
   bool quit_asked_ = false;
   bool guest_powered_off_ = false;

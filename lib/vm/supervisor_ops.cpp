@@ -42,6 +42,7 @@ uint64_t timeout_of(const json& request) {
 void Supervisor::on_request(ControlServer::ConnectionId id, const json& request,
                             const Reply& reply) {
   const std::string op = get_string(request, "op");
+  if (phase_ == Phase::running) be_small_when_idle();
   if (op == "status") return op_status(reply);
   if (op == "quit") {
     quit_replies_.push_back(reply);
