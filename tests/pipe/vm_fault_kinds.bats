@@ -178,7 +178,7 @@ timed() {
 
   local kind
   for kind in late_write duplicate_write; do
-    rule "$kind" --set after_ms=100 --nth 1
+    rule "$kind" --set after_ms=1000 --nth 1
     put a 6
     put b 6
     # The first write lands over the second.

@@ -174,7 +174,7 @@ TOML
   need_guest
   pv-vm create v --file /init:='#!/bin/sh
 exec sleep 1000' --cmdline 'quiet panic=-1' >/dev/null
-  expect_error boot_timeout 6 pv-vm boot v --timeout 10s
+  expect_error boot_timeout 6 pv-vm boot v --timeout 7s
   [[ $stderr == *"no guest agent has started"*"serial console"* ]]
   # The same guest boots without: its agent never comes.
   ok pv-vm boot v --no-agent
@@ -190,7 +190,7 @@ exit 1' >/dev/null
   expect_error guest_died 4 pv-vm boot v
   has '.error.console | contains("panic")'
   # Without panic=-1 the machine just hangs.
-  expect_error boot_timeout 6 pv-vm boot v --cmdline 'console=ttyS0' --timeout 12s
+  expect_error boot_timeout 6 pv-vm boot v --cmdline 'console=ttyS0' --timeout 8s
   [[ $stderr == *"kernel has panicked"* ]]
   expect_error guest_died 4 pv-vm boot v --file /init:='#!/bin/sh
 exec busybox poweroff -f'
