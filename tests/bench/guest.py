@@ -31,9 +31,9 @@ def transfer(*words):
     return json.loads(run("pv-vm", *words))["transfer"]["mib_per_s"]
 
 
-def latency(*flags):
+def latency(*words):
     start = time.monotonic()
-    run("pv-vm", "run", "bench", *flags, "--", "true")
+    run("pv-vm", *words)
     return (time.monotonic() - start) * 1e3
 
 
@@ -53,10 +53,13 @@ def measure(folder, rounds):
                 row["get" + key] = transfer("get", "bench", "/tmp/x", back, *flags)
                 run("pv-vm", "run", "bench", "--", "rm", "/tmp/x")  # no room for two
             rows.append(row)
-        latencies = {"captured": [], "raw": []}
+        commands = {"run of true": ("run", "bench", "--", "true"),
+                    "run --raw of true": ("run", "bench", "--raw", "--", "true"),
+                    "info": ("info", "bench")}
+        latencies = {name: [] for name in commands}
         for _ in range(30):
-            latencies["captured"].append(latency())
-            latencies["raw"].append(latency("--raw"))
+            for name, words in commands.items():
+                latencies[name].append(latency(*words))
     finally:
         subprocess.run(["pv-vm", "close", "bench"], stdout=subprocess.DEVNULL, check=False)
         for path in (source, back):
@@ -66,7 +69,7 @@ def measure(folder, rounds):
     ratios = {key: statistics.median(row[key] / row["raw"] for row in rows) for key in rows[0]}
     for key, rate in result.items():
         print(f"1 GiB {key:<14} {rate:>7.1f} MiB/s   {ratios[key]:.2f} of raw")
-    for key, times in latencies.items():
-        result["run_true_ms_" + key] = statistics.median(times)
-        print(f"run of true, {key:<9} {statistics.median(times):.1f} ms")
-    return {"mib_per_s": result, "of_raw": ratios}
+    median_ms = {name: statistics.median(times) for name, times in latencies.items()}
+    for name, ms in median_ms.items():
+        print(f"{name:<18} {ms:>6.1f} ms")
+    return {"mib_per_s": result, "of_raw": ratios, "median_ms": median_ms}
