@@ -74,6 +74,7 @@ class Supervisor {
 
   Supervisor(BootPlan plan, Fd ready, std::unique_ptr<Loop> loop);
   Result<> start();
+  Result<> start_qemu();
   Result<> watch_ready_pipe();
   void connect_qmp();
   void on_qmp_ready();
