@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
+#include "vm/access/clock.hpp"
+
 #include "base/text.hpp"
 #include "verbs.hpp"
-#include "vm/guest_clock.hpp"
 #include "vm/vm_object.hpp"
 
 namespace pv::vmcmd {

@@ -2,7 +2,7 @@
 #include "base/units.hpp"
 #include "verbs.hpp"
 #include "vm/boot.hpp"
-#include "vm/scope.hpp"
+#include "vm/scope/scope.hpp"
 
 namespace pv::vmcmd {
 namespace {

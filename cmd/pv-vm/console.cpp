@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "vm/console.hpp"
+#include "vm/access/console.hpp"
 
 #include <unistd.h>
 

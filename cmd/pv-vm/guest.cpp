@@ -9,7 +9,7 @@
 
 #include "base/text.hpp"
 #include "verbs.hpp"
-#include "vm/profile.hpp"
+#include "vm/profile/profile.hpp"
 
 namespace pv::vmcmd {
 namespace {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // `lan`: a verb with actions, each a row of the table at the end.
-#include "vm/lan.hpp"
+#include "vm/lan/lan.hpp"
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>

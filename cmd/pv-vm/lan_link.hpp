@@ -5,7 +5,7 @@
 #include <string>
 
 #include "cli/command.hpp"
-#include "vm/lan.hpp"
+#include "vm/lan/lan.hpp"
 
 namespace pv::vmcmd {
 

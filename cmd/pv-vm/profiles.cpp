@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "verbs.hpp"
-#include "vm/profile.hpp"
+#include "vm/profile/profile.hpp"
 
 namespace pv::vmcmd {
 

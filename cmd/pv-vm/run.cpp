@@ -4,9 +4,9 @@
 #include "base/file.hpp"
 #include "base/text.hpp"
 #include "verbs.hpp"
+#include "vm/access/stream.hpp"
 #include "vm/client.hpp"
-#include "vm/guest_run.hpp"
-#include "vm/guest_stream.hpp"
+#include "vm/supervisor/guest_run.hpp"
 #include "vm/vm_object.hpp"
 
 namespace pv::vmcmd {

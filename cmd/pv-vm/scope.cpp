@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "vm/scope.hpp"
+#include "vm/scope/scope.hpp"
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>

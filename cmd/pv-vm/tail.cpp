@@ -3,7 +3,7 @@
 
 #include "base/text.hpp"
 #include "verbs.hpp"
-#include "vm/guest_stream.hpp"
+#include "vm/access/stream.hpp"
 #include "vm/vm_object.hpp"
 
 namespace pv::vmcmd {

@@ -2,7 +2,7 @@
 // `put` and `get`: files into the guest and out of it.
 #include "base/text.hpp"
 #include "verbs.hpp"
-#include "vm/guest_files.hpp"
+#include "vm/access/files.hpp"
 #include "vm/vm_object.hpp"
 
 namespace pv::vmcmd {

@@ -6,7 +6,7 @@
 
 #include "cli/command.hpp"
 #include "target/vm_target.hpp"
-#include "vm/config.hpp"
+#include "vm/profile/config.hpp"
 
 namespace pv::vmcmd {
 

@@ -14,7 +14,7 @@
 #include "base/line_channel.hpp"
 #include "base/result.hpp"
 #include "base/run_dir.hpp"
-#include "vm/event_log.hpp"
+#include "vm/supervisor/event_log.hpp"
 
 namespace pv::target {
 

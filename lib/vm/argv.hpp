@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "base/json_fwd.hpp"
-#include "vm/config.hpp"
+#include "vm/lan/nic.hpp"
 #include "vm/machine.hpp"
-#include "vm/nic.hpp"
-#include "vm/profile.hpp"
+#include "vm/profile/config.hpp"
+#include "vm/profile/profile.hpp"
 
 namespace pv::vm {
 

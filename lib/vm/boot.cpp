@@ -8,9 +8,9 @@
 #include "base/text.hpp"
 #include "vm/boot_disks.hpp"
 #include "vm/client.hpp"
-#include "vm/initrd_files.hpp"
-#include "vm/lan.hpp"
-#include "vm/supervisor.hpp"
+#include "vm/lan/lan.hpp"
+#include "vm/profile/initrd_files.hpp"
+#include "vm/supervisor/supervisor.hpp"
 #include "vm/vm_object.hpp"
 
 namespace pv::vm {

@@ -6,7 +6,7 @@
 #include "base/result.hpp"
 #include "base/run_dir.hpp"
 #include "vm/argv.hpp"
-#include "vm/config.hpp"
+#include "vm/profile/config.hpp"
 
 namespace pv::vm {
 

@@ -10,7 +10,7 @@
 #include "base/result.hpp"
 #include "base/run_dir.hpp"
 #include "vm/argv.hpp"
-#include "vm/profile.hpp"
+#include "vm/profile/profile.hpp"
 
 namespace pv::vm {
 

@@ -10,7 +10,7 @@
 #include "base/json_fwd.hpp"
 #include "base/result.hpp"
 #include "base/run_dir.hpp"
-#include "vm/config.hpp"
+#include "vm/profile/config.hpp"
 
 namespace pv::vm {
 

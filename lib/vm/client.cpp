@@ -9,8 +9,8 @@
 #include "base/process.hpp"
 #include "base/socket.hpp"
 #include "base/text.hpp"
-#include "vm/guest_run.hpp"
-#include "vm/guest_scripts.hpp"
+#include "vm/access/scripts.hpp"
+#include "vm/supervisor/guest_run.hpp"
 #include "vm/vm_object.hpp"
 
 namespace pv::vm {

@@ -4,7 +4,7 @@
 #include "base/text.hpp"
 #include "serve/disk_object.hpp"
 #include "vm/boot.hpp"
-#include "vm/lan.hpp"
+#include "vm/lan/lan.hpp"
 #include "vm/life.hpp"
 #include "vm/vm_object.hpp"
 

@@ -18,7 +18,7 @@
 #include "base/units.hpp"
 #include "guest/cache.hpp"
 #include "vm/machine.hpp"
-#include "vm/profile.hpp"
+#include "vm/profile/profile.hpp"
 
 namespace pv::vm {
 namespace {

@@ -7,7 +7,7 @@
 #include "base/text.hpp"
 #include "vm/argv.hpp"
 #include "vm/client.hpp"
-#include "vm/guest_run.hpp"
+#include "vm/supervisor/guest_run.hpp"
 #include "vm/vm_object.hpp"
 
 namespace pv::vm {

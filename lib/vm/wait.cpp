@@ -11,7 +11,7 @@
 #include "base/dir_watch.hpp"
 #include "base/text.hpp"
 #include "vm/argv.hpp"
-#include "vm/event_log.hpp"
+#include "vm/supervisor/event_log.hpp"
 #include "vm/vm_object.hpp"
 
 namespace pv::vm {

@@ -5,7 +5,7 @@
 #include <cstdlib>
 
 #include "base/units.hpp"
-#include "vm/profile_toml.hpp"
+#include "vm/profile/profile_toml.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string path = "/dir/provium.toml";

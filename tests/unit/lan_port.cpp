@@ -13,7 +13,7 @@
 #include "base/socket.hpp"
 #include "lan/port.hpp"
 #include "lan/server.hpp"
-#include "vm/lan_state.hpp"
+#include "vm/lan/state.hpp"
 
 using namespace pv;
 using namespace pv::lan;

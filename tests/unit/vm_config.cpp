@@ -5,9 +5,9 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
-#include "vm/config.hpp"
 #include "vm/machine.hpp"
-#include "vm/profile.hpp"
+#include "vm/profile/config.hpp"
+#include "vm/profile/profile.hpp"
 
 using namespace pv;
 using namespace pv::vm;

@@ -5,7 +5,7 @@
 
 #include "base/text.hpp"
 #include "vm/argv.hpp"
-#include "vm/nic.hpp"
+#include "vm/lan/nic.hpp"
 
 using namespace pv;
 using namespace pv::vm;

@@ -7,8 +7,8 @@
 
 #include "guest/cpio.hpp"
 #include "guest/cpio_tree.hpp"
-#include "vm/config.hpp"
-#include "vm/profile_toml.hpp"
+#include "vm/profile/config.hpp"
+#include "vm/profile/profile_toml.hpp"
 
 using namespace pv;
 using namespace pv::vm;

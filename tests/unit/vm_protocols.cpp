@@ -8,9 +8,9 @@
 
 #include "base/rng.hpp"
 #include "base/text.hpp"
-#include "vm/agent.hpp"
-#include "vm/guest_run.hpp"
-#include "vm/qmp.hpp"
+#include "vm/supervisor/agent.hpp"
+#include "vm/supervisor/guest_run.hpp"
+#include "vm/supervisor/qmp.hpp"
 
 using namespace pv;
 using namespace pv::vm;

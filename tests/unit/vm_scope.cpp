@@ -11,7 +11,7 @@
 #include "../conform/support.hpp"
 #include "base/file.hpp"
 #include "base/text.hpp"
-#include "vm/scope.hpp"
+#include "vm/scope/scope.hpp"
 
 using namespace pv;
 using namespace pv::test;

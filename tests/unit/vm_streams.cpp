@@ -7,10 +7,10 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
-#include "vm/data_ports.hpp"
-#include "vm/guest_clock.hpp"
-#include "vm/guest_scripts.hpp"
-#include "vm/holders.hpp"
+#include "vm/access/clock.hpp"
+#include "vm/access/scripts.hpp"
+#include "vm/supervisor/data_ports.hpp"
+#include "vm/supervisor/holders.hpp"
 
 namespace pv::vm {
 namespace {

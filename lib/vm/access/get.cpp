@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: MIT
+// get: the guest sends the file, and sends it once more to be compared.
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/file.hpp"
+#include "base/rng.hpp"
+#include "base/text.hpp"
+#include "vm/access/scripts.hpp"
+#include "vm/access/talk.hpp"
+
+namespace pv::vm {
+namespace {
+
+constexpr uint64_t k_slack_ns = 10 * k_ns_per_s;
+constexpr unsigned k_mode_bits = 07777;
+
+// The file on the host: without a name until it is whole, so that a kill leaves nothing.
+class Target {
+ public:
+  static Result<Target> create(const std::string& path) {
+    struct stat info {};
+    if (stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode))
+      return fail(Code::invalid,
+                  fmt::format("'{}' is a directory: name the file in it", printable(path)));
+    const size_t slash = path.rfind('/');
+    const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+    Target target(path);
+    target.fd_.reset(open(folder.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600));
+    if (!target.fd_ && (errno == EOPNOTSUPP || errno == EISDIR)) {
+      target.named_ = true;
+      target.fd_.reset(
+          open(target.temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+    }
+    if (!target.fd_) return fail_errno("cannot create " + printable(path), errno);
+    return target;
+  }
+  Target(Target&& other) = default;
+  ~Target() {
+    if (named_ && fd_) unlink(temporary_.c_str());
+  }
+
+  int fd() const { return fd_.get(); }
+  Result<> keep(unsigned mode) {
+    if (fchmod(fd_.get(), mode) < 0) return fail_errno("cannot set the mode of " + path_, errno);
+    if (!named_ && linkat(AT_FDCWD, fmt::format("/proc/self/fd/{}", fd_.get()).c_str(), AT_FDCWD,
+                          temporary_.c_str(), AT_SYMLINK_FOLLOW) < 0)
+      return fail_errno("cannot create " + printable(path_), errno);
+    named_ = true;
+    if (rename(temporary_.c_str(), path_.c_str()) < 0)
+      return fail_errno("cannot create " + printable(path_), errno);
+    fd_.reset();
+    return {};
+  }
+
+ private:
+  explicit Target(std::string path)
+      : path_(std::move(path)), temporary_(fmt::format("{}.pv-{:016x}", path_, fresh_seed())) {}
+  std::string path_, temporary_;
+  Fd fd_;
+  bool named_ = false;
+};
+
+class Get {
+ public:
+  Get(GuestStream& stream, const Transfer& transfer)
+      : stream_(stream), talk_(stream, 0, transfer), transfer_(transfer) {}
+
+  // Learns size and mode; the conversation begins.
+  Result<> begin() {
+    TRY(talk_.tell(k_hello));
+    TRY_ASSIGN(const std::string words, talk_.answer());
+    const std::vector<std::string> parts = split(words, ' ');
+    char* end = nullptr;
+    size_ = std::strtoull(parts[0].c_str(), &end, 10);
+    if (parts.size() != 2 || *end != '\0')
+      return fail(Code::agent, "the guest's stat(1) gave no size and mode");
+    mode_ = static_cast<unsigned>(std::strtoul(parts[1].c_str(), nullptr, 8)) & k_mode_bits;
+    return {};
+  }
+
+  Result<> run(const Print& print) {
+    TRY_ASSIGN(hash_, pass(print));
+    if (!is_checked()) return {};
+    TRY_ASSIGN(const std::string second, pass([](std::string_view) -> Result<> { return {}; }));
+    if (second != hash_) return fail(changed());
+    return {};
+  }
+
+  // Files of /proc and /sys have no size that stat(1) knows, and say another thing each time.
+  bool is_checked() const { return transfer_.check && size_ > 0; }
+  uint64_t bytes() const { return bytes_; }
+  unsigned mode() const { return mode_; }
+  std::string checksum() const { return is_checked() || bytes_ == 0 ? hash_ : std::string(); }
+
+ private:
+  // All of the file once; its hash.
+  Result<std::string> pass(const Print& print) {
+    TRY(talk_.tell("send\n"));
+    RunningHash hash;
+    std::optional<std::string> answer;
+    bytes_ = 0;
+    while (!answer || bytes_ < size_) {
+      pollfd ready[] = {{stream_.port(1).fd.get(), POLLIN, 0},
+                        {answer ? -1 : talk_.fd(), POLLIN, 0},
+                        {talk_.control(), POLLIN, 0}};
+      // After the answer nothing new is written: what QEMU still holds comes at once.
+      const int n = poll(ready, 3, talk_.deadline().left_ms());
+      if (n < 0 && errno != EINTR) return fail_errno("poll", errno);
+      if (n == 0) return fail(talk_.late());
+      if (ready[0].revents != 0) {
+        TRY(receive(hash, print));
+      } else if (ready[1].revents != 0) {
+        TRY(talk_.receive());
+        TRY_ASSIGN(answer, talk_.next());
+        if (answer && size_ > 0 && *answer != std::to_string(size_)) return fail(changed());
+      } else if (ready[2].revents != 0) {
+        return fail(talk_.ended());
+      }
+    }
+    if (size_ == 0) TRY(receive_rest(hash, print));
+    if (size_ > 0 && bytes_ != size_) return fail(changed());
+    return hash.text();
+  }
+
+  Result<bool> receive(RunningHash& hash, const Print& print) {
+    const ssize_t n = recv(stream_.port(1).fd.get(), chunk_.data(), chunk_.size(), MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return false;
+    if (n <= 0) return fail(talk_.ended());
+    bytes_ += static_cast<uint64_t>(n);
+    const std::string_view bytes(chunk_.data(), static_cast<size_t>(n));
+    hash.add(bytes);
+    TRY(print(bytes));
+    return true;
+  }
+
+  // The script ends, and the supervisor tells when QEMU has handed over all.
+  Result<> receive_rest(RunningHash& hash, const Print& print) {
+    shutdown(talk_.fd(), SHUT_WR);
+    while (true) {
+      pollfd ready[] = {{stream_.port(1).fd.get(), POLLIN, 0}, {talk_.control(), POLLIN, 0}};
+      const int n = poll(ready, 2, talk_.deadline().left_ms());
+      if (n < 0 && errno != EINTR) return fail_errno("poll", errno);
+      if (n == 0) return fail(talk_.late());
+      if (ready[0].revents != 0) {
+        TRY(receive(hash, print));
+      } else if (ready[1].revents != 0) {
+        return {};
+      }
+    }
+  }
+
+  Error changed() const {
+    return Error(Code::io, fmt::format("'{}' in the guest has changed while it was read",
+                                       printable(transfer_.guest_path)));
+  }
+
+  GuestStream& stream_;
+  ScriptTalk talk_;
+  const Transfer& transfer_;
+  std::string chunk_ = std::string(k_transfer_chunk, '\0');
+  uint64_t size_ = 0, bytes_ = 0;
+  unsigned mode_ = 0;
+  std::string hash_;
+};
+
+}  // namespace
+
+Result<json> get_file(const Object& vm, const Transfer& transfer, const Print& print) {
+  const uint64_t started_ns = system_clock().now_ns();
+  std::optional<Target> target;
+  if (transfer.host_path != "-") {
+    TRY_ASSIGN(Target made, Target::create(transfer.host_path));
+    target.emplace(std::move(made));
+  }
+  TRY_ASSIGN(GuestStream stream, GuestStream::open(vm, "get", 2));
+  TRY(stream.start(
+      k_get_script,
+      {std::to_string(stream.port(0).nr), std::to_string(stream.port(1).nr), transfer.guest_path},
+      {}, transfer.timeout_ns + k_slack_ns));
+  Get get(stream, transfer);
+  TRY(get.begin());
+  TRY(get.run([&](std::string_view bytes) -> Result<> {
+    return target ? write_all(target->fd(), bytes) : print(bytes);
+  }));
+  if (target) TRY(target->keep(transfer.mode.value_or(get.mode())));
+  return transfer_document(transfer, "get", get.bytes(), get.checksum(), started_ns);
+}
+
+}  // namespace pv::vm

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT
+// The supervisor: one process per booted VM, single-threaded on one event loop. It owns QEMU (its
+// pidfd, its exit status, its stderr), a QMP monitor of its own, the guest agent's connection and
+// the event log, and serves the commands on its control socket. QEMU dies with it.
+//
+// Requests ({"op":…,"timeout_ms":…}) and replies:
+//   status                            {"runs","streams":[…],"open_files","agent",
+//                                      "disks":{id:slot},"qemu_pid"}; streams: holders.hpp
+//   run argv env stdin_b64 lease      {"status":{…}}      as guest-exec-status has it
+//   stream_open ports kind caller     {"ports":[{"nr","socket"}…]}  until the connection ends
+//   qmp execute arguments             {"return":…}
+//   agent execute arguments           {"return":…}
+//   plug disk socket                  {"slot"}          the guest may not have seen it yet
+//   unplug id                         {"released"}      true after DEVICE_DELETED
+//   resize id size_bytes              {}                the disk's server has hung up on QEMU
+//   eject id force                    {}                the disc is out
+//   pause, resume                     {}
+//   reset                             {"reset_ms"}      the agent of the new boot has answered
+//   power_button                      {"reason"}        the guest has powered off
+//   power_cut                         {"reason"}        QEMU has been killed
+//   net do …                          see net.cpp
+//   quit why                          {"forced","reason"}
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/control.hpp"
+#include "base/dir_guard.hpp"
+#include "base/loop.hpp"
+#include "base/process.hpp"
+#include "base/run_dir.hpp"
+#include "vm/argv.hpp"
+#include "vm/supervisor/agent.hpp"
+#include "vm/supervisor/data_ports.hpp"
+#include "vm/supervisor/event_log.hpp"
+#include "vm/supervisor/guest_run.hpp"
+#include "vm/supervisor/guest_setup.hpp"
+#include "vm/supervisor/holders.hpp"
+#include "vm/supervisor/nics.hpp"
+#include "vm/supervisor/qmp.hpp"
+
+namespace pv::vm {
+
+// How long a request may take.
+uint64_t timeout_of(const json& request);
+
+// Everything that the supervisor needs to know, fixed by `boot` before the fork.
+struct BootPlan {
+  Object vm;
+  json state;  // saved as it is, with the processes and times added, once the VM has booted
+  std::vector<std::string> argv;
+  std::vector<std::string> disks;  // ids, by slot
+  std::vector<NicSpec> nics;       // in the slots after those
+  size_t ports = 0;
+  uint64_t started_ns = 0;
+  uint64_t timeout_ns = 0;  // until the agent has answered
+  bool no_agent = false;    // it is not waited for
+  GuestWork work;           // once it has
+};
+
+class Supervisor {
+ public:
+  // Runs until QEMU has ended. `ready` gets one JSON message: {"boot_ms"} or {"error"}. Returns
+  // the exit code of the process.
+  static int run(BootPlan plan, Fd ready);
+
+ private:
+  using Reply = ControlServer::Reply;
+  enum class Phase { booting, running, ending };
+
+  Supervisor(BootPlan plan, Fd ready, std::unique_ptr<Loop> loop);
+  Result<> start();
+  Result<> start_qemu();
+  Result<> watch_ready_pipe();
+  void connect_qmp();
+  void on_qmp_ready();
+  void on_event(const json& event);
+  void agent_port(bool open);
+  void on_agent_ready();
+  void booted();
+  std::string why_not_booted() const;
+  Result<> save_booted();
+  void boot_failed(Error error);
+  void report(const json& message);
+  void be_small_when_idle();
+  void quit();  // asks QEMU to end, then makes it
+  void cut_power();
+  void on_qemu_exit();
+  json end_record(const ExitStatus& status) const;
+  void flush_replies();
+  void remove_sockets();
+
+  // ops.cpp
+  void on_request(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  void op_status(const Reply& reply);
+  void op_run(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  void op_power_cut(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  void op_qmp(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  void op_agent(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  void op_plug(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  void op_unplug(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  void op_resize(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  void op_eject(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  // net.cpp
+  void op_net(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  std::optional<size_t> free_slot() const;
+
+  void remove_medium(size_t slot, uint64_t timeout_ns, const Reply& reply);
+  std::optional<size_t> slot_of(const json& request, const Reply& reply);
+  void add_device(const DiskSpec& disk, size_t slot, uint64_t timeout_ns, const Reply& reply);
+  void add_drive(const json& drive, size_t slot, uint64_t timeout_ns, const Reply& reply);
+  void plugged(size_t slot, const Reply& reply);
+  void device_deleted(size_t slot);
+  void device_kept(size_t slot, const std::string& why);
+
+  // life.cpp
+  void op_pause(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  void op_resume(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  void op_reset(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  void op_power_button(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  void mark_paused(bool paused);
+  void guest_reset(bool by_guest);
+  void agent_is_back();
+  void end_reset(Result<json> result);
+  void answer_all(const json& end, const Error& error);
+  std::string console_tail() const;
+
+  struct Reset {
+    std::optional<Reply> reply;  // who waits for it
+    TimerId timer = 0;
+    uint64_t started_ns = 0;
+    bool seen = false;  // QEMU has done its part
+  };
+  struct PowerOff {
+    TimerId timer;
+    Reply reply;
+  };
+  // streams.cpp
+  void op_stream_open(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  void start_run(ControlServer::ConnectionId id, GuestCommand command, const Reply& reply);
+  void run_abandoned(ControlServer::ConnectionId id);
+  void connection_ended(ControlServer::ConnectionId id);
+
+  struct Unplug {
+    TimerId timer;
+    std::string id;
+    std::vector<Reply> replies;
+  };
+
+  BootPlan plan_;
+  Fd ready_;
+  std::unique_ptr<Loop> loop_;
+  EventLog events_;
+  std::unique_ptr<DirGuard> home_;
+  Child qemu_;
+  ProcessId qemu_id_;
+  std::unique_ptr<Qmp> qmp_;
+  bool qmp_up_ = false;
+  bool port_opened_ = false;    // by the guest's agent
+  bool setting_up_ = false;     // the agent has answered for the first time
+  uint64_t console_bytes_ = 0;  // of earlier boots
+  Agent agent_;
+  GuestRuns runs_;
+  GuestSetup setup_;
+  DataPorts ports_;
+  Holders holders_;
+  Nics nics_;
+  ControlServer control_;
+  std::map<ControlServer::ConnectionId, GuestRuns::Id> run_of_;
+  std::map<ControlServer::ConnectionId, TimerId> drain_timers_;
+  std::map<size_t, std::string> slots_;  // slot -> disk id
+  std::map<size_t, Unplug> unplugs_;
+  std::vector<Reply> quit_replies_;
+  Reset reset_;
+  std::vector<PowerOff> power_offs_;
+  std::vector<int> vcpu_threads_;
+  std::string last_panic_;
+  std::string quit_reason_ = "it was closed";
+  TimerId boot_timer_ = 0, quit_timer_ = 0, idle_timer_ = 0;
+  Phase phase_ = Phase::booting;
+  bool quit_asked_ = false;
+  bool guest_powered_off_ = false;
+  bool power_cut_ = false;
+  bool forced_ = false;
+};
+
+}  // namespace pv::vm
