@@ -60,9 +60,6 @@ Result<Qemu> probe(const std::string& path) {
   TRY_ASSIGN(const Output help, run_program({path, "-help"}, Deadline::in_ms(k_probe_ms)));
   qemu.sandbox = boxed.status.code == 0 && boxed.status.signal == 0 &&
                  help.out.find("-sandbox") != std::string::npos;
-  TRY_ASSIGN(const Output dirs, run_program({path, "-L", "help"}, Deadline::in_ms(k_probe_ms)));
-  for (const std::string& dir : split(dirs.out, '\n'))
-    qemu.qboot = qemu.qboot || (!dir.empty() && access((dir + "/qboot.rom").c_str(), R_OK) == 0);
   return qemu;
 }
 
@@ -105,12 +102,12 @@ Result<Qemu> find_qemu(const RunDir& run) {
   if (auto text = read_file(cache, k_max_cache)) {
     auto known = parse_json(*text);
     if (known && get_string(*known, "key") == key)
-      return Qemu{path, get_string(*known, "version"), get_bool(*known, "sandbox"),
-                  get_bool(*known, "qboot")};
+      return Qemu{path, get_string(*known, "version"), get_bool(*known, "sandbox")};
   }
   TRY_ASSIGN(Qemu qemu, probe(path));
-  const json known = {
-      {"key", key}, {"version", qemu.version}, {"sandbox", qemu.sandbox}, {"qboot", qemu.qboot}};
+  const json known = {{"key", key},
+                      {"version", qemu.version},
+                      {"sandbox", qemu.sandbox}};
   // A cache that cannot be written costs time, nothing else.
   static_cast<void>(write_file_atomic(cache, to_line(known) + "\n"));
   return qemu;

@@ -16,6 +16,8 @@ namespace pv::vm {
 namespace {
 
 constexpr size_t k_max_end = 1 << 20;
+constexpr uint64_t k_end_ns = 3 * k_ns_per_s;
+constexpr uint64_t k_look_ns = 2 * k_ns_per_ms;
 constexpr size_t k_max_names = 20;  // in a message
 
 bool runs(std::string_view state) {
@@ -78,8 +80,14 @@ Result<LockFile> lock_vm(const Object& vm, const Deadline& deadline) {
 std::string actual_state(const Object& vm, const json& state) {
   const std::string recorded = get_string(state, "state", "created");
   if (!runs(recorded)) return recorded;
-  if (process_alive(state, "supervisor") && process_alive(state, "qemu"))
+  const bool supervised = process_alive(state, "supervisor");
+  if (supervised && process_alive(state, "qemu"))
     return access(vm.path(k_paused_mark).c_str(), F_OK) == 0 ? "paused" : "booted";
+  // QEMU has ended just now, and its supervisor is about to write down how.
+  const Deadline deadline = Deadline::in_ns(k_end_ns);
+  while (access(vm.path(k_end_file).c_str(), F_OK) < 0 && !deadline.passed() &&
+         process_alive(state, "supervisor"))
+    sleep_ns(k_look_ns);
   return get_string(read_end(vm), "state", "dead");
 }
 

@@ -60,7 +60,7 @@ TEST_CASE("argv: the essentials") {
 TEST_CASE("argv: what QEMU or the host cannot do is left out") {
   Machine m = machine();
   m.qemu.sandbox = false;
-  m.qemu.qboot = false;
+  m.qemu.small_bios = false;
   m.accel = "kvm";
   const auto argv = build_argv(m);
   CHECK(values(argv, "-sandbox").empty());

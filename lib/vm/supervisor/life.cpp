@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What the supervisor does when the guest is to stop, go on, start anew or end.
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
@@ -14,6 +15,7 @@ namespace pv::vm {
 namespace {
 
 constexpr size_t k_console_look = 64 << 10;
+constexpr int k_max_resets = 3;  // of its own, one after the other
 
 }  // namespace
 
@@ -66,17 +68,23 @@ void Supervisor::end_reset(Result<json> result) {
 }
 
 // Each boot of the guest begins here, whoever asked for it.
+// SeaBIOS makes a second, hard one out of a warm one, and a distribution may reset itself when it
+// boots for the first time, so only a panic or one too many is a failure.
 void Supervisor::guest_reset(bool by_guest) {
-  const std::string panic =
-      by_guest ? panic_in(tail_of_file(plan_.vm.path(k_console_log), k_console_look)) : "";
-  if (!panic.empty() && panic != last_panic_) events_.add("guest_panic", {{"message", panic}});
-  last_panic_ = panic;
-  const std::string why = panic.empty() ? "the guest has reset itself" : panic;
-  if (phase_ == Phase::booting && by_guest)
+  const std::string panic = by_guest ? panic_in(console_since_reset()) : "";
+  if (!panic.empty()) events_.add("guest_panic", {{"message", panic}});
+  const std::string why = panic.empty() ? "the guest resets itself again and again" : panic;
+  resets_ = by_guest ? resets_ + 1 : 0;
+  const bool failed = !panic.empty() || resets_ > k_max_resets;
+  if (phase_ == Phase::booting && failed)
     return boot_failed(
         Error(Code::guest_died, fmt::format("VM '{}', while booting: {}", plan_.vm.name, why)));
+  if (phase_ == Phase::running)
+    runs_.fail_all(
+        Error(Code::agent, fmt::format("VM '{}': the guest was reset meanwhile{}", plan_.vm.name,
+                                       panic.empty() ? "" : ": " + panic)));
   if (!reset_.reply) return;
-  if (by_guest && reset_.seen)
+  if (failed)
     return end_reset(fail(
         Error(Code::guest_died, fmt::format("VM '{}', after the reset: {}", plan_.vm.name, why))
             .with("console", console_tail())));
@@ -84,7 +92,18 @@ void Supervisor::guest_reset(bool by_guest) {
   if (plan_.no_agent && !port_opened_) agent_is_back();  // it will never say so
 }
 
+// What the guest has printed since it last began, and from now on begins anew.
+std::string Supervisor::console_since_reset() {
+  const std::string log = plan_.vm.path(k_console_log);
+  struct stat st {};
+  const uint64_t size = stat(log.c_str(), &st) == 0 ? static_cast<uint64_t>(st.st_size) : 0;
+  const uint64_t fresh = size - std::min(size, reset_console_bytes_);
+  reset_console_bytes_ = size;
+  return tail_of_file(log, std::min<uint64_t>(fresh, k_console_look));
+}
+
 void Supervisor::agent_is_back() {
+  resets_ = 0;
   if (!reset_.seen) return;
   const uint64_t ns = system_clock().now_ns() - reset_.started_ns;
   end_reset(json({{"reset_ms", static_cast<double>(ns / 1000) / 1000}}));

@@ -69,6 +69,7 @@ Result<> Supervisor::start() {
   struct stat console {};
   if (stat(vm.path(k_console_log).c_str(), &console) == 0)
     console_bytes_ = static_cast<uint64_t>(console.st_size);
+  reset_console_bytes_ = console_bytes_;
   events_.add("boot", {{"console_bytes", console_bytes_}});
   TRY(control_.listen(vm.path(k_control_socket)));
   control_.on_abandoned([this](ControlServer::ConnectionId id) { run_abandoned(id); });

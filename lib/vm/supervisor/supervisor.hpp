@@ -125,6 +125,7 @@ class Supervisor {
   void mark_paused(bool paused);
   void guest_reset(bool by_guest);
   void agent_is_back();
+  std::string console_since_reset();
   void end_reset(Result<json> result);
   void answer_all(const json& end, const Error& error);
   std::string console_tail() const;
@@ -178,7 +179,8 @@ class Supervisor {
   Reset reset_;
   std::vector<PowerOff> power_offs_;
   std::vector<int> vcpu_threads_;
-  std::string last_panic_;
+  int resets_ = 0;                    // by the guest, since its agent last answered
+  uint64_t reset_console_bytes_ = 0;  // of the console when it last began
   std::string quit_reason_ = "it was closed";
   TimerId boot_timer_ = 0, quit_timer_ = 0, idle_timer_ = 0;
   Phase phase_ = Phase::booting;
