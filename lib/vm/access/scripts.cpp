@@ -91,7 +91,7 @@ exec 6<"$d" <&6
 hello
 exec <&3
 hello
-t=$4 f=$5
+f=$5
 made=
 say() { echo "$*" >&3; }
 refuse() {
@@ -124,6 +124,14 @@ while read -r a b c; do
 	keep)
 		r=$(chmod "$b" "$t" 2>&1 && mv -f "$t" "$f" 2>&1) || refuse "$r"
 		made=
+if [ -h "$f" ] && [ ! -e "$f" ]; then refuse "it is a link that leads to no file"; fi
+if [ -e "$f" ] && [ ! -f "$f" ]; then refuse "it is not a regular file"; fi
+if [ -h "$f" ]; then
+	# A dot keeps newlines at the end of the name.
+	f=$(readlink -fn "$f" && echo .) || refuse "the link cannot be followed"
+	f=${f%.}
+fi
+t=$f$4
 		say ok
 		exit 0
 		;;
