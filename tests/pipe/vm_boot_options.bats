@@ -36,7 +36,8 @@ a=b
 usr/bin
 1777
 $(sha256sum <bytes)
-replaced"
+replaced
+7751 0:0"
   run -0 guest 'busybox ls /etc/fstab && grep -c . /etc/fstab'
   assert_line --index 1 4
 }
@@ -92,7 +93,6 @@ replaced"
     expect_error usage 2 pv-vm create v --file "$value"
   done
   expect_error usage 2 pv-vm create v --cmdline $'a\nb'
-  run -0 pv-vm list
   expect_error usage 2 pv-vm create v --cmdline $'a\xff'
   expect_error usage 2 pv-vm create v --cmdline-append $'a\xff'
   # Linux has 255 bytes for a name and 4095 for a path, and would drop the rest without a word.
@@ -101,7 +101,10 @@ replaced"
   expect_error usage 2 pv-vm create v --file "/b/${long}a/c:=x"
   expect_error usage 2 pv-vm create v --file "$path/${long}a:=x"
   expect_error usage 2 pv-vm create v --file "$path/$long:=x"
+  run -0 pv-vm list
   assert_output ''
+  pv-vm create v --file "/$long:=x" --file "$path/${long%a}:=x" >/dev/null
+  expect_error usage 2 pv-vm boot v --file "/${long}a:=x"
 }
 
 @test "a file that is not there, or is none, is named before QEMU starts" {
