@@ -37,6 +37,10 @@ teardown() { pv_teardown; }
   assert_line --index 0 "$(sha256sum <bytes)"
   assert_line --index 1 '4750 0:0'
   assert_line --index 2 '$x "y"from the profile'
+  for how in --raw '-o run.stdout'; do
+    run -0 pv-vm run v $how --user nobody -- id -u
+    assert_output 65534
+  done
   # The clock began at the given time when the machine was switched on.
   run -0 pv-vm run v --raw -- date +%s
   [ "$output" -ge 1000000000 ] && [ "$output" -lt 1000000300 ]
