@@ -22,7 +22,8 @@ guest() { pv-vm run v --raw -- sh -c "$1"; }
   ok pv-vm boot v --file /etc/fstab=fstab --file /opt/old:=boot --file /bin/hello:='echo "a=b"' \
     --file /opt/empty=empty --file /opt/none:= --file '/tmp/with space'=bytes --file /bin/ls:=replaced \
     --file /opt/suid=suid
-  has '[.vm.files[].dest] == ["/etc/fstab","/opt/a/b/bytes","/opt/old","/bin/hello","/opt/empty","/opt/none","/tmp/with space","/bin/ls","/opt/suid"]'
+  has '[.vm.files[].dest] == ["/etc/fstab","/opt/a/b/bytes","/opt/old","/bin/hello","/opt/empty",
+    "/opt/none","/tmp/with space","/bin/ls","/opt/suid"]'
   run -0 guest 'sha256sum </opt/a/b/bytes; stat -c "%a %u:%g" /opt/a/b/bytes /opt/a; cat /opt/old; echo; sh /bin/hello
     stat -c %s /opt/empty /opt/none; readlink /bin; stat -c %a /tmp; sha256sum <"/tmp/with space"; cat /bin/ls
     echo; stat -c "%a %u:%g" /opt/suid'

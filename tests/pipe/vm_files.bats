@@ -70,11 +70,11 @@ no_temporary() { [ -z "$(guest 'find / -xdev -name "*.pv-*"; find /tmp /run -nam
   assert_equal "$(stat -c %a plain)" 755
   ok pv-vm get v /tmp/special plain --mode 4700
   assert_equal "$(stat -c %a plain)" 4700
-  cat fifo >read &
+  cat fifo >got &
   reader=$!
   ok pv-vm get v /tmp/special fifo
   wait $reader
-  assert_equal "$(cat read)" content
+  assert_equal "$(cat got)" content
   [ -p fifo ]
   expect_error timeout 6 pv-vm get v /tmp/special fifo --timeout 300ms
   mkdir deep
