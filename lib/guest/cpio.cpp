@@ -14,6 +14,7 @@ namespace {
 constexpr size_t k_align = 4;  // of the header with its name, and of the data
 constexpr size_t k_archive_align = 512;
 constexpr size_t k_max_path = 4095;  // PATH_MAX of the kernel's unpacker, less the NUL
+constexpr size_t k_max_name = 255;   // NAME_MAX; the unpacker drops what is longer
 
 void pad(std::string& out, size_t align) {
   out.append((align - out.size() % align) % align, '\0');
@@ -28,19 +29,25 @@ Result<std::string> clean_guest_path(std::string_view path) {
   for (std::string& part : split(path, '/')) {
     if (part == "..")
       return fail(Code::usage, fmt::format("path in the guest '{}' has '..'", printable(path)));
+    if (part.size() > k_max_name)
+      return fail(Code::usage, fmt::format("a name of {} bytes in a path in the guest; {} are the "
+                                           "most",
+                                           part.size(), k_max_name));
     if (!part.empty() && part != ".") parts.push_back(std::move(part));
   }
   std::string clean = join(parts, "/");
   if (clean.empty())
     return fail(Code::usage, fmt::format("path in the guest '{}' names no file", printable(path)));
-  if (clean.size() > k_max_path)
+  if (clean.size() + 1 > k_max_path)  // with the slash of the root
     return fail(Code::usage,
                 fmt::format("a path in the guest is longer than {} bytes", k_max_path));
   return clean;
 }
 
 void CpioWriter::refuse(std::string_view path, std::string_view why) {
-  if (state_) state_ = fail(Code::usage, fmt::format("guest file '{}': {}", printable(path), why));
+  if (!state_) return;
+  const char* root = path.empty() || path[0] != '/' ? "/" : "";
+  state_ = fail(Code::usage, fmt::format("guest file '{}{}': {}", root, printable(path), why));
 }
 
 // A folder that is a link, like the kernel's unpacker, leads to where the link points.

@@ -36,6 +36,9 @@ class CpioWriter {
   // A character device; the kernel's own /dev is empty until devtmpfs is mounted.
   void char_device(std::string_view path, uint32_t mode, uint32_t major, uint32_t minor);
 
+  // The first mistake so far.
+  const Result<>& state() const { return state_; }
+
   // Ends the archive, padded to 512 bytes so that another may follow. Call once.
   Result<std::string> finish();
 
@@ -60,7 +63,8 @@ class CpioWriter {
   Result<> state_;
 };
 
-// "a/b" for "/a//b/."; Code::usage for an empty path, the root itself, `..`, and a NUL byte.
+// "a/b" for "/a//b/."; Code::usage for an empty path, the root itself, `..`, a NUL byte, and for
+// what Linux would find too long.
 Result<std::string> clean_guest_path(std::string_view path);
 
 }  // namespace pv::guest

@@ -12,16 +12,21 @@ guest() { pv-vm run v --raw -- sh -c "$1"; }
   need_guest
   head -c 70000 /dev/urandom >bytes
   chmod 640 bytes
+  echo suid >suid
+  chmod 7751 suid
   : >empty
   # The first process of this guest reads what was put in for it.
   pv-vm create v --file /etc/fstab=bytes --file /opt/a/b/bytes=bytes --file /opt/old:=create >/dev/null
   printf 'proc /proc proc defaults 0 0\nsysfs /sys sysfs defaults 0 0\ndevtmpfs /dev devtmpfs defaults 0 0\n' >fstab
   printf 'tmpfs /run tmpfs defaults 0 0\n' >>fstab
   ok pv-vm boot v --file /etc/fstab=fstab --file /opt/old:=boot --file /bin/hello:='echo "a=b"' \
-    --file /opt/empty=empty --file /opt/none:= --file '/tmp/with space'=bytes --file /bin/ls:=replaced
-  has '[.vm.files[].dest] == ["/etc/fstab","/opt/a/b/bytes","/opt/old","/bin/hello","/opt/empty","/opt/none","/tmp/with space","/bin/ls"]'
+    --file /opt/empty=empty --file /opt/none:= --file '/tmp/with space'=bytes --file /bin/ls:=replaced \
+    --file /opt/suid=suid
+  has '[.vm.files[].dest] == ["/etc/fstab","/opt/a/b/bytes","/opt/old","/bin/hello","/opt/empty",
+    "/opt/none","/tmp/with space","/bin/ls","/opt/suid"]'
   run -0 guest 'sha256sum </opt/a/b/bytes; stat -c "%a %u:%g" /opt/a/b/bytes /opt/a; cat /opt/old; echo; sh /bin/hello
-    stat -c %s /opt/empty /opt/none; readlink /bin; stat -c %a /tmp; sha256sum <"/tmp/with space"; cat /bin/ls'
+    stat -c %s /opt/empty /opt/none; readlink /bin; stat -c %a /tmp; sha256sum <"/tmp/with space"; cat /bin/ls
+    echo; stat -c "%a %u:%g" /opt/suid'
   assert_output "$(sha256sum <bytes)
 640 0:0
 755 0:0
@@ -32,7 +37,8 @@ a=b
 usr/bin
 1777
 $(sha256sum <bytes)
-replaced"
+replaced
+7751 0:0"
   run -0 guest 'busybox ls /etc/fstab && grep -c . /etc/fstab'
   assert_line --index 1 4
 }
@@ -88,8 +94,18 @@ replaced"
     expect_error usage 2 pv-vm create v --file "$value"
   done
   expect_error usage 2 pv-vm create v --cmdline $'a\nb'
+  expect_error usage 2 pv-vm create v --cmdline $'a\xff'
+  expect_error usage 2 pv-vm create v --cmdline-append $'a\xff'
+  # Linux has 255 bytes for a name and 4095 for a path, and would drop the rest without a word.
+  long=$(printf '%255s' '' | tr ' ' a) path=$(printf '/%.0s'"$long" {1..15})
+  expect_error usage 2 pv-vm create v --file "/${long}a:=x"
+  expect_error usage 2 pv-vm create v --file "/b/${long}a/c:=x"
+  expect_error usage 2 pv-vm create v --file "$path/${long}a:=x"
+  expect_error usage 2 pv-vm create v --file "$path/$long:=x"
   run -0 pv-vm list
   assert_output ''
+  pv-vm create v --file "/$long:=x" --file "$path/${long%a}:=x" >/dev/null
+  expect_error usage 2 pv-vm boot v --file "/${long}a:=x"
 }
 
 @test "a file that is not there, or is none, is named before QEMU starts" {
@@ -104,6 +120,7 @@ replaced"
     pv-vm close v >/dev/null
   done
   pv-vm create v --file /etc:=x >/dev/null
-  expect_error usage 2 pv-vm boot v
-  [[ $stderr == *"is a directory"* ]]
+  expect_error invalid 4 pv-vm boot v
+  assert_equal "$stderr" "pv-vm: guest file '/etc': is a directory"
+  has '.error | .field == "files" and .path == "/etc"'
 }

@@ -34,6 +34,10 @@ until_true() {
     run -2 --separate-stderr pv-vm clock v set "$bad"
     run -2 --separate-stderr pv-vm clock v advance "$bad"
   done
+  for words in 'set 99999999999999' 'advance -99999999999999'; do
+    expect_error usage 2 pv-vm clock v $words
+    [[ $stderr == *"'${words#* }' is out of range"* ]]
+  done
   expect_error usage 2 pv-vm clock v
   expect_error usage 2 pv-vm clock v set
   expect_error usage 2 pv-vm clock v sideways 3

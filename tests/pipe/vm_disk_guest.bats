@@ -26,7 +26,7 @@ teardown() { pv_teardown; }
 @test "boots from its disk, keeps what it writes over a reboot, and the image stays as it was" {
   before=$(sha256sum <"$BATS_FILE_TMPDIR/debian.img")
   head -c 5000000 /dev/urandom >bytes
-  chmod 750 bytes
+  chmod 4750 bytes
   run -0 pv-vm create v --profile debian
   run -0 pv-vm boot v --timeout 100s --initial-time 2001-09-09T01:46:40.5Z \
     --file /opt/a/bytes=bytes --file '/etc/odd name:=$x "y"'
@@ -35,8 +35,12 @@ teardown() { pv_teardown; }
   run -0 pv-vm run v --raw -- sh -c \
     'sha256sum </opt/a/bytes; stat -c "%a %u:%g" /opt/a/bytes; cat "/etc/odd name" /etc/issue'
   assert_line --index 0 "$(sha256sum <bytes)"
-  assert_line --index 1 '750 0:0'
+  assert_line --index 1 '4750 0:0'
   assert_line --index 2 '$x "y"from the profile'
+  for how in --raw '-o run.stdout'; do
+    run -0 pv-vm run v $how --user nobody -- id -u
+    assert_output 65534
+  done
   # The clock began at the given time when the machine was switched on.
   run -0 pv-vm run v --raw -- date +%s
   [ "$output" -ge 1000000000 ] && [ "$output" -lt 1000000300 ]

@@ -63,6 +63,65 @@ no_temporary() { [ -z "$(guest 'find / -xdev -name "*.pv-*"; find /tmp /run -nam
   guest 'rm /tmp/size'
 }
 
+@test "get writes into what is no regular file, follows links, and gives nobody's rights away" {
+  guest 'printf content >/tmp/special && chmod 6755 /tmp/special'
+  mkfifo fifo
+  ok pv-vm get v /tmp/special plain
+  assert_equal "$(stat -c %a plain)" 755
+  ok pv-vm get v /tmp/special plain --mode 4700
+  assert_equal "$(stat -c %a plain)" 4700
+  cat fifo >got &
+  reader=$!
+  ok pv-vm get v /tmp/special fifo
+  wait $reader
+  assert_equal "$(cat got)" content
+  [ -p fifo ]
+  expect_error timeout 6 pv-vm get v /tmp/special fifo --timeout 300ms
+  mkdir deep
+  echo old >deep/file
+  ln -s deep/file link
+  ln -s link link2
+  ok pv-vm get v /tmp/special link2
+  assert_equal "$(cat deep/file)" content
+  [ -L link ] && [ -L link2 ]
+  ln -s nothing dangling
+  ln -s loop loop
+  ln -s deep folder
+  for path in dangling loop folder deep; do
+    expect_error invalid 4 pv-vm get v /tmp/special $path
+  done
+  [ ! -e nothing ] && [ -L dangling ]
+  assert_equal "$(ls -A deep)" file
+}
+
+@test "put replaces regular files only, and follows links to them" {
+  random_file a 1000
+  guest 'mkdir -p /tmp/kinds/deep && cd /tmp/kinds && mkfifo fifo && ln -s fifo to_fifo &&
+    echo old >"deep/file
+" && ln -s "deep/file
+" link && ln -s link link2 && ln -s none dangling && ln -s loop loop && ln -s deep folder'
+  for path in /dev/null /tmp/kinds/{fifo,to_fifo,dangling,loop,folder}; do
+    expect_error io 4 pv-vm put v a $path
+  done
+  ok pv-vm put v a /tmp/kinds/link2
+  assert_equal "$(guest 'cd /tmp/kinds; stat -c %F /dev/null fifo link link2; ls; ls deep | wc -l
+    md5sum <link')" "character special file
+fifo
+symbolic link
+symbolic link
+dangling
+deep
+fifo
+folder
+link
+link2
+loop
+to_fifo
+1
+$(md5sum <a)"
+  no_temporary
+}
+
 @test "stdin and stdout are files too" {
   seq 100000 >a
   ok bash -c 'cat a | pv-vm put v - /tmp/std --mode 0640'

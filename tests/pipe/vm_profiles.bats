@@ -51,6 +51,24 @@ qemu_args = ["-s"]\n[profiles.two]\nkernel = "/nonexistent"\n'
   assert_output tiny
 }
 
+@test "what is called provium.toml and is no file is said to be none, and nothing waits for it" {
+  mkdir deep
+  cd deep
+  for make in 'mkfifo' 'mkdir' 'ln -s provium.toml' 'ln -s /nonexistent/x' 'ln -s /dev/null'; do
+    $make ../provium.toml
+    expect_error invalid 4 timeout 20 pv-vm profiles
+    [[ $stderr == "pv-vm: $PV_T/w/provium.toml: not a file"* ]]
+    expect_error invalid 4 timeout 20 pv-vm create v --profile a
+    rm -rf ../provium.toml
+  done
+  # Also when it has become one since.
+  printf '[profiles.a]\nkernel = "k"\n' >../provium.toml
+  pv-vm create v --profile a >/dev/null
+  rm ../provium.toml
+  mkfifo ../provium.toml
+  expect_error invalid 4 timeout 20 pv-vm boot v
+}
+
 @test "an unknown profile lists the known ones; a missing kernel or initrd is named with its field" {
   toml '[profiles.a]\nkernel = "k"\n[profiles.b]\nkernel = "k2"\ninitrd = "i"\n'
   echo k >k2

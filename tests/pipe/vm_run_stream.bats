@@ -46,6 +46,28 @@ a_process() { ! no_process "$1"; }
   run -127 --separate-stderr pv-vm run v --raw -- exit 3
 }
 
+@test "a command that cannot be started: the same words and status, whichever way it is run" {
+  guest 'mkdir -p /tmp/start/folder && echo x >/tmp/start/plain && cp /tmp/start/plain /bin/plain'
+  for how in '--raw' '--raw --cwd /tmp' '-o run.stderr' '-o run.stderr --cwd /tmp/start'; do
+    while IFS=: read -r command status words; do
+      run "-$status" pv-vm run v $how -- $command
+      assert_output "pv-vm run: $command: $words"
+    done <<'ROWS'
+nosuch:127:not found in the guest
+exit:127:not found in the guest
+/no/such:127:not found in the guest
+/tmp/start/plain:126:permission denied in the guest
+ROWS
+  done
+  run -126 pv-vm run v --raw -- /tmp/start/folder
+  assert_output 'pv-vm run: /tmp/start/folder: is a directory'
+  run -127 pv-vm run v --raw --env 'PATH=/no:/tmp/*' -- plain
+  assert_output 'pv-vm run: plain: not found in the guest'
+  run -0 pv-vm run v --raw --cwd /bin -- ./true
+  run -0 pv-vm run v --cwd / --env x=1 --env p=2 -o run.stdout -- sh -c 'echo $x $p "$IFS" | od -c'
+  assert_output "$(x=1 p=2 sh -c 'echo $x $p "$IFS" | od -c')"
+}
+
 @test "raw: large input comes back whole, and its end is passed on" {
   head -c 20000000 /dev/urandom >in
   pv-vm run v --raw --stdin -- cat <in >out

@@ -59,7 +59,9 @@ Result<int64_t> parse_seconds(std::string_view text, std::string_view what) {
   int64_t ns = 0;
   for (const char digit : digits)
     if (__builtin_mul_overflow(ns, 10, &ns) || __builtin_add_overflow(ns, digit - '0', &ns))
-      return bad();
+      return fail(Code::usage, fmt::format("{}: '{}' is out of range: 64 bits of nanoseconds are "
+                                           "9223372036 seconds",
+                                           what, text));
   return negative ? -ns : ns;
 }
 

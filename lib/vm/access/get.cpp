@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // get: the guest sends the file, and sends it once more to be compared.
 #include <fcntl.h>
+#include <filesystem>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -19,30 +20,66 @@ namespace pv::vm {
 namespace {
 
 constexpr uint64_t k_slack_ns = 10 * k_ns_per_s;
-constexpr unsigned k_mode_bits = 07777;
+constexpr uint64_t k_reader_pause_ns = 10 * k_ns_per_ms;
+// Who may be whom is a matter of the guest's users, not of the host's.
+constexpr unsigned k_mode_bits = 0777;
 
-// The file on the host: without a name until it is whole, so that a kill leaves nothing.
-class Target {
+// A special file of the host is written to as a stream, and is what it was afterwards.
+class HostStream {
  public:
-  static Result<Target> create(const std::string& path) {
-    struct stat info {};
-    if (stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode))
-      return fail(Code::invalid,
-                  fmt::format("'{}' is a directory: name the file in it", printable(path)));
+  static Result<HostStream> open(const std::string& path, const Deadline& deadline) {
+    while (true) {
+      Fd fd(::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+      if (fd) return HostStream(path, std::move(fd), deadline);
+      struct stat info {};
+      const int error = errno;
+      const bool no_reader =
+          error == ENXIO && stat(path.c_str(), &info) == 0 && S_ISFIFO(info.st_mode);
+      if (!no_reader) return fail_errno("cannot open " + printable(path), error);
+      if (deadline.passed())
+        return fail(Code::timeout, fmt::format("nobody has opened '{}' to read", printable(path)));
+      sleep_ns(k_reader_pause_ns);
+    }
+  }
+
+  Result<> write(std::string_view bytes) const {
+    while (!bytes.empty()) {
+      const ssize_t n = ::write(fd_.get(), bytes.data(), bytes.size());
+      if (n > 0) bytes.remove_prefix(static_cast<size_t>(n));
+      if (n >= 0 || errno == EINTR) continue;
+      if (errno != EAGAIN) return fail_errno("cannot write to " + printable(path_), errno);
+      pollfd room{fd_.get(), POLLOUT, 0};
+      if (poll(&room, 1, deadline_.left_ms()) == 0)
+        return fail(Code::timeout, fmt::format("'{}' is not read in time", printable(path_)));
+    }
+    return {};
+  }
+
+ private:
+  HostStream(std::string path, Fd fd, const Deadline& deadline)
+      : path_(std::move(path)), fd_(std::move(fd)), deadline_(deadline) {}
+  std::string path_;
+  Fd fd_;
+  Deadline deadline_;
+};
+
+// A regular file of the host: without a name until it is whole, so that a kill leaves nothing.
+class HostFile {
+ public:
+  static Result<HostFile> create(const std::string& path) {
     const size_t slash = path.rfind('/');
     const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-    Target target(path);
-    target.fd_.reset(open(folder.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600));
-    if (!target.fd_ && (errno == EOPNOTSUPP || errno == EISDIR)) {
-      target.named_ = true;
-      target.fd_.reset(
-          open(target.temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+    HostFile file(path);
+    file.fd_.reset(open(folder.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600));
+    if (!file.fd_ && (errno == EOPNOTSUPP || errno == EISDIR)) {
+      file.named_ = true;
+      file.fd_.reset(open(file.temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
     }
-    if (!target.fd_) return fail_errno("cannot create " + printable(path), errno);
-    return target;
+    if (!file.fd_) return fail_errno("cannot create " + printable(path), errno);
+    return file;
   }
-  Target(Target&& other) = default;
-  ~Target() {
+  HostFile(HostFile&& other) = default;
+  ~HostFile() {
     if (named_ && fd_) unlink(temporary_.c_str());
   }
 
@@ -60,11 +97,49 @@ class Target {
   }
 
  private:
-  explicit Target(std::string path)
+  explicit HostFile(std::string path)
       : path_(std::move(path)), temporary_(fmt::format("{}.pv-{:016x}", path_, fresh_seed())) {}
   std::string path_, temporary_;
   Fd fd_;
   bool named_ = false;
+};
+
+// Where the bytes go: into a file that is made or replaced, into one that is only written to, or
+// to the caller.
+struct Target {
+  std::optional<HostFile> file;
+  std::optional<HostStream> stream;
+
+  static Result<Target> open(const std::string& path, const Deadline& deadline) {
+    Target target;
+    if (path == "-") return target;
+    const auto refused = [&](const char* why) {
+      return fail(Code::invalid, fmt::format("'{}' is {}", printable(path), why));
+    };
+    struct stat info {
+    }, link{};
+    const bool exists = stat(path.c_str(), &info) == 0;
+    const bool is_link = lstat(path.c_str(), &link) == 0 && S_ISLNK(link.st_mode);
+    if (is_link && !exists) return refused("a link that leads to no file");
+    if (exists && S_ISDIR(info.st_mode)) return refused("a directory: name the file in it");
+    if (exists && S_ISSOCK(info.st_mode)) return refused("a socket");
+    if (exists && !S_ISREG(info.st_mode)) {
+      TRY_ASSIGN(HostStream stream, HostStream::open(path, deadline));
+      target.stream.emplace(std::move(stream));
+      return target;
+    }
+    std::error_code error;
+    const std::string real = is_link ? std::filesystem::canonical(path, error).string() : path;
+    if (error) return fail_errno("cannot follow " + printable(path), error.value());
+    TRY_ASSIGN(HostFile file, HostFile::create(real));
+    target.file.emplace(std::move(file));
+    return target;
+  }
+
+  Result<> write(std::string_view bytes, const Print& print) const {
+    if (file) return write_all(file->fd(), bytes);
+    return stream ? stream->write(bytes) : print(bytes);
+  }
 };
 
 class Get {
@@ -174,11 +249,7 @@ class Get {
 
 Result<json> get_file(const Object& vm, const Transfer& transfer, const Print& print) {
   const uint64_t started_ns = system_clock().now_ns();
-  std::optional<Target> target;
-  if (transfer.host_path != "-") {
-    TRY_ASSIGN(Target made, Target::create(transfer.host_path));
-    target.emplace(std::move(made));
-  }
+  TRY_ASSIGN(Target target, Target::open(transfer.host_path, Deadline::in_ns(transfer.timeout_ns)));
   TRY_ASSIGN(GuestStream stream, GuestStream::open(vm, "get", 2));
   TRY(stream.start(
       k_get_script,
@@ -186,10 +257,8 @@ Result<json> get_file(const Object& vm, const Transfer& transfer, const Print& p
       {}, transfer.timeout_ns + k_slack_ns));
   Get get(stream, transfer);
   TRY(get.begin());
-  TRY(get.run([&](std::string_view bytes) -> Result<> {
-    return target ? write_all(target->fd(), bytes) : print(bytes);
-  }));
-  if (target) TRY(target->keep(transfer.mode.value_or(get.mode())));
+  TRY(get.run([&](std::string_view bytes) { return target.write(bytes, print); }));
+  if (target.file) TRY(target.file->keep(transfer.mode.value_or(get.mode())));
   return transfer_document(transfer, "get", get.bytes(), get.checksum(), started_ns);
 }
 

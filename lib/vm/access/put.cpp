@@ -168,10 +168,10 @@ Result<json> put_file(const Object& vm, const Transfer& transfer) {
   TRY_ASSIGN(const Fd source, open_source(transfer.host_path, mode));
   TRY_ASSIGN(GuestStream stream, GuestStream::open(vm, "put", 3));
   const auto number = [&](size_t i) { return std::to_string(stream.port(i).nr); };
-  const std::string temporary = fmt::format("{}.pv-{:016x}", transfer.guest_path, fresh_seed());
+  const std::string ending = fmt::format(".pv-{:016x}", fresh_seed());
   // Our own limit comes first: then the script can still tidy up.
-  TRY(stream.start(k_put_script, {number(0), number(1), number(2), temporary, transfer.guest_path},
-                   {}, transfer.timeout_ns + k_slack_ns));
+  TRY(stream.start(k_put_script, {number(0), number(1), number(2), ending, transfer.guest_path}, {},
+                   transfer.timeout_ns + k_slack_ns));
   Put put(stream, transfer, source.get());
   TRY(put.run(transfer.mode.value_or(mode)));
   return transfer_document(transfer, "put", put.bytes(), put.checksum(), started_ns);

@@ -50,7 +50,30 @@ enter() {
 	[ "$n" = "$u" ] || kill -63 $$
 	export HOME="$h" USER="$u" LOGNAME="$u"
 }
+cannot() {
+	printf 'pv-vm run: %s: %s\n' "$1" "$2" >&2
+	exit "$3"
+}
+# The shell's own words for a command that cannot be started would name this script.
+program() {
+	# Local, so that the command has the variables of these names that it was given.
+	local p=$1 x IFS=:
+	case $1 in */*) ;; *)
+		p=
+		set -f
+		for x in $PATH; do
+			x=${x:-.}/$1
+			[ -f "$x" ] && [ -x "$x" ] && p=$x && break
+		done
+		set +f
+		;;
+	esac
+	[ -e "$p" ] || cannot "$1" "not found in the guest" 127
+	[ ! -d "$p" ] || cannot "$1" "is a directory" 126
+	[ -x "$p" ] || cannot "$1" "permission denied in the guest" 126
+}
 become() {
+	program "$1"
 	[ -n "$u" ] || exec "$@"
 	case $(setpriv --help 2>&1) in
 	*--reuid*) exec setpriv --reuid "$i" --regid "$g" --init-groups "$@" ;;
@@ -91,7 +114,7 @@ exec 6<"$d" <&6
 hello
 exec <&3
 hello
-t=$4 f=$5
+f=$5
 made=
 say() { echo "$*" >&3; }
 refuse() {
@@ -101,6 +124,14 @@ refuse() {
 	exit 1
 }
 if [ -d "$f" ]; then refuse "it is a directory"; fi
+if [ -h "$f" ] && [ ! -e "$f" ]; then refuse "it is a link that leads to no file"; fi
+if [ -e "$f" ] && [ ! -f "$f" ]; then refuse "it is not a regular file"; fi
+if [ -h "$f" ]; then
+	# A dot keeps newlines at the end of the name.
+	f=$(readlink -fn "$f" && echo .) || refuse "the link cannot be followed"
+	f=${f%.}
+fi
+t=$f$4
 trap '[ -z "$made" ] || rm -f "$t"' EXIT
 umask 077
 r=$( { : >"$t"; } 2>&1) || refuse "$r"

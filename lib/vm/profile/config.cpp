@@ -48,6 +48,7 @@ Result<> check_cmdline(std::string_view what, const std::string& text) {
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
       return fail(Code::usage,
                   fmt::format("{}: a kernel command line holds no control characters", what));
+  if (!is_utf8(text)) return fail(Code::usage, fmt::format("{}: not UTF-8", what));
   if (text.size() > k_max_cmdline)
     return fail(Code::usage, fmt::format("{}: {} bytes are more than the kernel takes ({})", what,
                                          text.size(), k_max_cmdline));

@@ -109,7 +109,7 @@ Result<std::vector<guest::UserFile>> load_files(const std::vector<GuestFile>& fi
       out.data = file.text;
     } else {
       TRY_ASSIGN(const struct stat st, look_at(file));
-      if (!file.mode) out.mode = st.st_mode & 0777;
+      if (!file.mode) out.mode = st.st_mode & k_max_mode;
       TRY_ASSIGN(out.data, read_file(file.source, k_max_file));
     }
     total += out.data.size();

@@ -41,6 +41,9 @@ Result<> write_initrd(const std::string& initrd, const std::vector<guest::UserFi
     const auto there = tree.find(out.resolved(file.dest));
     if (there != tree.end() && there->second.hard_link) out.symlink(file.dest, "/");
     out.file(file.dest, file.data, file.mode);
+    if (out.state()) continue;
+    const Error error(Code::invalid, out.state().error().message);
+    return fail(error.with("field", "files").with("path", "/" + file.dest));
   }
   TRY_ASSIGN(const std::string segment, out.finish());
   bytes.append((k_align - bytes.size() % k_align) % k_align, '\0');

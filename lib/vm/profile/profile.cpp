@@ -46,6 +46,16 @@ Result<> check_file(const Profile& profile, const char* field, const std::string
   return fail(error.with("field", field).with("path", path));
 }
 
+// An empty one is one without profiles.
+Result<> check_config(const char* whose, const std::string& path) {
+  const char* problem = problem_with(path);
+  if (!problem || std::string_view(problem) == "empty") return {};
+  struct stat st {};
+  const bool leads_nowhere = stat(path.c_str(), &st) < 0 && lstat(path.c_str(), &st) == 0;
+  return fail(Code::invalid, fmt::format("{}{}: {}{}", whose, printable(path),
+                                         leads_nowhere ? "not a file: " : "", problem));
+}
+
 Profile tiny() {
   Profile profile;
   profile.name = k_tiny;
@@ -79,15 +89,13 @@ Result<std::string> find_config(const std::string& chosen) {
   const bool by_flag = !chosen.empty();
   if (by_flag || (named && *named)) {
     const std::string path = absolute_path(by_flag ? chosen : named);
-    const char* problem = problem_with(path);
-    // An empty one is one without profiles.
-    if (problem && std::string_view(problem) != "empty")
-      return fail(Code::invalid,
-                  fmt::format("{} {}: {}", by_flag ? "--config" : "PROVIUM_CONFIG", path, problem));
+    TRY(check_config(by_flag ? "--config " : "PROVIUM_CONFIG ", path));
     return path;
   }
   for (std::string path = absolute_path(k_config_name); !path.empty();) {
-    if (access(path.c_str(), F_OK) == 0) return path;
+    // Whatever has the name counts: a link to nowhere is a mistake, not an absence.
+    struct stat st {};
+    if (lstat(path.c_str(), &st) == 0) return path;
     const std::string dir = path.substr(0, path.rfind('/'));
     path = dir.empty() ? "" : dir.substr(0, dir.rfind('/')) + "/" + k_config_name;
   }
@@ -97,6 +105,7 @@ Result<std::string> find_config(const std::string& chosen) {
 Result<std::vector<Profile>> list_profiles(const std::string& file) {
   std::vector<Profile> profiles;
   if (!file.empty()) {
+    TRY(check_config("", file));
     TRY_ASSIGN(profiles, read_profiles(file));
   }
   profiles.push_back(tiny());
