@@ -61,7 +61,7 @@ Result<json> parse_json(std::string_view text) {
     else if (text[i] == '"')
       in_string = !in_string;
     else if (!in_string && (text[i] == '{' || text[i] == '[') && ++depth > k_max_depth)
-      return fail(Code::bad_document, "JSON is nested too deeply");
+      return fail(Code::bad_document, "not valid JSON: nested too deeply");
     else if (!in_string && (text[i] == '}' || text[i] == ']'))
       --depth;
   }

@@ -11,11 +11,36 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.hpp"
+#include "base/units.hpp"
 #include "cli/dump.hpp"
 #include "cli/version.hpp"
 
 namespace pv::cli {
 namespace {
+
+// An empty word is most likely an unset variable, not a wish for the default.
+std::string not_empty(const std::string& word) {
+  return word.empty() ? "it is empty" : "";
+}
+
+// Checked for every verb, also for one that never has to wait.
+std::string is_timeout(const std::string& word) {
+  const Result<uint64_t> ns = parse_duration(word);
+  if (!ns) return printable(ns.error().message);
+  return *ns == 0 ? fmt::format("'{}': it needs more than 0", word) : "";
+}
+
+// The value that --json has without one stands in its name, which is no use to a reader.
+class HelpFormatter : public CLI::Formatter {
+  std::string make_option_name(const CLI::Option* option, bool positional) const override {
+    const std::string name = CLI::Formatter::make_option_name(option, positional);
+    return name.substr(0, name.find('{'));
+  }
+  std::string make_option_opts(const CLI::Option* option) const override {
+    const std::string text = CLI::Formatter::make_option_opts(option);
+    return text.rfind(" [=", 0) == 0 ? text.substr(1) : text;
+  }
+};
 
 // Flags that every verb has.
 void add_common(CLI::App& app, CommonOptions& common) {
@@ -27,17 +52,21 @@ void add_common(CLI::App& app, CommonOptions& common) {
   app.add_flag("--text", common.text, "Print text whatever stdout is")->group("Common options");
   app.add_option("-o,--output", common.field, "Print only this field of the result, e.g. -o id")
       ->type_name("FIELD")
+      ->check(not_empty)
       ->group("Common options");
   app.add_option("--in", common.in_file, "Read the input document from FILE instead of stdin")
       ->type_name("FILE")
+      ->check(not_empty)
       ->group("Common options");
   app.add_option(
          "--scope", common.scope,
          "Scope of the names (default: the input document's, else $PV_SCOPE, else 'default')")
       ->type_name("PATH")
+      ->check(not_empty)
       ->group("Common options");
   app.add_option("--timeout", common.timeout, "Give up after this long, e.g. 500ms, 30s")
       ->type_name("DURATION")
+      ->check(is_timeout)
       ->group("Common options");
 }
 
@@ -56,6 +85,7 @@ std::unique_ptr<Built> build(const CommandSpec& spec, std::string_view verb) {
   auto built = std::make_unique<Built>();
   built->app = std::make_unique<CLI::App>(spec.help, spec.name);
   CLI::App& app = *built->app;
+  app.formatter(std::make_shared<HelpFormatter>());
   app.set_version_flag("--version", fmt::format("{} {}", spec.name, k_version));
   app.add_flag("--dump-cli", built->dump, "Print every verb and flag as JSON");
   app.footer(fmt::format("See {}(1) and provium(7).", spec.name));
@@ -121,15 +151,6 @@ int run_verb(const CommandSpec& spec, const Built& built, Context& context) {
     return code;
   }
   return context.report(spec.name, usage_error(spec, "", "no verb"));
-}
-
-}  // namespace
-
-namespace {
-
-// An empty word is most likely an unset variable, not a wish for the default.
-std::string not_empty(const std::string& word) {
-  return word.empty() ? "it is empty" : "";
 }
 
 }  // namespace

@@ -87,6 +87,7 @@ class Context {
 
  private:
   Result<> read_input();
+  void explain(const Error& error) const;
 
   std::string noun_;
   const CommonOptions& options_;

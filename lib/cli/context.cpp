@@ -156,6 +156,14 @@ Result<> Context::finish() {
   return print(text);
 }
 
+// A person at a terminal sees why the guest is not there; anything else gets one line.
+void Context::explain(const Error& error) const {
+  if (format_ != Format::text || !isatty(STDERR_FILENO) || !error.extra) return;
+  if (error.code != Code::boot_timeout && error.code != Code::guest_died) return;
+  const std::string text = render_console(get_string(*error.extra, "console"));
+  if (!text.empty()) say(text);
+}
+
 int Context::report(const char* command, const Error& error) {
   const bool pipe = format_ != Format::text && !raw_ && options_.field.empty();
   if (upstream_failed_) {  // its own words, unchanged; also a code that only a later version knows
@@ -167,9 +175,8 @@ int Context::report(const char* command, const Error& error) {
     document_["error"] = error_to_json(error);
     // If stdout is what failed, stderr has already said so.
     static_cast<void>(print(to_line(document_) + "\n"));
-  } else if (error.extra) {
-    if (const json* console = find(*error.extra, "console"); console && console->is_string())
-      say(printable(console->get<std::string>()));
+  } else {
+    explain(error);
   }
   return exit_class(error.code);
 }

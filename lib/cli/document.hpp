@@ -31,5 +31,7 @@ Result<std::string> select_field(const json& document, std::string_view field,
 
 // Key-value blocks for one document, a table for several of the same kind.
 std::string render_text(const std::vector<json>& documents, bool colour);
+// The last lines of a guest's console, for below an error; no newline at the end.
+std::string render_console(std::string_view console);
 
 }  // namespace pv::cli

@@ -10,6 +10,9 @@
 namespace pv::cli {
 namespace {
 
+constexpr size_t k_cell_width = 60;  // of a table; a block shows all of it
+constexpr size_t k_console_lines = 10;
+
 bool ends_with(std::string_view text, std::string_view end) {
   return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
 }
@@ -52,6 +55,31 @@ std::string heading(const std::string& text, bool colour) {
   return colour ? fmt::format("\x1b[1m{}\x1b[0m", text) : text;
 }
 
+// On a screen: characters, not bytes.
+size_t width_of(std::string_view text) {
+  return static_cast<size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+}
+
+std::string padded(std::string text, size_t width) {
+  const size_t now = width_of(text);
+  return text.append(now < width ? width - now : 0, ' ');
+}
+
+// One cell of a table: one line, and cut where it would push the other columns off the screen.
+std::string short_cell(std::string_view key, const json& value) {
+  std::string text = cell(key, value);
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  size_t characters = 0;
+  size_t end = 0;
+  for (size_t at = 0; at < text.size(); ++at) {
+    if ((text[at] & 0xc0) == 0x80) continue;
+    if (++characters == k_cell_width) end = at;
+    if (characters > k_cell_width) return text.substr(0, end) + "…";
+  }
+  return text;
+}
+
 // A guest command's result reads like the command itself had run here.
 std::string render_run(const json& run) {
   std::string text = get_string(run, "stdout");
@@ -63,6 +91,17 @@ std::string render_run(const json& run) {
   return text;
 }
 
+std::string strip_returns(std::string_view text) {
+  std::string out(text);
+  out.erase(std::remove(out.begin(), out.end(), '\r'), out.end());
+  return out;
+}
+
+bool is_list_of_objects(const json& value) {
+  return value.is_array() && !value.empty() &&
+         std::all_of(value.begin(), value.end(), [](const json& item) { return item.is_object(); });
+}
+
 std::string render_block(const std::string& noun, const json& object, bool colour) {
   if (noun == "run") return render_run(object);
   if (!object.is_object()) return fmt::format("{} {}\n", noun, cell(noun, object));
@@ -71,7 +110,12 @@ std::string render_block(const std::string& noun, const json& object, bool colou
   std::string text = heading(noun, colour) + "\n";
   for (const auto& [key, value] : object.items()) {
     if (key == "console_tail") continue;
-    text += fmt::format("  {:<{}}  {}\n", key, width, paint(key, cell(key, value), colour));
+    if (is_list_of_objects(value)) {
+      text += fmt::format("  {}\n", key);
+      for (const json& item : value) text += fmt::format("    {}\n", cell("", item));
+    } else {
+      text += fmt::format("  {:<{}}  {}\n", key, width, paint(key, cell(key, value), colour));
+    }
   }
   return text;
 }
@@ -80,26 +124,23 @@ std::string render_table(const std::string& noun, const std::vector<json>& rows,
   std::vector<std::string> keys;
   for (const json& row : rows)
     for (const auto& item : row[noun].items())
-      if (std::find(keys.begin(), keys.end(), item.key()) == keys.end() &&
-          !(item.value().is_string() && item.value().get<std::string>().size() > 60))
-        keys.push_back(item.key());
+      if (std::find(keys.begin(), keys.end(), item.key()) == keys.end()) keys.push_back(item.key());
   std::vector<size_t> widths;
   std::vector<std::vector<std::string>> cells(rows.size());
   for (const std::string& key : keys) {
-    size_t width = key.size();
+    size_t width = width_of(key);
     for (size_t i = 0; i < rows.size(); ++i) {
       const json* value = find(rows[i][noun], key);
-      cells[i].push_back(value ? cell(key, *value) : "-");
-      width = std::max(width, cells[i].back().size());
+      cells[i].push_back(value ? short_cell(key, *value) : "-");
+      width = std::max(width, width_of(cells[i].back()));
     }
     widths.push_back(width);
   }
   const auto line = [&](const std::vector<std::string>& row, bool head) {
     std::string text;
     for (size_t i = 0; i < keys.size(); ++i) {
-      const std::string padded =
-          i + 1 == keys.size() ? row[i] : fmt::format("{:<{}}  ", row[i], widths[i]);
-      text += head ? heading(padded, colour) : paint(keys[i], padded, colour);
+      const std::string one = i + 1 == keys.size() ? row[i] : padded(row[i], widths[i] + 2);
+      text += head ? heading(one, colour) : paint(keys[i], one, colour);
     }
     return text + "\n";
   };
@@ -109,6 +150,16 @@ std::string render_table(const std::string& noun, const std::vector<json>& rows,
 }
 
 }  // namespace
+
+std::string render_console(std::string_view console) {
+  std::vector<std::string> lines;
+  for (std::string& line : split(printable(strip_returns(console)), '\n'))
+    if (line.find_first_not_of(" \t") != std::string::npos) lines.push_back(std::move(line));
+  std::string text;
+  for (size_t i = lines.size() - std::min(lines.size(), k_console_lines); i < lines.size(); ++i)
+    text += (text.empty() ? "  " : "\n  ") + lines[i];
+  return text;
+}
 
 std::string render_text(const std::vector<json>& documents, bool colour) {
   std::string text;

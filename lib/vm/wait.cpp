@@ -96,7 +96,7 @@ class Waiter {
     const std::string now = actual_state(vm_, *state);
     if (!condition_.states.empty()) {
       if (wants(now)) return Waited{true, false, nullptr};
-      if (now == "dead") return Waited{};
+      if (now == "dead" || (only_created() && now != "created")) return Waited{};
       return std::nullopt;
     }
     TRY(read_events());
@@ -111,6 +111,11 @@ class Waiter {
   bool wants(std::string_view state) const {
     return std::find(condition_.states.begin(), condition_.states.end(), state) !=
            condition_.states.end();
+  }
+
+  // Who has been booted never is again.
+  bool only_created() const {
+    return condition_.states.size() == 1 && condition_.states.front() == "created";
   }
 
   Result<std::optional<Waited>> gone() const {

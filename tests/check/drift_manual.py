@@ -37,7 +37,7 @@ def help_problems(command, tree):
         if answer.returncode != 0 or answer.stderr or not answer.stdout:
             yield f"{' '.join(words)}: status {answer.returncode}, stderr '{answer.stderr.strip()}'"
         for item in expected:
-            if not re.search(rf"(^|[\s,]){re.escape(item)}($|[\s,{{])", answer.stdout, re.M):
+            if not re.search(rf"(^|[\s,]){re.escape(item)}($|[\s,[])", answer.stdout, re.M):
                 yield f"{' '.join(words)}: does not show {item}"
 
     yield from helps(["--help"], [verb["name"] for verb in tree["verbs"]])

@@ -106,6 +106,16 @@ def wording(tree):
     yield from lines_matching(tree, process, "say what the program does, not how it came about")
 
 
+def control_lines(tree):
+    """roff takes a line that begins with ' for a request, and drops it without a word."""
+    for name, text in tree.files():
+        if not re.search(r"\.[1-9]$", name):
+            continue
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.startswith("'"):
+                yield f"{name}:{number}: would not be shown; no line of a manual begins with '"
+
+
 def shell_files(tree):
     for name, text in tree.files():
         first = text.split("\n", 1)[0]
@@ -146,6 +156,7 @@ RULES = [
     Rule("nothing is left for later", promises, {"a.cpp": "// TO" + "DO: all\n"}),
     Rule("no path of one machine", machine_paths, {"a.cpp": '"/ho' + 'me/me/x"\n'}),
     Rule("the wording stands on its own", wording, {"a.md": "See des" + "ign.md.\n"}),
+    Rule("manuals show all their lines", control_lines, {"a.1": "text\n'\n"}),
     Rule("shellcheck", shellcheck, {"a.bash": "#!/bin/bash\nx=1\n"}, "shellcheck"),
     Rule("python compiles", python, {"a.py": "def\n"}),
 ]

@@ -46,7 +46,40 @@ nothing_left() {
   expect_error usage 2 pv-disk read d --offset=zero
   expect_error usage 2 pv-disk read d --sector 1 --offset 512
   expect_error usage 2 pv-disk read d --count 1 --length 512
-  expect_error usage 2 pv-disk read d --timeout=soon
+}
+
+@test "--timeout needs a duration of more than 0, of every verb, whether it waits or not" {
+  serve d --scratch 1M
+  local bad
+  for bad in nan inf -1s 0 0s 0.0ms soon '' 1y; do
+    for verb in 'pv-disk read d' 'pv-disk layers' 'pv-fault list --disk d' 'pv-vm create m' \
+      'pv-vm list'; do
+      expect_error usage 2 $verb "--timeout=$bad"
+    done
+    run -255 --separate-stderr pv-vm run m "--timeout=$bad" -- true
+    [[ $stderr == *--timeout* ]]
+  done
+  ok pv-vm list -o name
+  assert_output ''
+}
+
+@test "an empty --scope, --in or -o is an error, not the default" {
+  serve d --scratch 1M
+  for flag in --scope --in -o; do
+    expect_error_line 2 pv-disk info d "$flag" ''
+    expect_error_line 2 pv-vm list "$flag" ''
+  done
+}
+
+expect_error_line() {
+  run "-$1" --separate-stderr "${@:2}"
+  assert_equal "${#stderr_lines[@]}" 1
+}
+
+@test "--help shows how --json is written" {
+  run -0 pv-disk info --help
+  assert_line --regexp '^ +--json\[=pretty\]($| +Print)'
+  refute_output --partial '{compact}'
 }
 
 @test "a scratch disk of no sectors or of half a sector is refused" {

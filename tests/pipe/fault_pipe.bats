@@ -99,6 +99,7 @@ in_document() { printf '%b' "$1" | pv-disk read; }
   deep=$(printf '[%.0s' {1..70})$(printf ']%.0s' {1..70})
   run --separate-stderr in_document '{"v":1,"disk":{"id":"d"},"x":'"$deep}"
   assert [ "$status" -eq 3 ]
+  assert_equal "$stderr" 'pv-disk: stdin is not valid JSON: nested too deeply'
 }
 
 @test "stdin closed is a clear error" {

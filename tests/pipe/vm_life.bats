@@ -117,6 +117,23 @@ code_of() { jq -r .error.code <<<"$output"; }
   assert_output created
 }
 
+@test "an error is one line, but a person at a terminal sees the end of the console too" {
+  need_guest
+  pv-vm create v --file /init:='#!/bin/sh
+exit 0' >/dev/null
+  run -4 --separate-stderr pv-vm boot v -o state
+  assert_equal "$(wc -l <<<"$stderr")" 1
+  run -4 --separate-stderr pv-vm boot v --text
+  assert_equal "$(wc -l <<<"$stderr")" 1
+  run -4 script -qec 'pv-vm boot v' /dev/null
+  assert_line --index 0 --partial 'pv-vm: VM '
+  assert_line --regexp '^  .*Kernel Offset'
+  refute_output --partial '\x0d'
+  [ "${#lines[@]}" -le 11 ]
+  run -4 script -qec 'pv-vm pause v' /dev/null
+  assert_equal "${#lines[@]}" 1
+}
+
 @test "an agent that is gone is no_agent or agent, and the VM stays" {
   need_guest
   pv-vm create v | pv-vm boot >/dev/null

@@ -136,6 +136,20 @@ EOF
   assert_equal "$(wc -l <ran)" 1
 }
 
+@test "scope run: who runs a scope that is in use is named" {
+  PV_SCOPE=ci pv-vm scope run job -- bash -c 'pv-vm create v -o state; exec sleep 300' >out &
+  until_true has_line created out
+  runner=$(pv-vm scope list | jq -r 'select(.scope.name == "ci/job") | .scope.runner_pid')
+  PV_SCOPE=ci run -4 --separate-stderr pv-vm scope run job -- true
+  assert_equal "$stderr" "pv-vm: scope 'ci/job' is in use: it is run by process $runner"
+  run -4 --separate-stderr pv-vm scope run ci -- true
+  assert_equal "$stderr" \
+    "pv-vm: scope 'ci' is in use: scope 'ci/job' in it is run by process $runner"
+  kill "$runner"
+  wait || true
+  nothing_left
+}
+
 @test "scope close takes all below, says what it closed, and does it again without an error" {
   for scope in ci ci/job7 ci/job7/deep city; do
     pv-vm create v-${scope//\//-} --scope $scope >/dev/null

@@ -103,6 +103,18 @@ PY
   has '.vm.state == "shutdown" and .vm.forced'
 }
 
+@test "wait: what was booted is never created again, so waiting for that ends at once" {
+  pv-vm create v --no-agent >/dev/null
+  ok pv-vm wait v --state created
+  pv-vm boot v >/dev/null
+  run -1 --separate-stderr pv-vm wait v --state created --timeout 20s
+  has '.vm.state == "booted"'
+  pv-vm shutdown v >/dev/null
+  run -1 --separate-stderr pv-vm wait v --state created --timeout 20s
+  has '.vm.state == "shutdown"'
+  ok pv-vm wait v --state created,shutdown
+}
+
 @test "wait: for the end, a state, an event, a line of the console" {
   boot
   ok pv-vm wait v --console '^\[ *[0-9.]+\] clocksource'

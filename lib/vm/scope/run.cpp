@@ -34,9 +34,23 @@ int guard(const RunDir& run, const std::string& path, const Fd& runner, uint64_t
   return done.error ? exit_class(done.error->code) : 0;
 }
 
+// Who runs a scope that is in use, in words.
+std::string runner_of(const Object& scope, const std::string& path) {
+  const auto state = scope.load();
+  const json* runner = state ? find(*state, "runner") : nullptr;
+  const ProcessId process = runner ? process_from_json(*runner) : ProcessId{};
+  const std::string who = scope.scope == path ? "it" : fmt::format("scope '{}' in it", scope.scope);
+  if (!runner) return fmt::format("a command has just begun to run {}", who);
+  if (is_alive(process)) return fmt::format("{} is run by process {}", who, process.pid);
+  return fmt::format("the command of {} has gone; close it first", who);
+}
+
 // Makes the scope ours. Its object is what two runners of one name fight for.
 Result<Object> claim(const RunDir& run, const std::string& path) {
-  for (const char* kind : {"vm", "disk", "lan", "scope"})
+  if (const auto run_there = objects_within(run, "scope", path); !run_there.empty())
+    return fail(Code::duplicate_name,
+                fmt::format("scope '{}' is in use: {}", path, runner_of(run_there.front(), path)));
+  for (const char* kind : {"vm", "disk", "lan"})
     if (const auto there = objects_within(run, kind, path); !there.empty())
       return fail(Code::duplicate_name,
                   fmt::format("scope '{}' is in use: it has {} '{}'; close it first", path, kind,
