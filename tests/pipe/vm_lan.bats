@@ -45,6 +45,9 @@ boot_all() {
   ok pv-vm lan link net b up
   assert_equal "$(in_vm b 'cat /sys/class/net/eth0/carrier')" 1
   pings a b.net
+  # and a reset finds all of it again
+  ok pv-vm reset b
+  pings a b.net
 
   # latency counts in both directions
   ok pv-vm lan link net b --latency 100ms

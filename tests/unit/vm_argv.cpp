@@ -23,7 +23,7 @@ Machine machine() {
   m.profile.kernel = "/k";
   m.profile.initrd = "/i";
   m.profile.cmdline = "console=ttyS0";
-  m.qemu = {"/usr/bin/qemu", "7.2", true, true};
+  m.qemu = {"/usr/bin/qemu", "7.2", true};
   return m;
 }
 
@@ -60,7 +60,6 @@ TEST_CASE("argv: the essentials") {
 TEST_CASE("argv: what QEMU or the host cannot do is left out") {
   Machine m = machine();
   m.qemu.sandbox = false;
-  m.qemu.small_bios = false;
   m.accel = "kvm";
   const auto argv = build_argv(m);
   CHECK(values(argv, "-sandbox").empty());
