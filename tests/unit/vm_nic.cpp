@@ -28,7 +28,7 @@ TEST_CASE("nic: cards sit behind the disks, and ports are made for them", "[lan]
   Machine m;
   m.name = "v";
   m.accel = "tcg";
-  m.qemu = {"/usr/bin/qemu", "7.2", true, true};
+  m.qemu = {"/usr/bin/qemu", "7.2", true};
   for (const char* id : {"a", "b"}) {
     DiskSpec disk;
     disk.id = disk.serial = id;
