@@ -150,8 +150,8 @@ Result<Object> RunDir::create(std::string_view kind, std::string_view owner,
   int err = ENOENT;  // also when a remove() takes the directory away between the two calls
   for (int round = 0; round < 100 && err == ENOENT; ++round) {
     err = 0;
-    if (auto made = make_dirs(index); !made)
-      err = made.error().sys_errno;
+    if (auto made = make_dirs(index); !made)  // EEXIST: it was there, and then it was not
+      err = made.error().sys_errno == EEXIST ? ENOENT : made.error().sys_errno;
     else if (symlink(id.c_str(), fmt::format("{}/{}", index, name).c_str()) < 0)
       err = errno;
   }

@@ -105,9 +105,7 @@ Result<Qemu> find_qemu(const RunDir& run) {
       return Qemu{path, get_string(*known, "version"), get_bool(*known, "sandbox")};
   }
   TRY_ASSIGN(Qemu qemu, probe(path));
-  const json known = {{"key", key},
-                      {"version", qemu.version},
-                      {"sandbox", qemu.sandbox}};
+  const json known = {{"key", key}, {"version", qemu.version}, {"sandbox", qemu.sandbox}};
   // A cache that cannot be written costs time, nothing else.
   static_cast<void>(write_file_atomic(cache, to_line(known) + "\n"));
   return qemu;

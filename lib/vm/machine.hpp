@@ -19,9 +19,9 @@ std::string kvm_problem();
 Result<std::string> choose_accel(const std::string& wanted);
 
 struct Qemu {
-  std::string path;         // absolute
-  std::string version;      // "7.2.22"
-  bool sandbox = false;     // built with seccomp
+  std::string path;      // absolute
+  std::string version;   // "7.2.22"
+  bool sandbox = false;  // built with seccomp
 };
 
 // $PV_QEMU or qemu-system-x86_64 from PATH, asked for its abilities once and remembered in the run
