@@ -17,7 +17,7 @@ struct Options {
 Result<> eject_in(const Object& vm, const Object& disk, bool force, const Deadline& deadline) {
   TRY_ASSIGN(const json state, vm.load());
   const std::string now = vm::actual_state(vm, state);
-  if (now != "booted" && now != "paused") return {};
+  if (!vm::is_running(now)) return {};
   return vm::eject_disk(vm, disk.name, force, deadline);
 }
 

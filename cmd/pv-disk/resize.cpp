@@ -35,7 +35,7 @@ Result<std::optional<Running>> running_vm(const target::DiskTarget& at, const De
   TRY_ASSIGN(LockFile lock, vm::lock_vm(*vm, deadline));
   TRY_ASSIGN(const json state, vm->load());
   const std::string now = vm::actual_state(*vm, state);
-  if (now != "booted" && now != "paused") return std::nullopt;
+  if (!vm::is_running(now)) return std::nullopt;
   const json* qemu = find(state, "qemu");
   const pid_t pid = qemu ? process_from_json(*qemu).pid : 0;
   return Running{std::move(*vm), std::move(lock), pid};

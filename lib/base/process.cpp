@@ -15,6 +15,7 @@ extern "C" {  // glibc 2.36 forgets it in this header
 #include <fmt/format.h>
 
 #include "base/file.hpp"
+#include "base/text.hpp"
 
 namespace pv {
 namespace {
@@ -85,19 +86,20 @@ std::vector<char*> environment_with(const std::vector<std::string>& ours) {
 }  // namespace
 
 std::optional<ProcessId> identify(pid_t pid) {
+  constexpr size_t k_state = 0, k_start = 19;
   if (pid <= 0) return std::nullopt;
-  auto stat = read_file(fmt::format("/proc/{}/stat", pid), 4096);
-  if (!stat) return std::nullopt;
-  const size_t end = stat->rfind(')');  // the name may hold spaces and parentheses
-  if (end == std::string::npos) return std::nullopt;
-  char state = 0;
-  unsigned long long start = 0;
-  const int fields = std::sscanf(stat->c_str() + end + 1,
-                                 " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d "
-                                 "%*d %*d %*d %llu",
-                                 &state, &start);
-  if (fields != 2 || state == 'Z' || state == 'X') return std::nullopt;
-  return ProcessId{pid, start};
+  const std::vector<std::string> fields = stat_fields(fmt::format("/proc/{}", pid));
+  if (fields.size() <= k_start || fields[k_state] == "Z" || fields[k_state] == "X")
+    return std::nullopt;
+  return ProcessId{pid, std::strtoull(fields[k_start].c_str(), nullptr, 10)};
+}
+
+std::vector<std::string> stat_fields(const std::string& proc) {
+  constexpr size_t k_max_stat = 4096;
+  const auto stat = read_file(proc + "/stat", k_max_stat);
+  const size_t end = stat ? stat->rfind(')') : std::string::npos;  // the name may hold anything
+  if (end == std::string::npos || end + 2 >= stat->size()) return {};
+  return split(std::string_view(*stat).substr(end + 2), ' ');
 }
 
 bool is_alive(const ProcessId& id) {

@@ -24,6 +24,9 @@ struct ProcessId {
 // Identity of a running process, or nullopt when there is none (zombies count as none).
 std::optional<ProcessId> identify(pid_t pid);
 bool is_alive(const ProcessId& id);
+// What proc(5) has in the stat file of /proc/PID or of one of its threads, from the third field on
+// (the state); empty when there is none.
+std::vector<std::string> stat_fields(const std::string& proc);
 
 // SIGTERM, then SIGKILL after `grace`; waits until the process is gone. A pidfd is held throughout.
 // Returns true when SIGKILL was needed.

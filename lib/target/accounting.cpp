@@ -8,6 +8,7 @@
 
 #include "base/clock.hpp"
 #include "base/file.hpp"
+#include "base/process.hpp"
 #include "base/text.hpp"
 #include "serve/client.hpp"
 #include "serve/disk_object.hpp"
@@ -20,16 +21,13 @@ namespace {
 constexpr uint64_t k_status_ns = 5 * k_ns_per_s;
 constexpr size_t k_max_proc = 64 << 10;
 
-// utime and stime of a process or thread, fields 14 and 15 of proc(5)'s stat; nullopt when it is
-// gone.
+// Of a process or thread, in user and system mode; nullopt when it is gone.
 std::optional<uint64_t> cpu_ms(const std::string& proc) {
-  const auto text = read_file(proc + "/stat", k_max_proc);
-  const size_t name_end = text ? text->rfind(')') : std::string::npos;
-  if (name_end == std::string::npos) return std::nullopt;
-  const auto fields = split(std::string_view(*text).substr(name_end + 2), ' ');
-  if (fields.size() < 13) return std::nullopt;
-  const uint64_t ticks = std::strtoull(fields[11].c_str(), nullptr, 10) +
-                         std::strtoull(fields[12].c_str(), nullptr, 10);
+  constexpr size_t k_utime = 11, k_stime = 12;
+  const std::vector<std::string> fields = stat_fields(proc);
+  if (fields.size() <= k_stime) return std::nullopt;
+  const uint64_t ticks = std::strtoull(fields[k_utime].c_str(), nullptr, 10) +
+                         std::strtoull(fields[k_stime].c_str(), nullptr, 10);
   return ticks * 1000 / static_cast<uint64_t>(sysconf(_SC_CLK_TCK));
 }
 
@@ -72,7 +70,7 @@ uint64_t disk_requests(const RunDir& run, const Object& vm) {
 Result<json> live_document(const RunDir& run, const Object& vm) {
   TRY_ASSIGN(json document, vm::vm_document(vm));
   const std::string state = get_string(document, "state");
-  if (state != "booted" && state != "paused") return document;
+  if (!vm::is_running(state)) return document;
   auto status = vm::call_supervisor(vm, {{"op", "status"}}, Deadline::in_ns(k_status_ns), "info");
   if (!status && status.error().code == Code::guest_died) return vm::vm_document(vm);
   if (!status) return fail(status.error());

@@ -41,7 +41,7 @@ Result<std::vector<LockFile>> lock_all(const RunDir& run, const std::vector<Obje
     if (!is_vm) continue;
     TRY_ASSIGN(const json state, object.load());
     const std::string now = vm::actual_state(object, state);
-    if (now != "booted" && now != "paused") continue;
+    if (!vm::is_running(now)) continue;
     return fail(Error(Code::wrong_state,
                       fmt::format("VM '{}' is {} and uses the disk; cut the power of the VM",
                                   object.name, now))

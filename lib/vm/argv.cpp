@@ -67,8 +67,8 @@ void add_machine(Argv& argv, const Machine& m) {
   argv.add("-m", fmt::format("{}M", mib));
   argv.add("-object", fmt::format("memory-backend-memfd,id=ram,size={}M,share=on", mib));
   add_clock(argv, m);
-  // Not qboot, which would be quicker: it tells an ELF kernel by a buffer that QEMU 7.2 leaves on
-  // its stack, so that after a reset, or any command with a deep stack, it may load zeroes instead.
+  // The firmware stays SeaBIOS: qboot would be quicker, but it tells an ELF kernel by a buffer that
+  // QEMU 7.2 leaves on its stack (load_elfboot), and may load zeroes over it after a reset.
   if (m.profile.boots_from_disk()) return;
   argv.add("-kernel", m.profile.kernel);
   if (!m.profile.initrd.empty()) argv.add("-initrd", m.profile.initrd);

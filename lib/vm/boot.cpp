@@ -128,8 +128,7 @@ void record(const Machine& machine, BootPlan& plan) {
 Result<> forget_last_boot(const Object& vm, json& state) {
   const std::string now = actual_state(vm, state);
   if (now == get_string(state, "state")) return {};
-  state["state"] = now;
-  for (const char* key : {"qemu", "supervisor", "booted_ns", "boot_ms"}) state.erase(key);
+  forget_boot(state, now);
   return vm.save(state);
 }
 

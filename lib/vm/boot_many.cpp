@@ -15,6 +15,7 @@
 #include "base/file.hpp"
 #include "base/text.hpp"
 #include "vm/boot.hpp"
+#include "vm/life.hpp"
 #include "vm/vm_object.hpp"
 
 namespace pv::vm {
@@ -26,7 +27,6 @@ constexpr uint64_t k_share_ns = 15 * k_ns_per_s;  // more for each further VM on
 constexpr size_t k_max_share = 64;
 constexpr uint64_t k_gone_ns = 15 * k_ns_per_s;  // for a supervisor that nobody waits for
 constexpr uint64_t k_look_ns = 5 * k_ns_per_ms;
-constexpr uint64_t k_quit_ns = 4 * k_ns_per_s;  // the supervisor gives QEMU 2 s
 constexpr size_t k_max_report = 64 << 20;
 
 struct Worker {
@@ -69,28 +69,19 @@ Result<json> result_of(const Worker& worker, const Object& vm) {
 }
 
 // What a VM was before a boot, so that it can be that again.
-struct Before {
-  std::string state;
-  json record;
-};
-
-Result<Before> state_before(const BootMany::Job& job) {
-  TRY_ASSIGN(json record, job.vm.load());
-  TRY(require_state(job.vm, record, "boot", {"created", "shutdown"}));
-  Before before{actual_state(job.vm, record), std::move(record)};
-  before.record["state"] = before.state;
-  for (const char* key : {"qemu", "supervisor", "booted_ns", "boot_ms"}) before.record.erase(key);
-  return before;
+Result<json> state_before(const BootMany::Job& job) {
+  TRY_ASSIGN(json state, job.vm.load());
+  TRY(require_state(job.vm, state, "boot", {"created", "shutdown"}));
+  forget_boot(state, actual_state(job.vm, state));
+  return state;
 }
 
-Result<> unboot(const Object& vm, const Before& before) {
+Result<> unboot(const Object& vm, const json& before) {
   TRY_ASSIGN(const LockFile lock, lock_vm(vm, Deadline::in_ns(k_gone_ns)));
   TRY_ASSIGN(const json now, vm.load());
-  if (const json* supervisor = find(now, "supervisor"))
-    TRY(terminate(process_from_json(*supervisor), k_quit_ns));
-  TRY(end_recorded(now, k_quit_ns));
+  TRY(end_processes(vm, now, "not all could be booted"));
   unlink(vm.path(k_end_file).c_str());
-  return vm.save(before.record);
+  return vm.save(before);
 }
 
 class Batch {
@@ -215,7 +206,7 @@ class Batch {
   size_t next_ = 0;
   bool failed_ = false;
   std::vector<Worker> workers_;
-  std::map<size_t, Before> before_;
+  std::map<size_t, json> before_;
   std::map<size_t, json> booted_;
   std::map<size_t, Error> errors_;
   Fd signals_;

@@ -57,19 +57,27 @@ Result<json> call_agent(const Object& vm, std::string_view command, json argumen
   return reply["return"];
 }
 
+void name_caller(json& request) {
+  if (const char* caller = getenv("PV_CALLER"); caller && *caller) request["caller"] = caller;
+}
+
+Result<json> run_request(const std::vector<std::string>& argv) {
+  for (const std::string& word : argv)
+    if (!is_utf8(word))
+      return fail(Code::unsupported, "an argument is not UTF-8; the guest agent cannot carry it");
+  json request = {{"op", "run"}, {"argv", argv}};
+  name_caller(request);
+  return request;
+}
+
 Result<json> run_in_guest(const Object& vm, const GuestCommand& command) {
   std::vector<std::string> argv = command.argv;
   if (!command.directory.empty() || !command.user.empty())
     argv.insert(argv.begin(),
                 {"/bin/sh", "-c", k_captured_script, "pv-vm run", command.directory, command.user});
-  json request = {{"op", "run"}, {"argv", argv}};
-  if (const char* caller = getenv("PV_CALLER"); caller && *caller) request["caller"] = caller;
+  TRY_ASSIGN(json request, run_request(argv));
   if (!command.env.empty()) request["env"] = command.env;
   if (command.has_input) request["stdin_b64"] = base64_encode(command.input);
-  // Bytes that are not UTF-8 would be replaced on the way: refused rather than changed.
-  for (const std::string& word : argv)
-    if (!is_utf8(word))
-      return fail(Code::unsupported, "an argument is not UTF-8; the guest agent cannot carry it");
   const auto reply =
       call_supervisor(vm, std::move(request), Deadline::in_ns(command.timeout_ns), "run");
   if (reply) {

@@ -25,6 +25,12 @@ Result<json> call_qmp(const Object& vm, std::string_view command, json arguments
 Result<json> call_agent(const Object& vm, std::string_view command, json arguments,
                         const Deadline& deadline);
 
+// A request for `run` with these words and who asks for it ($PV_CALLER). Code::unsupported for
+// words that are not UTF-8: on their way they would be replaced.
+Result<json> run_request(const std::vector<std::string>& argv);
+// Adds who asks, to a request that is kept for a while.
+void name_caller(json& request);
+
 // Runs a command in the guest; the `run` object of a document.
 struct GuestCommand;
 Result<json> run_in_guest(const Object& vm, const GuestCommand& command);

@@ -20,10 +20,6 @@ constexpr uint64_t k_end_ns = 3 * k_ns_per_s;
 constexpr uint64_t k_look_ns = 2 * k_ns_per_ms;
 constexpr size_t k_max_names = 20;  // in a message
 
-bool runs(std::string_view state) {
-  return state == "booted" || state == "paused";
-}
-
 json read_end(const Object& vm) {
   auto text = read_file(vm.path(k_end_file), k_max_end);
   if (!text) return json::object();
@@ -58,13 +54,17 @@ json lans_of(const json& state) {
 Result<Object> find_vm(const RunDir& run, std::string_view name) {
   TRY(check_name("vm", name));
   if (auto vm = run.find("vm", "", name)) return *vm;
+  return fail(no_such_object(Code::no_such_vm, run, "vm", "VM", name));
+}
+
+Error no_such_object(Code code, const RunDir& run, std::string_view kind, std::string_view what,
+                     std::string_view name) {
   std::vector<std::string> names;
-  for (const Object& vm : run.list("vm"))
-    if (names.size() < k_max_names) names.push_back(vm.name);
+  for (const Object& object : run.list(kind))
+    if (names.size() < k_max_names) names.push_back(object.name);
   const std::string known = names.empty() ? "there is none" : "there are: " + join(names, " ");
-  const Error error(Code::no_such_vm,
-                    fmt::format("no VM '{}' in scope '{}' ({})", name, run.scope(), known));
-  return fail(error.with("valid", names));
+  return Error(code, fmt::format("no {} '{}' in scope '{}' ({})", what, name, run.scope(), known))
+      .with("valid", names);
 }
 
 Result<LockFile> lock_vm(const Object& vm, const Deadline& deadline) {
@@ -77,9 +77,13 @@ Result<LockFile> lock_vm(const Object& vm, const Deadline& deadline) {
   return lock;
 }
 
+bool is_running(std::string_view state) {
+  return state == "booted" || state == "paused";
+}
+
 std::string actual_state(const Object& vm, const json& state) {
   const std::string recorded = get_string(state, "state", "created");
-  if (!runs(recorded)) return recorded;
+  if (!is_running(recorded)) return recorded;
   const bool supervised = process_alive(state, "supervisor");
   if (supervised && process_alive(state, "qemu"))
     return access(vm.path(k_paused_mark).c_str(), F_OK) == 0 ? "paused" : "booted";
@@ -89,6 +93,11 @@ std::string actual_state(const Object& vm, const json& state) {
          process_alive(state, "supervisor"))
     sleep_ns(k_look_ns);
   return get_string(read_end(vm), "state", "dead");
+}
+
+void forget_boot(json& state, std::string_view now) {
+  state["state"] = now;
+  for (const char* key : {"qemu", "supervisor", "booted_ns", "boot_ms"}) state.erase(key);
 }
 
 Result<json> vm_document(const Object& vm) {
@@ -109,20 +118,20 @@ json vm_document(const Object& vm, const json& state) {
                    {"scope", vm.scope},
                    {"profile", get_string(state, "profile")},
                    {"state", now},
-                   {"pid", runs(now) ? pid_of(state, "qemu") : json()},
+                   {"pid", is_running(now) ? pid_of(state, "qemu") : json()},
                    {"cid", nullptr},
                    {"accel", copy("accel")},
                    {"disks", find(state, "disks") ? state["disks"] : json::array()},
                    {"lans", lans_of(state)},
                    // Of one that runs only its supervisor knows, see accounting.hpp.
-                   {"quiescent", runs(now) ? json() : json(true)},
-                   {"open_files", runs(now) ? json() : json(0)},
-                   {"open_streams", runs(now) ? json() : json(0)},
+                   {"quiescent", is_running(now) ? json() : json(true)},
+                   {"open_files", is_running(now) ? json() : json(0)},
+                   {"open_streams", is_running(now) ? json() : json(0)},
                    {"qmp", nullptr},
                    {"console", vm.path(k_console_log)},
                    {"memory_bytes", copy("memory_bytes")},
                    {"cpus", copy("cpus")}};
-  if (runs(now)) {
+  if (is_running(now)) {
     document["qmp"] = vm.path(k_user_qmp);
     document["supervisor_pid"] = pid_of(state, "supervisor");
     const uint64_t booted_ns = get_u64(state, "booted_ns");
@@ -137,7 +146,7 @@ json vm_document(const Object& vm, const json& state) {
   if (const json* boot_ms = find(state, "boot_ms")) document["boot_ms"] = *boot_ms;
   if (find(state, "kernel_version")) document["kernel_version"] = state["kernel_version"];
   const std::string recorded = get_string(state, "state");
-  if (runs(recorded) && !runs(now)) {
+  if (is_running(recorded) && !is_running(now)) {
     json end = read_end(vm);
     if (end.empty()) end["reason"] = "its supervisor was killed";
     for (const char* key : {"reason", "exit_status", "signal", "stderr", "console_tail"})

@@ -32,6 +32,11 @@ constexpr const char* k_supervisor_log = "sup.log";
 // Code::no_such_vm lists the names that there are.
 Result<Object> find_vm(const RunDir& run, std::string_view name);
 
+// `code` for a name of which there is no object of this kind; `what` is what people call it, and
+// the names that there are follow.
+Error no_such_object(Code code, const RunDir& run, std::string_view kind, std::string_view what,
+                     std::string_view name);
+
 // The VM's lock, with the VM still there once it is held (a close may have come first).
 Result<LockFile> lock_vm(const Object& vm, const Deadline& deadline);
 
@@ -39,9 +44,15 @@ Result<LockFile> lock_vm(const Object& vm, const Deadline& deadline);
 // to the processes since.
 std::string actual_state(const Object& vm, const json& state);
 
+// Whether QEMU runs in this state.
+bool is_running(std::string_view state);
+
 // The `vm` object of a document. Fast: files and /proc only, the supervisor is not asked.
 Result<json> vm_document(const Object& vm);
 json vm_document(const Object& vm, const json& state);
+
+// Writes down in `state` that the VM is `now` and that nothing is left of its last boot.
+void forget_boot(json& state, std::string_view now);
 
 // Code::wrong_state, with keys `state` and `allowed`, unless the VM is in one of `allowed`.
 // `verb` is what the person wanted.

@@ -122,6 +122,31 @@ qio() {
   qemu-io -f raw -t writeback "${args[@]}" "$(uri "$id")"
 }
 
+code_of() { jq -r .error.code <<<"$output"; }
+
+# until_true COMMAND…: it becomes true within $PV_WITHIN seconds (10).
+until_true() {
+  local _
+  for _ in $(seq $((${PV_WITHIN:-10} * 50))); do "$@" && return 0; sleep 0.02; done
+  fail "never true: $*"
+}
+
+# ended PID: it may be a zombie that nobody has buried yet.
+ended() { case $(ps -o stat= -p "$1") in '' | Z*) ;; *) return 1 ;; esac; }
+
+# For a file whose tests share one VM `v`; shared_vm is called in setup_file with the flags of its
+# creation, close_shared_vm in teardown_file.
+shared_vm() {
+  pv_setup
+  export PV_SHARED="$PV_T"
+  pv-vm guest info </dev/null >/dev/null 2>&1 || return 0
+  pv-vm create v "$@" | pv-vm boot >/dev/null
+}
+close_shared_vm() {
+  export PV_T="$PV_SHARED"
+  pv_teardown
+}
+
 # random_file NAME BYTES
 random_file() { head -c "$2" /dev/urandom >"$1"; }
 

@@ -6,10 +6,7 @@ load helper
 setup() { pv_setup; }
 teardown() { pv_teardown; }
 
-until_true() {
-  for _ in $(seq 100); do "$@" && return 0; sleep 0.05; done
-  fail "never true: $*"
-}
+export PV_WITHIN=5 # for until_true
 
 @test "clock: it is read, set and moved both ways, by less than a second too" {
   need_guest

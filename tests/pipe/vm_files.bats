@@ -6,15 +6,11 @@ load helper
 
 setup_file() {
   load helper
-  pv_setup
-  export PV_SHARED="$PV_T"
-  pv-vm guest info </dev/null >/dev/null 2>&1 || return 0
-  pv-vm create v --memory 512M | pv-vm boot >/dev/null
+  shared_vm --memory 512M
 }
 teardown_file() {
   load helper
-  export PV_T="$PV_SHARED"
-  pv_teardown
+  close_shared_vm
 }
 setup() {
   need_guest
@@ -22,10 +18,6 @@ setup() {
 }
 
 guest() { pv-vm run v -o run.stdout -- sh -c "$1"; }
-until_true() {
-  for _ in $(seq 200); do "$@" && return 0; sleep 0.05; done
-  fail "never true: $*"
-}
 no_temporary() { [ -z "$(guest 'find / -xdev -name "*.pv-*"; find /tmp /run -name "*.pv-*"')" ]; }
 
 @test "a file goes in and comes out the same, with its mode, and the document says so" {

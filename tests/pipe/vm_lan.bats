@@ -9,11 +9,7 @@ teardown() { pv_teardown; }
 in_vm() { pv-vm run "$1" --raw -- sh -c "$2"; }
 member() { pv-vm lan info "$1" -o lan.members | jq -c ".[] | select(.vm == \"$2\") | $3"; }
 pings() { in_vm "$1" "ping -c1 -W5 $2" >/dev/null; }
-# eventually COMMAND…: within some seconds.
-eventually() {
-  for _ in $(seq 100); do "$@" && return 0; sleep 0.05; done
-  return 1
-}
+export PV_WITHIN=5 # for until_true
 
 # boot_all VM…: at once.
 boot_all() {
@@ -72,7 +68,7 @@ boot_all() {
   pv-vm close c >/dev/null
   assert_equal "$(pv-vm lan info net -o lan.members | jq -c 'map(.vm)')" '["a","b"]'
   no_c() { ! in_vm a 'grep c.net /etc/hosts'; }
-  eventually no_c
+  until_true no_c
   pings a b.net
 }
 
@@ -101,12 +97,12 @@ boot_all() {
   # the guest boots anew by itself: its network is there again
   in_vm b 'reboot -f' >/dev/null 2>&1 || true
   again() { in_vm b 'grep -q b.blue /etc/hosts && ping -c1 -W1 a.blue' >/dev/null 2>&1; }
-  eventually again
+  until_true again
 
   # QEMU killed: disconnected
   kill -KILL "$(pv-vm info b -o pid)"
   gone() { [ "$(member blue b .connected)" = false ]; }
-  eventually gone
+  until_true gone
   ok pv-vm lan close blue
   has '.lan.closed'
   assert_equal "$(in_vm a 'ls -d /sys/class/net/eth* | wc -l')" 1

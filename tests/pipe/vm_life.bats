@@ -12,8 +12,6 @@ gone() {
   return 1
 }
 
-code_of() { jq -r .error.code <<<"$output"; }
-
 @test "create starts nothing, and the name is taken" {
   run -0 pv-vm create v -o state
   assert_output created

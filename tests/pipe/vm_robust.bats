@@ -7,17 +7,7 @@ load helper
 setup() { pv_setup; }
 teardown() { pv_teardown; }
 
-code_of() { jq -r .error.code <<<"$output"; }
-
-# until_true COMMAND…: within ten seconds.
-until_true() {
-  for _ in $(seq 500); do "$@" && return 0; sleep 0.02; done
-  echo "never true: $*"
-  return 1
-}
 a_supervisor() { compgen -G "$PV_RUN_DIR/obj/*/sup.sock" >/dev/null; }
-# It may be a zombie that nobody has buried yet.
-ended() { case $(ps -o stat= -p "$1") in '' | Z*) ;; *) return 1 ;; esac; }
 
 @test "the run directory deleted under us: everything ends by itself, commands say one line" {
   need_guest

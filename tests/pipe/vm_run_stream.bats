@@ -6,31 +6,21 @@ load helper
 
 setup_file() {
   load helper
-  pv_setup
-  export PV_SHARED="$PV_T"
-  pv-vm guest info </dev/null >/dev/null 2>&1 || return 0
-  pv-vm create v | pv-vm boot >/dev/null
+  shared_vm
 }
 teardown_file() {
   load helper
-  export PV_T="$PV_SHARED"
-  pv_teardown
+  close_shared_vm
 }
 setup() {
   need_guest
   cd "$BATS_TEST_TMPDIR" || return 1
 }
 
-code_of() { jq -r .error.code <<<"$output"; }
-
 # guest SCRIPT: by the path that captures output, to look at what streams have left.
 guest() { pv-vm run v -o run.stdout -- sh -c "$1"; }
 
-# until_true COMMAND…: it becomes true within five seconds.
-until_true() {
-  for _ in $(seq 100); do "$@" && return 0; sleep 0.05; done
-  fail "never true: $*"
-}
+export PV_WITHIN=5 # for until_true
 no_process() { [ "$(guest "ps | grep -c '[${1:0:1}]${1:1}'; true")" = 0 ]; }
 a_process() { ! no_process "$1"; }
 

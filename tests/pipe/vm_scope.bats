@@ -6,16 +6,6 @@ load helper
 setup() { pv_setup; }
 teardown() { pv_teardown; }
 
-code_of() { jq -r .error.code <<<"$output"; }
-
-# until_true COMMAND…: within ten seconds.
-until_true() {
-  for _ in $(seq 500); do "$@" && return 0; sleep 0.02; done
-  echo "never true: $*"
-  return 1
-}
-# It may be a zombie that nobody has buried yet.
-ended() { case $(ps -o stat= -p "$1") in '' | Z*) ;; *) return 1 ;; esac; }
 nothing_left() { [ -z "$(ls "$PV_RUN_DIR/obj")" ]; }
 has_line() { grep -qs "$1" "$2"; }
 

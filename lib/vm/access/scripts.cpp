@@ -104,6 +104,18 @@ shift 2
 become "$@"
 )sh";
 
+// For a transfer of $f: answers go to descriptor 3.
+constexpr std::string_view k_answers = R"sh(
+say() { echo "$*" >&3; }
+refuse() {
+	r=${1%%"
+"*}
+	say "no ${r##*: }"
+	exit 1
+}
+refuse_directory() { if [ -d "$f" ]; then refuse "it is a directory"; fi; }
+)sh";
+
 constexpr std::string_view k_put = R"sh(
 port "$2"
 exec 3<>"$d"
@@ -116,14 +128,7 @@ exec <&3
 hello
 f=$5
 made=
-say() { echo "$*" >&3; }
-refuse() {
-	r=${1%%"
-"*}
-	say "no ${r##*: }"
-	exit 1
-}
-if [ -d "$f" ]; then refuse "it is a directory"; fi
+refuse_directory
 if [ -h "$f" ] && [ ! -e "$f" ]; then refuse "it is a link that leads to no file"; fi
 if [ -e "$f" ] && [ ! -f "$f" ]; then refuse "it is not a regular file"; fi
 if [ -h "$f" ]; then
@@ -170,14 +175,7 @@ exec 4>"$d"
 exec <&3
 hello
 f=$3
-say() { echo "$*" >&3; }
-refuse() {
-	r=${1%%"
-"*}
-	say "no ${r##*: }"
-	exit 1
-}
-if [ -d "$f" ]; then refuse "it is a directory"; fi
+refuse_directory
 r=$( { : <"$f"; } 2>&1) || refuse "$r"
 r=$(stat -L -c '%s %a' "$f" 2>&1) || refuse "$r"
 say "ok $r"
@@ -195,8 +193,8 @@ std::string with_prelude(std::string_view body) {
 
 const std::string k_run_script = with_prelude(std::string(k_enter) + std::string(k_run));
 const std::string k_captured_script = std::string(k_enter) + std::string(k_captured);
-const std::string k_put_script = with_prelude(k_put);
-const std::string k_get_script = with_prelude(k_get);
+const std::string k_put_script = with_prelude(std::string(k_answers) + std::string(k_put));
+const std::string k_get_script = with_prelude(std::string(k_answers) + std::string(k_get));
 
 std::optional<Error> script_failure(int signal, const std::string& directory,
                                     const std::string& user) {

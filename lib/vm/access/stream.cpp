@@ -142,7 +142,7 @@ Result<GuestStream> GuestStream::open(const Object& vm, std::string_view kind, s
   if (!client) return fail(ended(vm, client.error(), kind));
   GuestStream stream(vm, std::move(*client));
   json request = {{"op", "stream_open"}, {"ports", count}, {"kind", kind}};
-  if (const char* caller = getenv("PV_CALLER"); caller && *caller) request["caller"] = caller;
+  name_caller(request);
   const auto reply = stream.client_.call(request, deadline);
   if (!reply) return fail(ended(vm, reply.error(), kind));
   for (const json& port : reply->at("ports")) {
@@ -157,11 +157,8 @@ Result<> GuestStream::start(const std::string& script, const std::vector<std::st
                             const std::vector<std::string>& env, uint64_t timeout_ns) {
   std::vector<std::string> argv = {"/bin/sh", "-c", script, "pv-vm run"};
   argv.insert(argv.end(), args.begin(), args.end());
-  // Bytes that are not UTF-8 would be replaced on the way: refused rather than changed.
-  for (const std::string& word : argv)
-    if (!is_utf8(word))
-      return fail(Code::unsupported, "an argument is not UTF-8; the guest agent cannot carry it");
-  json request = {{"op", "run"}, {"lease", true}, {"argv", argv}};
+  TRY_ASSIGN(json request, run_request(argv));
+  request["lease"] = true;
   if (!env.empty()) request["env"] = env;
   request["timeout_ms"] = timeout_ns / k_ns_per_ms;
   return client_.send_line(request, Deadline::in_ns(k_open_ns));

@@ -60,7 +60,7 @@ Result<> tell_member(const Object& lan, const LanState& state, const Member& mem
                      const Deadline& deadline) {
   const Object vm = member.object();
   const std::string now = state_of(vm);
-  if (now != "booted" && now != "paused") return {};
+  if (!vm::is_running(now)) return {};
   // A paused guest hears it when it goes on.
   const json request = request_of(
       "configure",
@@ -133,7 +133,7 @@ Result<> take_card(const Object& lan, const Member& member, const Deadline& dead
   const std::string now = vm::actual_state(vm, vm_state);
   if (now == "paused" && !force)
     return vm::require_state(vm, vm_state, "detach", {"created", "shutdown", "booted", "dead"});
-  if (now == "booted" || now == "paused") {
+  if (vm::is_running(now)) {
     const uint64_t limit_ns = force ? k_forced_release_ns : deadline.left_ns();
     const auto out = vm::call_supervisor(vm, request_of("unplug", {{"lan", lan.name}}),
                                          at_most(limit_ns, deadline), "lan");
@@ -187,7 +187,7 @@ Result<> send_link(const Object& lan, const LanState& state, const Member& membe
 Result<> show_carrier(const Object& lan, const Member& member, const Deadline& deadline) {
   const Object vm = member.object();
   const std::string now = state_of(vm);
-  if (now != "booted" && now != "paused") return {};
+  if (!vm::is_running(now)) return {};
   const auto shown = vm::call_supervisor(
       vm, request_of("link", {{"lan", lan.name}, {"up", member.link.up}}), deadline, "lan");
   if (shown || shown.error().code == Code::guest_died) return {};

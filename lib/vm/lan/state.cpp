@@ -11,11 +11,11 @@
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "lan/server.hpp"
+#include "vm/vm_object.hpp"
 
 namespace pv::lan {
 namespace {
 
-constexpr size_t k_max_names = 20;  // in a message
 // 10.1.0.0 to 10.255.255.0; 10.0 is what QEMU's own network for users has.
 constexpr uint32_t k_first_subnet = 0x0a010000;
 constexpr uint32_t k_subnets = 255 * 256;
@@ -146,13 +146,7 @@ Object lan_of(const json& nic) {
 Result<Object> find_lan(const RunDir& run, std::string_view name) {
   TRY(check_name("lan", name));
   if (auto lan = run.find("lan", "", name)) return *lan;
-  std::vector<std::string> names;
-  for (const Object& lan : run.list("lan"))
-    if (names.size() < k_max_names) names.push_back(lan.name);
-  const std::string known = names.empty() ? "there is none" : "there are: " + join(names, " ");
-  const Error error(Code::no_such_lan,
-                    fmt::format("no lan '{}' in scope '{}' ({})", name, run.scope(), known));
-  return fail(error.with("valid", names));
+  return fail(vm::no_such_object(Code::no_such_lan, run, "lan", "lan", name));
 }
 
 Result<LockFile> lock_lan(const Object& lan, const Deadline& deadline) {

@@ -50,7 +50,7 @@ Result<Object> claim(const RunDir& run, const std::string& path) {
   if (const auto run_there = objects_within(run, "scope", path); !run_there.empty())
     return fail(Code::duplicate_name,
                 fmt::format("scope '{}' is in use: {}", path, runner_of(run_there.front(), path)));
-  for (const char* kind : {"vm", "disk", "lan"})
+  for (const char* kind : kinds_in_scope())
     if (const auto there = objects_within(run, kind, path); !there.empty())
       return fail(Code::duplicate_name,
                   fmt::format("scope '{}' is in use: it has {} '{}'; close it first", path, kind,

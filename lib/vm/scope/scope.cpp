@@ -126,6 +126,12 @@ std::vector<Object> objects_within(const RunDir& run, std::string_view kind, std
   return found;
 }
 
+std::vector<const char*> kinds_in_scope() {
+  std::vector<const char*> kinds;
+  for (const Kind& kind : k_kinds) kinds.push_back(kind.kind);
+  return kinds;
+}
+
 Result<size_t> close_orphans(const RunDir& run, const Deadline& deadline) {
   size_t count = 0;
   Result<> first;

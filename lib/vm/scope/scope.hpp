@@ -25,6 +25,9 @@ bool is_within(std::string_view scope, std::string_view top);
 // The objects of a kind in a scope and below it.
 std::vector<Object> objects_within(const RunDir& run, std::string_view kind, std::string_view top);
 
+// The kinds of objects that a scope holds, in the order of its teardown.
+std::vector<const char*> kinds_in_scope();
+
 // Closes what nobody owns in the current scope (a VM or disk whose process has gone, a disk whose
 // VM has gone, a scope whose command was killed) and what has no name any more; how many there
 // were.

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/process.hpp"
 #include "base/text.hpp"
 #include "vm/scope/scope.hpp"
 
@@ -29,10 +30,8 @@ std::string proc(pid_t pid, const char* file) {
 
 // 0 when it has gone.
 pid_t parent_of(pid_t pid) {
-  const auto stat = read_file(proc(pid, "stat"), k_max_environ);
-  const size_t end = stat ? stat->rfind(')') : std::string::npos;
-  if (end == std::string::npos || end + 4 >= stat->size()) return 0;
-  return static_cast<pid_t>(std::strtol(stat->c_str() + end + 4, nullptr, 10));  // ") S 123"
+  const std::vector<std::string> fields = stat_fields(fmt::format("/proc/{}", pid));
+  return fields.size() < 2 ? 0 : static_cast<pid_t>(std::strtol(fields[1].c_str(), nullptr, 10));
 }
 
 // Ourselves and those that started us.
@@ -77,7 +76,7 @@ void add_recorded(const json& state, std::set<pid_t>& pids) {
 
 // Those that stand behind an object: they end with it.
 void add_servers(const RunDir& run, std::set<pid_t>& pids) {
-  for (const char* kind : {"vm", "disk", "lan"})
+  for (const char* kind : kinds_in_scope())
     for (const Object& object : run.list(kind, /*all_scopes=*/true))
       if (const auto state = object.load()) add_recorded(*state, pids);
 }

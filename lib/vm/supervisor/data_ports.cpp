@@ -13,7 +13,6 @@ namespace pv::vm {
 namespace {
 
 constexpr size_t k_first_nr = 2;  // 0 is the console's, 1 the agent's
-constexpr uint64_t k_qmp_ns = 30 * k_ns_per_s;
 constexpr uint64_t k_first_check_ns = k_ns_per_ms;
 constexpr uint64_t k_max_check_ns = 20 * k_ns_per_ms;
 // Older than QEMU's interval of one second between two events of a port: the event will come.

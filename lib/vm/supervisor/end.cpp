@@ -18,7 +18,7 @@ constexpr uint64_t k_quit_grace_ns = 2 * k_ns_per_s;
 constexpr size_t k_stderr_tail = 4096;
 
 // The end of what QEMU has written to stderr.
-std::string last_words(const std::string& log) {
+std::string qemus_words(const std::string& log) {
   std::string text = tail_of_file(log, k_stderr_tail);
   while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
   return text;
@@ -29,7 +29,7 @@ std::string last_words(const std::string& log) {
 void Supervisor::boot_failed(Error error) {
   if (phase_ != Phase::booting) return;
   phase_ = Phase::ending;
-  const std::string stderr_text = last_words(plan_.vm.path(k_qemu_log));
+  const std::string stderr_text = qemus_words(plan_.vm.path(k_qemu_log));
   error = error.with("console", tail_of_file(plan_.vm.path(k_console_log), k_console_tail_bytes));
   if (!stderr_text.empty()) error = error.with("stderr", stderr_text);
   qemu_.kill(SIGKILL);
@@ -77,7 +77,7 @@ json Supervisor::end_record(const ExitStatus& status) const {
     end["signal"] = status.signal;
   else
     end["exit_status"] = status.code;
-  set_text(end, "stderr", last_words(plan_.vm.path(k_qemu_log)));
+  set_text(end, "stderr", qemus_words(plan_.vm.path(k_qemu_log)));
   set_text(end, "console_tail", tail_of_file(plan_.vm.path(k_console_log), k_console_tail_bytes));
   return end;
 }
@@ -88,7 +88,7 @@ void Supervisor::on_qemu_exit() {
   // What QEMU wrote last may still be in the QMP socket: "the guest powered off" is in there.
   for (int round = 0; round < 16; ++round) static_cast<void>(loop_->run_once(0));
   if (phase_ == Phase::booting) {
-    const std::string stderr_text = last_words(plan_.vm.path(k_qemu_log));
+    const std::string stderr_text = qemus_words(plan_.vm.path(k_qemu_log));
     const std::string what = !qmp_up_             ? "QEMU refuses to start"
                              : guest_powered_off_ ? "the guest powered off while booting"
                                                   : "QEMU ended while the guest was booting";

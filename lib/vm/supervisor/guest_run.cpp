@@ -63,6 +63,12 @@ json run_document(const std::vector<std::string>& argv, const json& status) {
   return run;
 }
 
+std::string last_words(const json& run, std::string otherwise) {
+  std::string words = get_string(run, "stderr");
+  while (!words.empty() && words.back() == '\n') words.pop_back();
+  return words.empty() ? std::move(otherwise) : words;
+}
+
 std::optional<json> start_failure(const std::vector<std::string>& argv, std::string_view message) {
   struct Row {
     const char* words;

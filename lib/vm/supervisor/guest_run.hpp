@@ -73,6 +73,8 @@ class GuestRuns {
 
 // The `run` object of a document from an answer to guest-exec-status.
 json run_document(const std::vector<std::string>& argv, const json& status);
+// What a command that failed has written to stderr, or `otherwise` where that is nothing.
+std::string last_words(const json& run, std::string otherwise);
 // What a shell would report for a command that did not start: 127, 126; nullopt when the agent's
 // words mean something else.
 std::optional<json> start_failure(const std::vector<std::string>& argv, std::string_view message);

@@ -81,11 +81,8 @@ void GuestSetup::wrote(const Result<json>& status) {
   };
   if (!status) return wrong(status.error().message);
   const json run = run_document({}, *status);
-  if (run["exit_status"] != 0) {
-    std::string words = get_string(run, "stderr");
-    while (!words.empty() && words.back() == '\n') words.pop_back();
-    return wrong(words.empty() ? fmt::format("status {}", run["exit_status"].dump()) : words);
-  }
+  if (run["exit_status"] != 0)
+    return wrong(last_words(run, fmt::format("status {}", run["exit_status"].dump())));
   if (offset_ >= file.data.size()) {
     file.data = std::string();
     ++file_;

@@ -11,7 +11,6 @@
 namespace pv::vm {
 namespace {
 
-constexpr uint64_t k_qmp_ns = 30 * k_ns_per_s;
 constexpr uint64_t k_tell_ns = 60 * k_ns_per_s;
 constexpr uint64_t k_look_ns = 10 * k_ns_per_ms;
 constexpr uint64_t k_max_look_ns = 15 * k_ns_per_s;
@@ -191,9 +190,7 @@ Result<> Nics::verdict(const std::vector<std::string>& argv, const Result<json>&
   }
   const json run = run_document(argv, *status);
   if (get_u64(run, "exit_status", 1) == 0) return {};
-  std::string words = get_string(run, "stderr");
-  while (!words.empty() && words.back() == '\n') words.pop_back();
-  return fail(Code::agent, what(words.empty() ? "the guest gives no reason" : words));
+  return fail(Code::agent, what(last_words(run, "the guest gives no reason")));
 }
 
 void Nics::fail_all(const Error& error) {

@@ -10,7 +10,6 @@ namespace pv::vm {
 namespace {
 
 constexpr uint64_t k_default_ms = 30'000;
-constexpr uint64_t k_qmp_ns = 30 * k_ns_per_s;
 constexpr uint64_t k_max_timeout_ms = uint64_t{1000} * 24 * 3600 * 365;
 
 std::optional<std::vector<std::string>> strings(const json& request, const char* key) {

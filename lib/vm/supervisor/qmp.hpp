@@ -7,6 +7,7 @@
 #include <map>
 #include <string>
 
+#include "base/clock.hpp"
 #include "base/json_fwd.hpp"
 #include "base/line_channel.hpp"
 #include "base/result.hpp"
@@ -24,6 +25,9 @@ struct QmpMessage {
 QmpMessage parse_qmp(std::string_view line);
 
 using JsonReply = std::function<void(Result<json>)>;
+
+// For commands that QEMU answers by itself, however loaded the host is.
+constexpr uint64_t k_qmp_ns = 30 * k_ns_per_s;
 
 class Qmp {
  public:

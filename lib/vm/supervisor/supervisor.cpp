@@ -20,7 +20,6 @@ namespace pv::vm {
 namespace {
 
 constexpr uint64_t k_connect_again_ns = 2 * k_ns_per_ms;
-constexpr uint64_t k_qmp_ns = 30 * k_ns_per_s;
 constexpr uint64_t k_idle_ns = k_ns_per_s / 2;
 constexpr int k_large_block = 128 << 10;
 
