@@ -25,6 +25,7 @@ constexpr CodeRow k_codes[] = {
     {Code::no_such_disk, "no_such_disk", 4},
     {Code::no_such_lan, "no_such_lan", 4},
     {Code::no_such_rule, "no_such_rule", 4},
+    {Code::no_such_snapshot, "no_such_snapshot", 4},
     {Code::duplicate_name, "duplicate_name", 4},
     {Code::detached, "detached", 4},
     {Code::no_image, "no_image", 4},

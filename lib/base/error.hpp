@@ -21,6 +21,7 @@ enum class Code {
   no_such_disk,
   no_such_lan,
   no_such_rule,
+  no_such_snapshot,
   duplicate_name,
   detached,
   no_image,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "base/version.hpp"
+
 namespace pv::cli {
-constexpr const char* k_version = "0.1.0";
+using pv::k_version;
 }

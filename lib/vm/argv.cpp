@@ -54,6 +54,15 @@ void add_rng(Argv& argv, const Machine& m) {
   argv.add("-device", device);
 }
 
+// Memory that a snapshot can be taken of while it is in use is shared; that of a snapshot is mapped
+// copy-on-write, however many VMs use it.
+std::string ram_object(const Machine& m, uint64_t mib) {
+  if (m.ram_file.empty())
+    return fmt::format("memory-backend-memfd,id=ram,size={}M,share=on", mib);
+  return fmt::format("memory-backend-file,id=ram,size={}M,share=off,mem-path={}", mib,
+                     escaped(m.ram_file));
+}
+
 void add_machine(Argv& argv, const Machine& m) {
   const uint64_t mib = memory_bytes(m) / k_mib;
   argv.add("-name", m.name);
@@ -65,7 +74,7 @@ void add_machine(Argv& argv, const Machine& m) {
   argv.add("-cpu", m.accel == "kvm" ? "host" : "qemu64");
   argv.add("-smp", std::to_string(cpus(m)));
   argv.add("-m", fmt::format("{}M", mib));
-  argv.add("-object", fmt::format("memory-backend-memfd,id=ram,size={}M,share=on", mib));
+  argv.add("-object", ram_object(m, mib));
   add_clock(argv, m);
   // The firmware stays SeaBIOS: qboot would be quicker, but it tells an ELF kernel by a buffer that
   // QEMU 7.2 leaves on its stack (load_elfboot), and may load zeroes over it after a reset.
@@ -100,26 +109,66 @@ size_t port_device(size_t slot) {
 }
 
 void add_disks(Argv& argv, const Machine& m) {
-  for (size_t i = 0; i < port_count(m.disks.size() + m.nics.size()); ++i) {
+  for (size_t i = 0; i < port_count(m); ++i) {
     argv.add("-device", fmt::format("pcie-root-port,id=rp{},bus=pcie.0,chassis={},slot={},"
                                     "addr=0x{:x}.{}{}",
                                     i, i + 1, i + 1, port_device(i), i % k_functions,
                                     i % k_functions == 0 ? ",multifunction=on" : ""));
   }
-  for (size_t slot = 0; slot < m.disks.size(); ++slot) {
-    const DiskSpec& disk = m.disks[slot];
+  for (size_t i = 0; i < m.disks.size(); ++i) {
+    const DiskSpec& disk = m.disks[i];
+    const size_t slot = disk_slot(m, i);
     if (disk.medium) argv.add("-blockdev", to_line(blockdev_arguments(disk, slot)));
     argv.add("-device", to_line(device_arguments(disk, slot)));
     if (disk.cdrom) argv.add("-device", to_line(drive_arguments(disk, slot)));
   }
   for (size_t i = 0; i < m.nics.size(); ++i) {
-    const size_t slot = m.disks.size() + i;
+    const size_t slot = nic_slot(m, i);
     argv.add("-netdev", to_line(netdev_arguments(m.nics[i], slot)));
     argv.add("-device", to_line(nic_arguments(m.nics[i], slot)));
   }
 }
 
+void add_data_ports(Argv& argv, const Machine& m) {
+  for (const size_t port : m.data_ports) {
+    argv.add("-chardev", fmt::format("socket,id={},path={},server=on,wait=off", data_chardev(port),
+                                     escaped(data_socket(m.dir, port))));
+    argv.add("-device", to_line(data_port_arguments(port)));
+  }
+}
+
 }  // namespace
+
+size_t disk_slot(const Machine& machine, size_t n) {
+  return machine.restored ? machine.disk_slots.at(n) : n;
+}
+
+size_t nic_slot(const Machine& machine, size_t n) {
+  return machine.restored ? machine.nic_slots.at(n) : machine.disks.size() + n;
+}
+
+size_t port_count(const Machine& machine) {
+  return machine.restored ? machine.ports : port_count(machine.disks.size() + machine.nics.size());
+}
+
+std::string data_device(size_t port) {
+  return fmt::format("data{}", port);
+}
+std::string data_chardev(size_t port) {
+  return fmt::format("datac{}", port);
+}
+std::string data_socket(const std::string& dir, size_t port) {
+  return fmt::format("{}/d{}.sock", dir, port);
+}
+
+json data_port_arguments(size_t port) {
+  return {{"driver", "virtserialport"},
+          {"bus", "vser.0"},
+          {"nr", port + k_first_data_nr},
+          {"chardev", data_chardev(port)},
+          {"name", fmt::format("org.provium.data.{}", port + k_first_data_nr)},
+          {"id", data_device(port)}};
+}
 
 size_t port_count(size_t cold) {
   // Whole PCI devices of eight functions.
@@ -224,7 +273,12 @@ std::vector<std::string> build_argv(const Machine& machine) {
   Argv argv(machine.qemu.path);
   add_machine(argv, machine);
   add_channels(argv, machine);
+  add_data_ports(argv, machine);
   add_disks(argv, machine);
+  if (machine.restored) {
+    argv.add("-S");
+    argv.add("-incoming", "defer");
+  }
   if (machine.qemu.sandbox)
     argv.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
   for (const std::string& arg : machine.profile.qemu_args) argv.add(arg);

@@ -64,7 +64,18 @@ struct Machine {
   Qemu qemu;
   std::vector<DiskSpec> disks;  // slots 0, 1, …
   std::vector<NicSpec> nics;    // in the slots after those
+  // Only of one that is restored from a snapshot: everything where it was, and QEMU waits for its
+  // state.
+  bool restored = false;
+  std::string ram_file;                       // mapped privately; "" for memory of its own
+  size_t ports = 0;                           // root ports
+  std::vector<size_t> disk_slots, nic_slots;  // of each of `disks`, `nics`
+  std::vector<size_t> data_ports;             // that were plugged
 };
+// Where the n-th disk or card is, and how many root ports there are.
+size_t disk_slot(const Machine& machine, size_t n);
+size_t nic_slot(const Machine& machine, size_t n);
+size_t port_count(const Machine& machine);
 
 uint64_t memory_bytes(const Machine& machine);
 uint64_t cpus(const Machine& machine);
@@ -72,6 +83,14 @@ uint64_t cpus(const Machine& machine);
 std::string kernel_cmdline(const Machine& machine);
 
 std::vector<std::string> build_argv(const Machine& machine);
+
+// Data ports (supervisor/data_ports.hpp) by number, from 0.
+std::string data_device(size_t port);
+std::string data_chardev(size_t port);
+std::string data_socket(const std::string& dir, size_t port);
+// Arguments of QMP's device_add.
+json data_port_arguments(size_t port);
+constexpr size_t k_first_data_nr = 2;  // 0 is the console's, 1 the agent's
 
 // Files in the VM's directory that QEMU makes.
 constexpr const char* k_console_log = "console.log";

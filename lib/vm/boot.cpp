@@ -8,17 +8,16 @@
 #include "base/text.hpp"
 #include "vm/boot_disks.hpp"
 #include "vm/client.hpp"
+#include "vm/hardware.hpp"
 #include "vm/lan/lan.hpp"
 #include "vm/profile/initrd_files.hpp"
+#include "vm/supervise.hpp"
 #include "vm/supervisor/supervisor.hpp"
 #include "vm/vm_object.hpp"
 
 namespace pv::vm {
 namespace {
 
-// The supervisor reports a boot that takes too long itself; this is for one that is stuck.
-constexpr uint64_t k_report_slack_ns = 15 * k_ns_per_s;
-constexpr uint64_t k_supervisor_grace_ns = 3 * k_ns_per_s;
 constexpr const char* k_own_initrd = "initrd";  // the profile's, and the VM's files
 
 // Where the profile is looked up: as before, unless this command names a profile or a file.
@@ -114,6 +113,7 @@ void record(const Machine& machine, BootPlan& plan) {
   state["qemu_version"] = machine.qemu.version;
   state["argv"] = plan.argv;
   state["ports"] = plan.ports;
+  state["hardware"] = hardware_to_json(machine);
   for (const char* key : {"kernel_version", "kernel_cmdline", "guest_os", "files", "no_agent"})
     state.erase(key);
   if (!profile.kernel_version.empty()) state["kernel_version"] = profile.kernel_version;
@@ -130,27 +130,6 @@ Result<> forget_last_boot(const Object& vm, json& state) {
   if (now == get_string(state, "state")) return {};
   forget_boot(state, now);
   return vm.save(state);
-}
-
-Result<> supervise(BootPlan plan) {
-  const Object vm = plan.vm;
-  const uint64_t timeout_ns = plan.timeout_ns;
-  const Deadline deadline = Deadline::in_ns(timeout_ns + k_report_slack_ns);
-  TRY_ASSIGN(const Daemon daemon,
-             start_daemon(vm.path(k_supervisor_log), [plan = std::move(plan)](Fd ready) mutable {
-               return Supervisor::run(std::move(plan), std::move(ready));
-             }));
-  auto message = read_ready(daemon, deadline);
-  auto report = message ? parse_json(*message) : Result<json>(fail(message.error()));
-  if (report && !find(*report, "error")) return {};
-  // QEMU dies with its supervisor, so this leaves nothing.
-  static_cast<void>(terminate(daemon.id, k_supervisor_grace_ns));
-  if (report) return fail(error_from_json((*report)["error"]));
-  if (!message) return fail(message.error());
-  std::string words = tail_of_file(vm.path(k_supervisor_log), k_console_tail_bytes);
-  return fail(Code::guest_died, fmt::format("VM '{}': its supervisor ended before the guest had "
-                                            "booted{}{}",
-                                            vm.name, words.empty() ? "" : ": ", words));
 }
 
 // Under the VM's lock. The network cards that it has booted with.
@@ -179,9 +158,7 @@ Result<std::vector<NicSpec>> boot_locked(const RunDir& run, const Object& vm,
   plan.no_agent = config.no_agent || !machine.profile.agent;
   plan.work.initial_time_ns = config.initial_time_ns;
   plan.argv = build_argv(machine);
-  plan.ports = port_count(machine.disks.size() + machine.nics.size());
-  plan.nics = machine.nics;
-  for (const DiskSpec& disk : machine.disks) plan.disks.push_back(disk.id);
+  place_devices(machine, plan);
   record(machine, plan);
   TRY(supervise(std::move(plan)));
   disks.keep();

@@ -14,6 +14,7 @@
 
 #include "base/file.hpp"
 #include "base/text.hpp"
+#include "base/workers.hpp"
 #include "vm/boot.hpp"
 #include "vm/life.hpp"
 #include "vm/vm_object.hpp"
@@ -27,46 +28,6 @@ constexpr uint64_t k_share_ns = 15 * k_ns_per_s;  // more for each further VM on
 constexpr size_t k_max_share = 64;
 constexpr uint64_t k_gone_ns = 15 * k_ns_per_s;  // for a supervisor that nobody waits for
 constexpr uint64_t k_look_ns = 5 * k_ns_per_ms;
-constexpr size_t k_max_report = 64 << 20;
-
-struct Worker {
-  size_t job = 0;
-  pid_t pid = 0;
-  Fd report;
-  std::string text;
-};
-
-// The worker's whole life.
-[[noreturn]] void work(const BootMany& batch, size_t job, int report, pid_t parent) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != parent) _exit(1);
-  sigset_t none;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, nullptr);
-  const BootMany::Job& mine = batch.jobs[job];
-  const auto vm = boot_vm(mine.run, mine.vm, batch.options, batch.timeout_ns);
-  const json message = vm ? json({{"vm", *vm}}) : json({{"error", error_to_json(vm.error())}});
-  _exit(write_all(report, to_line(message)) ? 0 : 1);
-}
-
-Result<Worker> start_worker(const BootMany& batch, size_t job) {
-  int pipe[2];
-  if (pipe2(pipe, O_CLOEXEC) < 0) return fail_errno("pipe", errno);
-  Fd in(pipe[0]), out(pipe[1]);
-  const pid_t parent = getpid();
-  const pid_t pid = fork();
-  if (pid < 0) return fail_errno("fork", errno);
-  if (pid == 0) work(batch, job, out.get(), parent);
-  return Worker{job, pid, std::move(in), ""};
-}
-
-Result<json> result_of(const Worker& worker, const Object& vm) {
-  const auto message = parse_json(worker.text);
-  if (!message)
-    return fail(Code::bug, fmt::format("VM '{}': the process that boots it has ended", vm.name));
-  if (const json* error = find(*message, "error")) return fail(error_from_json(*error));
-  return (*message)["vm"];
-}
 
 // What a VM was before a boot, so that it can be that again.
 Result<json> state_before(const BootMany::Job& job) {
@@ -91,10 +52,11 @@ class Batch {
 
   void run() {
     if (batch_.atomic && !prepare()) return;
-    while (next_ < batch_.jobs.size() || !workers_.empty()) {
-      while (workers_.size() < batch_.parallel && next_ < batch_.jobs.size() && !failed_) start();
+    const auto done = [this](size_t job, Result<json> vm) { finished(job, std::move(vm)); };
+    while (next_ < batch_.jobs.size() || workers_.count() > 0) {
+      while (workers_.count() < batch_.parallel && next_ < batch_.jobs.size() && !failed_) start();
       if (failed_ && batch_.atomic) return roll_back();
-      if (!workers_.empty()) wait();
+      if (workers_.count() > 0 && !workers_.wait(done, signals_.get())) failed_ = true;
     }
     for (auto& [job, vm] : booted_) done_(job, std::move(vm));
   }
@@ -134,11 +96,11 @@ class Batch {
 
   void start() {
     const size_t job = next_++;
-    auto worker = start_worker(batch_, job);
-    if (worker)
-      workers_.push_back(std::move(*worker));
-    else
-      finished(job, fail(worker.error()));
+    const auto started = workers_.start(job, [this, job] {
+      const BootMany::Job& mine = batch_.jobs[job];
+      return boot_vm(mine.run, mine.vm, batch_.options, batch_.timeout_ns);
+    });
+    if (!started) finished(job, fail(started.error()));
   }
 
   void finished(size_t job, Result<json> vm) {
@@ -151,42 +113,14 @@ class Batch {
     }
   }
 
-  void wait() {
-    std::vector<pollfd> waits;
-    for (const Worker& worker : workers_) waits.push_back({worker.report.get(), POLLIN, 0});
-    waits.push_back({signals_.get(), POLLIN, 0});
-    if (poll(waits.data(), waits.size(), -1) <= 0) return;
-    if (waits.back().revents != 0) failed_ = true;
-    for (size_t i = workers_.size(); i-- > 0;)
-      if (waits[i].revents != 0) receive(i);
-  }
-
-  void receive(size_t index) {
-    Worker& worker = workers_[index];
-    char buffer[65536];
-    const ssize_t n = read(worker.report.get(), buffer, sizeof buffer);
-    if (n < 0 && errno == EINTR) return;
-    if (n > 0 && worker.text.size() < k_max_report) {
-      worker.text.append(buffer, static_cast<size_t>(n));
-      return;
-    }
-    waitpid(worker.pid, nullptr, 0);
-    const Worker ended = std::move(worker);
-    workers_.erase(workers_.begin() + static_cast<std::ptrdiff_t>(index));
-    finished(ended.job, result_of(ended, batch_.jobs[ended.job].vm));
-  }
-
   // A supervisor that has lost the process it reports to ends, and takes its sockets away last.
   void stop_workers() {
-    for (const Worker& worker : workers_) {
-      kill(worker.pid, SIGKILL);
-      waitpid(worker.pid, nullptr, 0);
-    }
+    const std::vector<size_t> jobs = workers_.kill();
     const Deadline deadline = Deadline::in_ns(k_gone_ns);
-    for (const Worker& worker : std::exchange(workers_, {})) {
-      const std::string socket = batch_.jobs[worker.job].vm.path(k_control_socket);
+    for (const size_t job : jobs) {
+      const std::string socket = batch_.jobs[job].vm.path(k_control_socket);
       while (access(socket.c_str(), F_OK) == 0 && !deadline.passed()) sleep_ns(k_look_ns);
-      booted_[worker.job] = json();  // it may have booted just now
+      booted_[job] = json();  // it may have booted just now
     }
   }
 
@@ -205,7 +139,7 @@ class Batch {
   const std::function<void(size_t, Result<json>)>& done_;
   size_t next_ = 0;
   bool failed_ = false;
-  std::vector<Worker> workers_;
+  Workers workers_;
   std::map<size_t, json> before_;
   std::map<size_t, json> booted_;
   std::map<size_t, Error> errors_;

@@ -97,7 +97,8 @@ std::string actual_state(const Object& vm, const json& state) {
 
 void forget_boot(json& state, std::string_view now) {
   state["state"] = now;
-  for (const char* key : {"qemu", "supervisor", "booted_ns", "boot_ms"}) state.erase(key);
+  for (const char* key : {"qemu", "supervisor", "booted_ns", "boot_ms", "restored_from", "ram"})
+    state.erase(key);
 }
 
 Result<json> vm_document(const Object& vm) {
@@ -143,7 +144,8 @@ json vm_document(const Object& vm, const json& state) {
       if (const json* value = find(*config, key)) document[key] = *value;
   for (const char* key : {"kernel_cmdline", "guest_os", "files", "no_agent"})
     if (const json* value = find(state, key)) document[key] = *value;
-  if (const json* boot_ms = find(state, "boot_ms")) document["boot_ms"] = *boot_ms;
+  for (const char* key : {"boot_ms", "restored_from", "ram"})
+    if (const json* value = find(state, key)) document[key] = *value;
   if (find(state, "kernel_version")) document["kernel_version"] = state["kernel_version"];
   const std::string recorded = get_string(state, "state");
   if (is_running(recorded) && !is_running(now)) {

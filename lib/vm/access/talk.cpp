@@ -7,9 +7,6 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include "base/file.hpp"
 #include "base/text.hpp"
 
@@ -20,21 +17,6 @@ constexpr size_t k_max_answer = 4096;
 constexpr double k_mib = 1 << 20;
 
 }  // namespace
-
-RunningHash::RunningHash()
-    : state_(XXH3_createState(),
-             [](void* state) { XXH3_freeState(static_cast<XXH3_state_t*>(state)); }) {
-  XXH3_64bits_reset(static_cast<XXH3_state_t*>(state_.get()));
-}
-
-void RunningHash::add(std::string_view bytes) {
-  XXH3_64bits_update(static_cast<XXH3_state_t*>(state_.get()), bytes.data(), bytes.size());
-}
-
-std::string RunningHash::text() const {
-  return fmt::format("xxh3:{:016x}",
-                     XXH3_64bits_digest(static_cast<const XXH3_state_t*>(state_.get())));
-}
 
 ScriptTalk::ScriptTalk(GuestStream& stream, size_t port, const Transfer& transfer)
     : stream_(stream),

@@ -8,22 +8,12 @@
 #include <optional>
 #include <string>
 
+#include "base/hash.hpp"
 #include "base/line_channel.hpp"
 #include "vm/access/files.hpp"
 #include "vm/access/stream.hpp"
 
 namespace pv::vm {
-
-// XXH3 of a stream, 64 bits.
-class RunningHash {
- public:
-  RunningHash();
-  void add(std::string_view bytes);
-  std::string text() const;  // "xxh3:" and 16 hex digits
-
- private:
-  std::shared_ptr<void> state_;
-};
 
 // One transfer's talk with its script: lines to it and answers from it, with the events of the
 // command's own end beside them.

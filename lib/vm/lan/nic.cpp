@@ -94,6 +94,8 @@ std::string nic_name(size_t slot) {
 }
 
 json netdev_arguments(const NicSpec& nic, size_t slot) {
+  if (nic.socket.empty())  // a hub of one port leads nowhere
+    return {{"type", "hubport"}, {"id", netdev_name(slot)}, {"hubid", slot}};
   return {{"type", "stream"},
           {"id", netdev_name(slot)},
           {"server", false},

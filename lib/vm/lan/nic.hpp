@@ -13,7 +13,7 @@ namespace pv::vm {
 
 struct NicSpec {
   std::string lan;
-  std::string socket;  // of the lan's port
+  std::string socket;  // of the lan's port; "" where its lan is gone
   std::string mac;     // lower case
   std::string address;
   uint64_t prefix = 24;  // bits of the network

@@ -48,7 +48,10 @@ struct Kind {
   Result<> (*end)(const RunDir& run, const Object& object, const Deadline& deadline);
 };
 constexpr Kind k_kinds[] = {
-    {"vm", "vms", end_vm}, {"disk", "disks", end_disk}, {"lan", "lans", end_lan}};
+    {"vm", "vms", end_vm},
+    {"disk", "disks", end_disk},
+    {"lan", "lans", end_lan},
+    {"snap", "snaps", end_object}};
 
 bool runner_lives(const Object& scope) {
   const auto state = scope.load();

@@ -42,6 +42,8 @@ class Agent {
   // Until it has answered, commands fail at once with Code::no_agent and these words.
   void not_awaited(std::string why) { why_absent_ = std::move(why); }
   bool is_ready() const { return state_ == State::ready; }
+  // Nothing is asked of it.
+  bool is_idle() const { return queue_.empty() && state_ != State::syncing; }
   // When it last answered anything, on the monotonic clock; 0 for never.
   uint64_t last_answer_ns() const { return last_answer_ns_; }
 

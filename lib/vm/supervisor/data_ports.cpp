@@ -8,11 +8,11 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.hpp"
+#include "vm/argv.hpp"
 
 namespace pv::vm {
 namespace {
 
-constexpr size_t k_first_nr = 2;  // 0 is the console's, 1 the agent's
 constexpr uint64_t k_first_check_ns = k_ns_per_ms;
 constexpr uint64_t k_max_check_ns = 20 * k_ns_per_ms;
 // Older than QEMU's interval of one second between two events of a port: the event will come.
@@ -24,16 +24,9 @@ constexpr size_t k_max_waiting = 256;
 constexpr uint64_t k_settled_ns = 5 * k_ns_per_s;
 constexpr uint64_t k_unplug_after_ns = 3 * k_ns_per_s;
 
-std::string device(size_t port) {
-  return fmt::format("data{}", port);
-}
-std::string chardev(size_t port) {
-  return fmt::format("datac{}", port);
-}
-
 bool is_open(const json& chardevs, size_t port) {
   for (const json& entry : chardevs)
-    if (get_string(entry, "label") == chardev(port)) return get_bool(entry, "frontend-open");
+    if (get_string(entry, "label") == data_chardev(port)) return get_bool(entry, "frontend-open");
   return false;
 }
 
@@ -53,8 +46,24 @@ DataPorts::~DataPorts() {
   }
 }
 
+void DataPorts::start(const std::vector<size_t>& plugged) {
+  for (const size_t port : plugged) ports_.at(port).state = State::plugged;
+}
+
+std::vector<size_t> DataPorts::plugged() const {
+  std::vector<size_t> plugged;
+  for (size_t port = 0; port < ports_.size(); ++port)
+    if (ports_[port].state == State::plugged) plugged.push_back(port);
+  return plugged;
+}
+
+bool DataPorts::changing() const {
+  return std::any_of(ports_.begin(), ports_.end(),
+                     [](const Port& port) { return port.state == State::changing; });
+}
+
 std::string DataPorts::socket(size_t port) const {
-  return vm_.path(fmt::format("d{}.sock", port).c_str());
+  return data_socket(vm_.dir, port);
 }
 
 void DataPorts::lease(Owner owner, size_t count, uint64_t timeout_ns, JsonReply reply) {
@@ -140,21 +149,15 @@ void DataPorts::plug(Owner owner, size_t port, uint64_t timeout_ns, const JsonRe
                         {"data", {{"addr", address}, {"server", true}, {"wait", false}}}};
   const auto add_device = [this, owner, port, timeout_ns, reply](const Result<json>& added) {
     if (!added) return plugged(owner, port, added, reply);
-    const json arguments = {{"driver", "virtserialport"},
-                            {"bus", "vser.0"},
-                            {"nr", port + k_first_nr},
-                            {"chardev", chardev(port)},
-                            {"name", fmt::format("org.provium.data.{}", port + k_first_nr)},
-                            {"id", device(port)}};
-    qmp_->execute("device_add", arguments, timeout_ns,
+    qmp_->execute("device_add", data_port_arguments(port), timeout_ns,
                   [this, owner, port, reply](const Result<json>& result) {
                     if (!result)
-                      qmp_->execute("chardev-remove", {{"id", chardev(port)}}, k_qmp_ns,
+                      qmp_->execute("chardev-remove", {{"id", data_chardev(port)}}, k_qmp_ns,
                                     [](const Result<json>&) {});
                     plugged(owner, port, result, reply);
                   });
   };
-  qmp_->execute("chardev-add", {{"id", chardev(port)}, {"backend", backend}}, timeout_ns,
+  qmp_->execute("chardev-add", {{"id", data_chardev(port)}, {"backend", backend}}, timeout_ns,
                 add_device);
 }
 
@@ -173,7 +176,7 @@ void DataPorts::plugged(Owner owner, size_t port, const Result<json>& result,
   if (lease.to_plug > 0 && --lease.to_plug > 0) return;
   json ports = json::array();
   for (const size_t leased : lease.ports)
-    ports.push_back({{"nr", leased + k_first_nr}, {"socket", socket(leased)}});
+    ports.push_back({{"nr", leased + k_first_data_nr}, {"socket", socket(leased)}});
   reply(json({{"ports", std::move(ports)}}));
 }
 
@@ -232,7 +235,7 @@ void DataPorts::check_throttle(Owner owner) {
                   const std::string text =
                       result && result->is_string() ? result->get<std::string>() : "";
                   for (const size_t port : lease.ports)
-                    if (is_throttled(text, port + k_first_nr)) return check_later(owner);
+                    if (is_throttled(text, port + k_first_data_nr)) return check_later(owner);
                   if (const auto drained = std::exchange(lease.drained, nullptr)) drained();
                 });
 }
@@ -252,7 +255,7 @@ void DataPorts::check_later(Owner owner) {
 
 void DataPorts::port_changed(const std::string& id, bool open) {
   for (size_t port = 0; port < ports_.size(); ++port) {
-    if (id != device(port)) continue;
+    if (id != data_device(port)) continue;
     const auto found = leases_.find(ports_[port].owner);
     if (found == leases_.end()) return;
     if (open && !std::exchange(found->second.opened, true)) settle(found->second);
@@ -286,9 +289,9 @@ void DataPorts::unplug_if_open(size_t port, uint64_t leases) {
   qmp_->execute("query-chardev", nullptr, k_qmp_ns, [this, port, is_ours](Result<json> chardevs) {
     if (!chardevs || !is_ours() || !is_open(*chardevs, port)) return;
     ports_[port].state = State::changing;
-    qmp_->execute("device_del", {{"id", device(port)}}, k_qmp_ns, [this, port](Result<json> gone) {
+    qmp_->execute("device_del", {{"id", data_device(port)}}, k_qmp_ns, [this, port](Result<json> gone) {
       if (!gone) return;  // it stays out of use
-      qmp_->execute("chardev-remove", {{"id", chardev(port)}}, k_qmp_ns,
+      qmp_->execute("chardev-remove", {{"id", data_chardev(port)}}, k_qmp_ns,
                     [this, port](const Result<json>& removed) {
                       if (removed) ports_[port].state = State::absent;
                     });

@@ -34,6 +34,11 @@ class DataPorts {
   DataPorts(Loop& loop, const Object& vm) : loop_(loop), vm_(vm) {}
   ~DataPorts();
   void connect(Qmp* qmp) { qmp_ = qmp; }
+  // Those that QEMU has from the start, and those that it has now.
+  void start(const std::vector<size_t>& plugged);
+  std::vector<size_t> plugged() const;
+  // True while one is put in or taken out.
+  bool changing() const;
 
   // Answers {"ports":[{"nr","socket"}…]}; the guest may not have seen a new one yet. Code::in_use
   // when all are taken.

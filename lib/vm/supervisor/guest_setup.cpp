@@ -5,7 +5,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.hpp"
+#include "base/rng.hpp"
 #include "base/text.hpp"
+#include "vm/supervisor/reseed.hpp"
 
 namespace pv::vm {
 namespace {
@@ -54,7 +56,7 @@ void GuestSetup::set_clock_by_date(const Error& first) {
 }
 
 void GuestSetup::next_piece() {
-  if (file_ == work_.files.size()) return finish({});
+  if (file_ == work_.files.size()) return work_.reseed ? reseed() : finish({});
   const guest::UserFile& file = work_.files[file_];
   const std::string path = "/" + file.dest;
   GuestCommand command;
@@ -71,6 +73,23 @@ void GuestSetup::next_piece() {
   command.timeout_ns = timeout_ns_;
   offset_ += command.input.size();
   runs_.start(std::move(command), [this](Result<json> status) { wrote(status); });
+}
+
+void GuestSetup::reseed() {
+  std::string entropy;
+  for (int i = 0; i < 8; ++i) {
+    const uint64_t word = fresh_seed();
+    entropy.append(reinterpret_cast<const char*>(&word), sizeof word);
+  }
+  GuestCommand command = reseed_command(work_.host_name, std::move(entropy));
+  command.timeout_ns = timeout_ns_;
+  runs_.start(std::move(command), [this](const Result<json>& status) {
+    if (!status) return finish(fail(status.error()));
+    const json run = run_document({}, *status);
+    if (run["exit_status"] == 0) return finish({});
+    finish(fail(Code::agent, "the guest cannot be given an identity of its own: " +
+                                 last_words(run, "it gives no reason")));
+  });
 }
 
 void GuestSetup::wrote(const Result<json>& status) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// What `boot` does inside the guest once its agent answers and before anybody else may: the clock
-// is set to the nanosecond, and a guest that booted from a disk gets its files. Owned by the
-// supervisor, on its thread.
+// What `boot` and a restore do inside the guest once its agent answers and before anybody else may:
+// the clock is set to the nanosecond, a guest that booted from a disk gets its files, a restored
+// one an identity of its own. Owned by the supervisor, on its thread.
 #pragma once
 
 #include <functional>
@@ -19,6 +19,8 @@ struct GuestWork {
   std::optional<uint64_t> initial_time_ns;  // what the clock showed at the time `since_ns`
   uint64_t since_ns = 0;                    // monotonic
   std::vector<guest::UserFile> files;
+  bool reseed = false;
+  std::string host_name;  // with `reseed`
 };
 
 class GuestSetup {
@@ -33,6 +35,7 @@ class GuestSetup {
   void set_clock();
   void set_clock_by_date(const Error& first);
   void next_piece();
+  void reseed();
   void wrote(const Result<json>& status);
   void finish(const Result<>& result);
 

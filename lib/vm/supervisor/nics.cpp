@@ -17,8 +17,32 @@ constexpr uint64_t k_max_look_ns = 15 * k_ns_per_s;
 
 }  // namespace
 
-void Nics::start(const std::vector<NicSpec>& nics, size_t first_slot) {
-  for (const NicSpec& nic : nics) nics_[nic.lan] = {nic, first_slot++, true, 0, {}};
+void Nics::start(const std::vector<NicSpec>& nics, const std::vector<size_t>& slots) {
+  for (size_t i = 0; i < nics.size(); ++i) nics_[nics[i].lan] = {nics[i], slots.at(i), true, 0, {}};
+}
+
+json Nics::list() const {
+  json all = json::array();
+  for (const auto& [lan, nic] : nics_) {
+    json one = nic_to_json(nic.spec);
+    one["slot"] = nic.slot;
+    all.push_back(std::move(one));
+  }
+  return all;
+}
+
+void Nics::cut_loose() {
+  for (auto& [lan, nic] : nics_) {
+    if (!nic.spec.socket.empty()) continue;
+    nic.spec.up = false;
+    apply_link(nic, k_qmp_ns, [](const Result<json>&) {});
+  }
+}
+
+bool Nics::busy() const {
+  return telling_ || std::any_of(nics_.begin(), nics_.end(), [](const auto& entry) {
+           return !entry.second.plugged || !entry.second.releases.empty();
+         });
 }
 
 bool Nics::has_slot(size_t slot) const {

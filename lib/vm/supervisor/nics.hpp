@@ -26,8 +26,13 @@ class Nics {
   Nics(std::string vm, Loop& loop, std::unique_ptr<Qmp>& qmp, GuestRuns& runs)
       : vm_(std::move(vm)), loop_(loop), qmp_(qmp), runs_(runs) {}
 
-  // Those that QEMU is started with, in the slots from `first_slot` on.
-  void start(const std::vector<NicSpec>& nics, size_t first_slot);
+  // Those that QEMU is started with, and their slots.
+  void start(const std::vector<NicSpec>& nics, const std::vector<size_t>& slots);
+  // [{"slot", …what nic_to_json() says}]
+  json list() const;
+  bool busy() const;
+  // Takes the cable out of those whose lan is gone.
+  void cut_loose();
   bool has_slot(size_t slot) const;
 
   // Puts a card in: {"slot"}. The guest has not been told of it yet.

@@ -52,6 +52,11 @@ void Supervisor::on_request(ControlServer::ConnectionId id, const json& request,
     return reply(fail(Code::wrong_state, fmt::format("VM '{}' is still booting", plan_.vm.name)));
   if (phase_ == Phase::ending)
     return reply(fail(Code::guest_died, fmt::format("VM '{}' is being closed", plan_.vm.name)));
+  if (op.rfind("snap.", 0) == 0) return op_snap(id, request, reply);
+  if (snapshots_.busy() && op != "power_cut") {
+    deferred_.emplace_back([this, id, request, reply] { on_request(id, request, reply); });
+    return;
+  }
   struct Row {
     std::string_view op;
     void (Supervisor::*serve)(ControlServer::ConnectionId, const json&, const Reply&);

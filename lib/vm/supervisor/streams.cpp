@@ -75,6 +75,7 @@ void Supervisor::connection_ended(ControlServer::ConnectionId id) {
   }
   holders_.remove(id);
   ports_.end(id);
+  snapshots_.ended(id);
 }
 
 }  // namespace pv::vm

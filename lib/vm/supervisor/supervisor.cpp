@@ -34,6 +34,12 @@ Supervisor::Supervisor(BootPlan plan, Fd ready, std::unique_ptr<Loop> loop)
       setup_(agent_, runs_),
       ports_(*loop_, plan_.vm),
       nics_(plan_.vm.name, *loop_, qmp_, runs_),
+      snapshots_({*loop_, qmp_, plan_.vm, slots_, [this] { return snapshot_obstacle(); },
+                  [this] { return plugged_devices(); },
+                  [this] { return access(plan_.vm.path(k_paused_mark).c_str(), F_OK) == 0; },
+                  [this] {
+                    for (const auto& begin : std::exchange(deferred_, {})) begin();
+                  }}),
       control_(*loop_,
                [this](ControlServer::ConnectionId id, const json& request, const std::string&,
                       const Reply& reply) { on_request(id, request, reply); }) {}
@@ -79,8 +85,9 @@ Result<> Supervisor::start() {
         fmt::format("no guest agent answers in VM '{}', which was booted without "
                     "waiting for one",
                     vm.name));
-  for (size_t slot = 0; slot < plan_.disks.size(); ++slot) slots_[slot] = plan_.disks[slot];
-  nics_.start(plan_.nics, plan_.disks.size());
+  slots_ = plan_.disks;
+  nics_.start(plan_.nics, plan_.nic_slots);
+  if (plan_.restore) TRY(open_snapshot());
   return start_qemu();
 }
 
@@ -92,7 +99,9 @@ Result<> Supervisor::start_qemu() {
   options.argv = plan_.argv;
   options.stdout_fd = log.get();
   options.stderr_fd = log.get();
+  if (plan_.restore) options.fds.emplace_back(snapshot_state_.get(), k_state_fd);
   TRY_ASSIGN(qemu_, spawn(options));
+  snapshots_.ram().attach(qemu_.pid(), Fd());
   qemu_id_ = identify(qemu_.pid()).value_or(ProcessId{qemu_.pid(), 0});
   TRY(loop_->watch(qemu_.pidfd(), EPOLLIN, [this](uint32_t) { on_qemu_exit(); }));
   const uint64_t spent_ns = system_clock().now_ns() - plan_.started_ns;
@@ -138,6 +147,7 @@ void Supervisor::on_qmp_ready() {
     for (const json& cpu : *result)
       vcpu_threads_.push_back(static_cast<int>(get_u64(cpu, "thread-id")));
   });
+  if (plan_.restore) return load_snapshot();
   plan_.work.since_ns = system_clock().now_ns();  // QEMU talks once the guest runs
   // A guest that was quicker than we are has opened its port before we could hear of it.
   qmp_->execute("query-chardev", nullptr, k_qmp_ns, [this](Result<json> result) {
@@ -150,9 +160,10 @@ void Supervisor::on_qmp_ready() {
 }
 
 void Supervisor::on_event(const json& event) {
+  const std::string name = get_string(event, "event");
+  if (snapshots_.quiet() && (name == "STOP" || name == "RESUME")) return;
   if (const auto ours = translate_event(event))
     events_.add(get_string(*ours, "event"), ours->value("data", json()));
-  const std::string name = get_string(event, "event");
   const json* data = find(event, "data");
   const json nothing = json::object();
   if (!data) data = &nothing;
@@ -161,6 +172,8 @@ void Supervisor::on_event(const json& event) {
     agent_port(get_bool(*data, "open"));
   } else if (name == "VSERPORT_CHANGE") {
     ports_.port_changed(get_string(*data, "id"), get_bool(*data, "open"));
+  } else if (name == "MIGRATION") {
+    migration_event(*data);
   } else if (name == "SHUTDOWN") {
     guest_powered_off_ = get_bool(*data, "guest");
   } else if (name == "RESET") {
@@ -188,9 +201,14 @@ void Supervisor::on_agent_ready() {
   if (phase_ == Phase::running)
     return nics_.on_agent_ready([this](const Result<>&) { agent_is_back(); });
   if (phase_ != Phase::booting || setting_up_) return;
+  after_agent();
+}
+
+void Supervisor::after_agent() {
   setting_up_ = true;
   setup_.start(std::move(plan_.work), plan_.timeout_ns, [this](Result<> result) {
     if (!result) return boot_failed(result.error());
+    if (plan_.restore) return booted();  // its cards are set up already
     nics_.bring_up(plan_.timeout_ns, [this](const Result<>& up) {
       if (!up) return boot_failed(up.error());
       booted();

@@ -19,6 +19,7 @@
 //   power_button                      {"reason"}        the guest has powered off
 //   power_cut                         {"reason"}        QEMU has been killed
 //   net do …                          see net.cpp
+//   snap.…                            see snapshots.hpp; what else comes meanwhile waits
 //   quit why                          {"forced","reason"}
 #pragma once
 
@@ -42,20 +43,38 @@
 #include "vm/supervisor/holders.hpp"
 #include "vm/supervisor/nics.hpp"
 #include "vm/supervisor/qmp.hpp"
+#include "vm/supervisor/snapshots.hpp"
 
 namespace pv::vm {
 
 // How long a request may take.
 uint64_t timeout_of(const json& request);
 
+// Where a QEMU that is to load a snapshot finds it.
+constexpr int k_state_fd = 3;
+
+// A machine that does not begin with its firmware, but where a snapshot of it was taken.
+struct RestorePlan {
+  std::string dir;    // of the snapshot
+  std::string state;  // absolute paths of its files
+  std::string ram;
+  bool mapped = true;  // QEMU maps `ram` itself, not a copy
+  bool paused = false;
+  bool host_clock = false;
+  bool agent = true;  // one was there, and will answer
+  std::vector<size_t> data_ports;
+};
+
 // Everything that the supervisor needs to know, fixed by `boot` before the fork.
 struct BootPlan {
   Object vm;
   json state;  // saved as it is, with the processes and times added, once the VM has booted
   std::vector<std::string> argv;
-  std::vector<std::string> disks;  // ids, by slot
-  std::vector<NicSpec> nics;       // in the slots after those
+  std::map<size_t, std::string> disks;  // ids, by slot
+  std::vector<NicSpec> nics;
+  std::vector<size_t> nic_slots;
   size_t ports = 0;
+  std::optional<RestorePlan> restore;
   uint64_t started_ns = 0;
   uint64_t timeout_ns = 0;  // until the agent has answered
   bool no_agent = false;    // it is not waited for
@@ -81,7 +100,15 @@ class Supervisor {
   void on_event(const json& event);
   void agent_port(bool open);
   void on_agent_ready();
+  void after_agent();
   void booted();
+
+  // restore.cpp
+  Result<> open_snapshot();
+  void load_snapshot();
+  void snapshot_loaded();
+  void migration_event(const json& data);
+
   std::string why_not_booted() const;
   Result<> save_booted();
   void boot_failed(Error error);
@@ -105,6 +132,9 @@ class Supervisor {
   void op_unplug(ControlServer::ConnectionId id, const json& request, const Reply& reply);
   void op_resize(ControlServer::ConnectionId id, const json& request, const Reply& reply);
   void op_eject(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  void op_snap(ControlServer::ConnectionId id, const json& request, const Reply& reply);
+  Result<> snapshot_obstacle() const;
+  json plugged_devices() const;
   // net.cpp
   void op_net(ControlServer::ConnectionId id, const json& request, const Reply& reply);
   std::optional<size_t> free_slot() const;
@@ -170,6 +200,9 @@ class Supervisor {
   DataPorts ports_;
   Holders holders_;
   Nics nics_;
+  Snapshots snapshots_;
+  Fd snapshot_lock_, snapshot_state_;  // of the one that it was restored from
+  std::vector<std::function<void()>> deferred_;
   ControlServer control_;
   std::map<ControlServer::ConnectionId, GuestRuns::Id> run_of_;
   std::map<ControlServer::ConnectionId, TimerId> drain_timers_;
@@ -180,6 +213,7 @@ class Supervisor {
   std::vector<PowerOff> power_offs_;
   std::vector<int> vcpu_threads_;
   int resets_ = 0;                    // by the guest, since its agent last answered
+  uint64_t last_reset_ns_ = 0;
   uint64_t reset_console_bytes_ = 0;  // of the console when it last began
   std::string quit_reason_ = "it was closed";
   TimerId boot_timer_ = 0, quit_timer_ = 0, idle_timer_ = 0;
