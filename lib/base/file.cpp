@@ -103,7 +103,7 @@ std::string absolute_path(const std::string& path) {
 }
 
 // Within one file system the kernel copies by itself; across two it may refuse (EXDEV).
-static Result<> copy_range(int from, int to, off_t begin, off_t end) {
+Result<> copy_range(int from, int to, off_t begin, off_t end) {
   loff_t in = begin, out = begin;
   bool by_kernel = true;
   std::vector<char> piece;

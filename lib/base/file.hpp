@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <sys/types.h>
 
 #include "base/clock.hpp"
 #include "base/fd.hpp"
@@ -29,6 +30,9 @@ Result<> make_dir(const std::string& path, int mode = 0700);  // an existing dir
 Result<> make_dirs(const std::string& path, int mode = 0700);
 void remove_tree(const std::string& path);           // never follows symlinks
 std::string absolute_path(const std::string& path);  // lexical, no symlinks resolved
+
+// Copies [begin, end), by the kernel where it can; less when the source ends before.
+Result<> copy_range(int from, int to, off_t begin, off_t end);
 
 // Copies the data of a file, holes stay holes, by reflink where the file system can.
 Result<> copy_sparse(int from, int to);

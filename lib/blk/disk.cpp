@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.hpp"
+#include "blk/state.hpp"
 
 namespace pv::blk {
 namespace {
@@ -37,6 +38,10 @@ const char* phase_name(Phase phase) {
 
 Result<> Disk::resize(uint64_t) {
   return fail(Code::unsupported, "this disk cannot be resized");
+}
+
+Result<> Disk::save_state(StateOut& out) {
+  return out.content(*this, -1);
 }
 
 Result<json> Disk::control(const json& request) {

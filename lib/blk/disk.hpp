@@ -133,6 +133,9 @@ struct Geometry {
   DiskId id{};  // all zero: none
 };
 
+class StateOut;
+class StateIn;
+
 class Disk {
  public:
   virtual ~Disk() = default;
@@ -146,6 +149,11 @@ class Disk {
   virtual Result<> resize(uint64_t size);
   // Adds what this layer and those below want to show.
   virtual void inspect(json& out) const { static_cast<void>(out); }
+  // For snapshots (blk/state.hpp): a layer writes down what it remembers and goes on below; a back
+  // end is the content. Called while nothing is in flight. load_state() takes it back, before the
+  // first request.
+  virtual Result<> save_state(StateOut& out);
+  virtual Result<> load_state(StateIn&) { return {}; }
 };
 
 // Base of every layer: passes everything on.
@@ -157,6 +165,8 @@ class Forward : public Disk {
   Result<json> control(const json& request) override { return lower_->control(request); }
   Result<> resize(uint64_t size) override { return lower_->resize(size); }
   void inspect(json& out) const override { lower_->inspect(out); }
+  Result<> save_state(StateOut& out) override { return lower_->save_state(out); }
+  Result<> load_state(StateIn& in) override { return lower_->load_state(in); }
 
  protected:
   Disk& lower() { return *lower_; }
@@ -187,6 +197,7 @@ struct Env {
   Opener* opener = nullptr;             // null where layers may not open anything
   std::string dir = {};                 // for files that go with the disk; "": there is none
   std::function<void()> on_fault = {};  // called for each event of a fault layer's journal
+  bool bases_are_known = false;         // overlays that are only read need not look at theirs
 };
 
 }  // namespace pv::blk

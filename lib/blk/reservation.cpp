@@ -269,4 +269,18 @@ Result<Reservations> Reservations::from_saved(const json& saved) {
   return made;
 }
 
+json Reservations::snapshot() const {
+  json all = saved();
+  all["generation"] = generation_;
+  all["ptpl"] = ptpl_;
+  return all;
+}
+
+Result<Reservations> Reservations::from_snapshot(const json& snapshot) {
+  TRY_ASSIGN(Reservations made, from_saved(snapshot));
+  made.generation_ = static_cast<uint32_t>(get_u64(snapshot, "generation"));
+  made.ptpl_ = get_bool(snapshot, "ptpl");
+  return made;
+}
+
 }  // namespace pv::blk

@@ -74,6 +74,9 @@ class Reservations {
   // What outlives a power loss, and back. The generation starts from 0 (SPC-4, PRGENERATION).
   json saved() const;
   static Result<Reservations> from_saved(const json& saved);
+  // Everything, the generation too, and back.
+  json snapshot() const;
+  static Result<Reservations> from_snapshot(const json& snapshot);
 
  private:
   const Registrant* find_host(std::string_view host) const;

@@ -17,12 +17,15 @@
 #include "base/socket.hpp"
 #include "base/text.hpp"
 #include "blk/registry.hpp"
+#include "blk/state.hpp"
 #include "front/nbd/server.hpp"
 #include "serve/control_ops.hpp"
 #include "serve/disk_object.hpp"
 #include "serve/fault_wait.hpp"
 #include "serve/power.hpp"
 #include "serve/resize.hpp"
+#include "serve/snap.hpp"
+#include "serve/snapshot.hpp"
 #include "serve/source.hpp"
 
 namespace pv::serve {
@@ -51,14 +54,20 @@ std::string percent_encoded(const std::string& path) {
 class DiskServer {
  public:
   DiskServer(const Object& object, Spec spec, Loop& loop)
-      : object_(object), spec_(std::move(spec)), loop_(loop), source_(object.dir, loop) {}
+      : object_(object),
+        spec_(std::move(spec)),
+        loop_(loop),
+        source_(object.dir, loop),
+        medium_(!spec_.ejected) {}
   ~DiskServer() {
     control_.reset();
     waits_.reset();
+    snap_.reset();
     power_.reset();
     resizer_.reset();
     ops_.reset();
     front_.reset();
+    gate_.reset();
     stack_.reset();  // hangs up on the storage daemons, which end with the source
   }
 
@@ -74,12 +83,14 @@ class DiskServer {
     const auto on_fault = [this] {
       if (waits_) waits_->fired();
     };
-    const blk::Env env{system_clock(), loop_,       &loop_,  fresh_seed(),
-                       &source_,       object_.dir, on_fault};
+    const blk::Env env{system_clock(), loop_,       &loop_,   fresh_seed(),
+                       &source_,       object_.dir, on_fault, !spec_.saved_state.empty()};
     TRY_ASSIGN(stack_, blk::build_stack(std::move(bottom), layers, env));
+    if (!spec_.saved_state.empty()) TRY(load_saved_state(*stack_, spec_.saved_state));
+    gate_ = std::make_unique<FlushGate>(*stack_);
     TRY_ASSIGN(Fd listener, listen_unix(object_.path("nbd.sock")));
     front_ = std::make_unique<nbd::Server>(
-        loop_, std::move(listener), *stack_, counters_,
+        loop_, std::move(listener), *gate_, counters_,
         nbd::Export{object_.name, "provium disk " + object_.display(), stack_->geometry()});
     TRY(front_->start());
     home_ = std::make_unique<DirGuard>(loop_, object_.dir, [this] { stop(); });
@@ -89,6 +100,8 @@ class DiskServer {
     waits_ = std::make_unique<FaultWaits>(loop_, *stack_);
     power_ = std::make_unique<Power>(
         Power::Parts{loop_, *stack_, counters_, *front_, *ops_, has_layer("fault")});
+    snap_ = std::make_unique<Snap>(Snap::Parts{loop_, *stack_, *gate_, counters_, *front_, *ops_,
+                                               spec_, [this] { return saved_disk(); }});
     control_ = std::make_unique<ControlServer>(
         loop_,
         [this](ControlServer::ConnectionId id, const json& request, std::string raw, Reply reply) {
@@ -99,7 +112,10 @@ class DiskServer {
       resizer_->abandon(id);
       waits_->abandon(id);
     });
-    control_->on_ended([this](ControlServer::ConnectionId id) { power_->ended(id); });
+    control_->on_ended([this](ControlServer::ConnectionId id) {
+      power_->ended(id);
+      snap_->ended(id);
+    });
     TRY(control_->listen(object_.path("ctl.sock")));
     return loop_.on_signals({SIGTERM, SIGINT}, [this](int) { stop(); });
   }
@@ -140,6 +156,11 @@ class DiskServer {
   void on_request(ControlServer::ConnectionId id, const json& request, std::string raw,
                   Reply reply) {
     const std::string op = get_string(request, "op");
+    if (op.rfind("snap.", 0) == 0) return on_snap(id, op, request, std::move(reply));
+    if (snap_->busy() && (op == "resize" || op == "power.freeze"))
+      return reply(fail(Code::wrong_state, "a snapshot of the disk is under way"));
+    if (snap_->still() && op != "info" && op != "stats")
+      return snap_->later([this, id, request, raw, reply] { on_request(id, request, raw, reply); });
     if (op.rfind("power.", 0) == 0) return on_power(id, op, request, std::move(reply));
     if (op == "resize" && !power_->on())
       return reply(fail(Code::wrong_state, "a power cut is under way"));
@@ -157,6 +178,25 @@ class DiskServer {
     if (op != "power.freeze") return reply(fail(Code::invalid, "unknown op '" + op + "'"));
     if (resizer_->busy()) return reply(fail(Code::wrong_state, "a resize is under way"));
     reply(power_->freeze(id));
+  }
+
+  void on_snap(ControlServer::ConnectionId id, const std::string& op, const json& request,
+               Reply reply) {
+    if (op == "snap.flushes") return reply(snap_->flushes());
+    if (op == "snap.save") return snap_->save(id, request, std::move(reply));
+    if (op != "snap.prepare") return reply(fail(Code::invalid, "unknown op '" + op + "'"));
+    if (!power_->on()) return reply(fail(Code::wrong_state, "a power cut is under way"));
+    if (resizer_->busy()) return reply(fail(Code::wrong_state, "a resize is under way"));
+    if (stopping_) return reply(fail(Code::wrong_state, "the disk is being closed"));
+    reply(snap_->prepare(id));
+  }
+
+  json saved_disk() const {
+    Spec spec = spec_;
+    spec.ejected = !medium_;
+    json saved = {{"v", k_saved_disk_version}, {"id", object_.name}, {"spec", spec_json(spec)}};
+    saved["size_bytes"] = stack_->geometry().size;
+    return saved;
   }
 
   bool has_layer(std::string_view name) const {
@@ -221,7 +261,7 @@ class DiskServer {
   // An orderly end is no power cut: what a cache still holds goes to the image. It takes as long as
   // it takes; who cannot wait kills the server, which is a power cut.
   void put_away() {
-    if (!stack_->control({{"op", "cache.held"}})) return loop_.stop();
+    if (snap_->sealed() || !stack_->control({{"op", "cache.held"}})) return loop_.stop();
     last_flush_.op = blk::Op::flush;
     last_flush_.flags = blk::k_internal;
     last_flush_.owner = this;
@@ -241,13 +281,15 @@ class DiskServer {
   Source source_;
   blk::Counters counters_;
   std::unique_ptr<blk::Disk> stack_;
+  std::unique_ptr<FlushGate> gate_;
   std::unique_ptr<nbd::Server> front_;
   std::unique_ptr<ControlOps> ops_;
   std::unique_ptr<Resizer> resizer_;
   std::unique_ptr<FaultWaits> waits_;
   std::unique_ptr<Power> power_;
+  std::unique_ptr<Snap> snap_;
   std::unique_ptr<ControlServer> control_;
-  bool medium_ = true;  // of a CD drive
+  bool medium_;  // of a CD drive
   blk::Request last_flush_;
   bool stopping_ = false;
   uint64_t deadline_ns_ = 0;
@@ -269,9 +311,9 @@ Result<> run_server(const Object& disk, Spec spec, const std::function<void(cons
   return loop->run();
 }
 
-Result<json> start_server(const Object& disk, const Spec& spec, const Deadline& deadline) {
+Result<StartingServer> begin_server(const Object& disk, const Spec& spec) {
   TRY_ASSIGN(
-      const Daemon daemon, start_daemon(disk.path("log"), [&](Fd ready) {
+      Daemon daemon, start_daemon(disk.path("log"), [&](Fd ready) {
         prctl(PR_SET_NAME, "pv-disk-server");
         const auto report = [&](const json& message) {
           static_cast<void>(write_all(ready.get(), to_line(message)));
@@ -283,6 +325,10 @@ Result<json> start_server(const Object& disk, const Spec& spec, const Deadline& 
         static_cast<void>(write_all(STDERR_FILENO, result.error().message + "\n"));
         return exit_class(result.error().code);
       }));
+  return StartingServer{std::move(daemon), disk.path("log")};
+}
+
+Result<json> StartingServer::wait(const Deadline& deadline) const {
   auto message = read_ready(daemon, deadline);
   if (!message) {
     static_cast<void>(terminate(daemon.id, 0));
@@ -290,10 +336,15 @@ Result<json> start_server(const Object& disk, const Spec& spec, const Deadline& 
   }
   auto answer = parse_json(*message);
   if (!answer)
-    return fail(Code::server_dead, fmt::format("the disk server died while starting: {}",
-                                               tail_of_file(disk.path("log"), 4096)));
+    return fail(Code::server_dead,
+                fmt::format("the disk server died while starting: {}", tail_of_file(log, 4096)));
   if (const json* error = find(*answer, "error")) return fail(error_from_json(*error));
   return (*answer)["disk"];
+}
+
+Result<json> start_server(const Object& disk, const Spec& spec, const Deadline& deadline) {
+  TRY_ASSIGN(const StartingServer server, begin_server(disk, spec));
+  return server.wait(deadline);
 }
 
 }  // namespace pv::serve

@@ -33,6 +33,8 @@ struct Spec {
   std::string host_key;             // the host that the VM is, for reservations
   std::vector<std::string> layers;  // as typed, outermost first
   bool no_fault = false;            // without the fault layer, which is added otherwise
+  bool ejected = false;             // a drive whose disc has been taken out
+  std::string saved_state;          // a folder of a snapshot: what its layers remember
 };
 
 // How flags name a source: exactly one may be set.

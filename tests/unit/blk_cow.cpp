@@ -127,7 +127,7 @@ TEST_CASE("runs of states are those of an array", "[cow]") {
   CowHeader header;
   header.block = k_cow_min_block;
   header.size = (2 * k_cow_group + 77) * header.block;
-  auto map = *CowMap::create(*open_cow_store(dir.path("over"), **opener.async_io()), header);
+  auto map = *CowMap::create(*open_cow_store(dir.path("over"), false, **opener.async_io()), header);
   const uint64_t blocks = header.size / header.block;
   std::vector<BlockState> model(blocks);
   for (int i = 0; i < 300; ++i) {
@@ -145,7 +145,7 @@ TEST_CASE("runs of states are those of an array", "[cow]") {
   }
   const uint64_t data = map->data_blocks(), zero = map->zero_blocks();
   map.reset();
-  map = *CowMap::open(*open_cow_store(dir.path("over"), **opener.async_io()));
+  map = *CowMap::open(*open_cow_store(dir.path("over"), false, **opener.async_io()));
   CHECK(map->data_blocks() == data);
   CHECK(map->zero_blocks() == zero);
 }

@@ -17,6 +17,7 @@
 #include "blk/backend/window.hpp"
 #include "blk/checked.hpp"
 #include "blk/child.hpp"
+#include "blk/state.hpp"
 
 namespace pv::blk {
 namespace {
@@ -33,6 +34,7 @@ class FileDisk final : public Disk {
         window_(Window::open(fd_.get(), geometry.size)) {}
 
   const Geometry& geometry() const override { return geometry_; }
+  Result<> save_state(StateOut& out) override { return out.content(*this, fd_.get()); }
 
   void submit(Request& request) override {
     switch (request.op) {

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.hpp"
+#include "blk/state.hpp"
 
 namespace pv::blk {
 namespace {
@@ -17,9 +18,10 @@ void clear(const std::vector<iovec>& data) {
 }
 
 // What an overlay makes of its base.
-Geometry above(Geometry geometry, const CowHeader& header) {
+Geometry above(Geometry geometry, const CowMap& map) {
+  const CowHeader& header = map.header();
   geometry.size = header.size;
-  geometry.read_only = false;
+  geometry.read_only = map.store().read_only();
   geometry.fua = true;
   geometry.discard = DiscardBehaviour::zeroes;
   geometry.discard_granularity = header.block;
@@ -30,7 +32,7 @@ Geometry above(Geometry geometry, const CowHeader& header) {
 
 CowDisk::CowDisk(std::unique_ptr<Disk> base, std::unique_ptr<CowMap> map)
     : Forward(std::move(base)),
-      geometry_(above(lower().geometry(), map->header())),
+      geometry_(above(lower().geometry(), *map)),
       map_(std::move(map)),
       shift_(std::countr_zero(map_->header().block)) {}
 
@@ -53,6 +55,7 @@ void CowDisk::submit(Request& request) {
 }
 
 Result<> CowDisk::resize(uint64_t size) {
+  if (geometry_.read_only) return fail(Code::read_only, "the overlay is only read");
   if (size == 0 || size % geometry_.sector_size != 0)
     return fail(Code::invalid, fmt::format("{} bytes is not a number of sectors of {}", size,
                                            geometry_.sector_size));
@@ -64,7 +67,16 @@ Result<> CowDisk::resize(uint64_t size) {
 Result<json> CowDisk::control(const json& request) {
   if (get_string(request, "op") == "base.identity")
     return fail(Code::unsupported, "an overlay is known by its content only");
+  if (get_string(request, "op") == "state.busy")
+    return json{{"busy", flights_.in_use() + pieces_.in_use()}};  // nothing goes on below but ours
   return lower().control(request);
+}
+
+Result<> CowDisk::save_state(StateOut& out) {
+  const CowStore& store = map_->store();
+  TRY_ASSIGN(const bool on_its_base, out.overlay({store.fd(), store.read_only(), store.temporary(),
+                                                  [this](int copy) { return map_->seal(copy); }}));
+  return on_its_base ? lower().save_state(out) : out.content(*this, -1);
 }
 
 void CowDisk::inspect(json& out) const {

@@ -28,6 +28,7 @@ class CowDisk final : public Forward {
   Result<json> control(const json& request) override;
   Result<> resize(uint64_t size) override;
   void inspect(json& out) const override;
+  Result<> save_state(StateOut& out) override;
 
  private:
   // One request on its way, in however many pieces.

@@ -41,7 +41,7 @@ CowMap::CowMap(std::unique_ptr<CowStore> store, const CowHeader& header)
 }
 
 CowMap::~CowMap() {
-  if (store_->temporary() || lost_ != 0 || aborted_ || running_) return;
+  if (has_nothing_to_keep() || lost_ != 0 || aborted_ || running_) return;
   if (!commit_now()) return;
   header_.closed = true;
   static_cast<void>(write_header());
@@ -112,7 +112,7 @@ bool CowMap::settled(uint64_t from, uint64_t end) const {
 // --- commit -----------------------------------------------------------------------------------
 
 void CowMap::commit(Waiter& waiter) {
-  if (lost_ != 0 || store_->temporary()) return waiter.done(waiter.owner, lost_);
+  if (lost_ != 0 || has_nothing_to_keep()) return waiter.done(waiter.owner, lost_);
   waiter.next = waiting_;
   waiting_ = &waiter;
   if (!running_) start_commit();

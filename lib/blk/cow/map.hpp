@@ -52,6 +52,9 @@ class CowMap {
   Result<> commit_now();
   // Header and file for a base that was accepted, or for another size. Nothing may be in flight.
   Result<> rebase(const BaseIdentity& base);
+  // Makes `copy`, a copy of the file, an overlay that was closed in order and says what is true
+  // now. Nothing may be in flight.
+  Result<> seal(int copy) const;
   Result<> resize(uint64_t size);
 
   uint64_t data_blocks() const { return counts_[1]; }
@@ -85,6 +88,7 @@ class CowMap {
   Result<> write_page(uint64_t index);
 
   void start_commit();
+  bool has_nothing_to_keep() const { return store_->temporary() || store_->read_only(); }
   void sync(void (*done)(Request&, int));
   void write_pages(int error);
   void pages_written(int error);

@@ -2,6 +2,7 @@
 // The map and its file while nothing is in flight: made, opened, resized, closed.
 #include <array>
 #include <cstring>
+#include <unistd.h>
 
 #include <fmt/format.h>
 
@@ -64,11 +65,12 @@ Result<> CowMap::load() {
   for (uint64_t index = 0; index < groups_.size(); ++index) TRY(load_group(index));
   // A shrink that was cut off after its header.
   TRY_ASSIGN(const uint64_t length, store_->length());
-  if (length > layout_.file_length(header_.size))
+  if (length > layout_.file_length(header_.size) && !store_->read_only())
     TRY(store_->set_length(layout_.file_length(header_.size)));
   mask_tail();
   for (const auto& group : groups_)
     if (group) count(*group, 1);
+  if (store_->read_only()) return {};
   header_.closed = false;
   return write_header();
 }
@@ -162,6 +164,28 @@ Result<> CowMap::rebase(const BaseIdentity& base) {
   header_.base = base;
   header_.base_limit = std::min(header_.base_limit, base.size);
   return write_header();
+}
+
+Result<> CowMap::seal(int copy) const {
+  const auto put = [&](uint64_t at, const char* bytes, size_t count) -> Result<> {
+    const ssize_t n = pwrite(copy, bytes, count, static_cast<off_t>(at));
+    if (n != static_cast<ssize_t>(count))
+      return fail_errno("cannot write the copy of an overlay", n < 0 ? errno : ENOSPC);
+    return {};
+  };
+  for (const uint64_t index : dirty_) {
+    const Group& from = *groups_[index];
+    char page[k_cow_page];
+    std::memcpy(page_states(page), from.states, k_cow_states);
+    seal_page(page, header_.id, index, from.sequence + 1);
+    TRY(put(layout_.slot_at(index, from.slot ^ 1U), page, sizeof page));
+  }
+  CowHeader closed = header_;
+  closed.closed = true;
+  ++closed.sequence;
+  char sector[k_cow_header_sector];
+  encode_header(closed, sector);
+  return put(closed.sequence % 2 * k_cow_page, sector, sizeof sector);
 }
 
 Result<> CowMap::resize(uint64_t size) {

@@ -14,11 +14,17 @@ namespace {
 
 class FileStore final : public CowStore {
  public:
-  FileStore(Fd fd, std::string path, bool temporary, AsyncIo& io)
-      : fd_(std::move(fd)), path_(std::move(path)), temporary_(temporary), io_(io) {}
+  FileStore(Fd fd, std::string path, bool read_only, bool temporary, AsyncIo& io)
+      : fd_(std::move(fd)),
+        path_(std::move(path)),
+        read_only_(read_only),
+        temporary_(temporary),
+        io_(io) {}
 
   Disk& disk() override { return *disk_; }
   bool temporary() const override { return temporary_; }
+  bool read_only() const override { return read_only_; }
+  int fd() const override { return fd_.get(); }
   std::string name() const override { return path_; }
 
   Result<uint64_t> length() override { return size_of_file(fd_.get(), path_); }
@@ -71,6 +77,7 @@ class FileStore final : public CowStore {
  private:
   Fd fd_;
   std::string path_;
+  bool read_only_;
   bool temporary_;
   AsyncIo& io_;
   std::unique_ptr<Disk> disk_;
@@ -88,14 +95,15 @@ Result<Fd> open_temporary(std::string& name) {
   return fd;
 }
 
-Result<Fd> open_named(const std::string& path) {
-  Fd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+Result<Fd> open_named(const std::string& path, bool read_only) {
+  const int how = read_only ? O_RDONLY : O_RDWR | O_CREAT;
+  Fd fd(open(path.c_str(), how | O_CLOEXEC, 0600));
   if (!fd && errno == EISDIR) return fail(Code::invalid, "overlay " + path + " is a directory");
   if (!fd) return fail_errno("cannot open overlay " + path, errno);
   struct stat st {};
   if (fstat(fd.get(), &st) < 0) return fail_errno("cannot stat overlay " + path, errno);
   if (!S_ISREG(st.st_mode)) return fail(Code::invalid, "overlay " + path + " is no regular file");
-  if (auto locked = lock_image(fd.get(), false, path); !locked) {
+  if (auto locked = lock_image(fd.get(), read_only, path); !locked) {
     Error error = locked.error();
     error.message = "overlay " + path + " is in use by another disk server";
     return fail(std::move(error));
@@ -105,11 +113,12 @@ Result<Fd> open_named(const std::string& path) {
 
 }  // namespace
 
-Result<std::unique_ptr<CowStore>> open_cow_store(const std::string& path, AsyncIo& io) {
+Result<std::unique_ptr<CowStore>> open_cow_store(const std::string& path, bool read_only,
+                                                 AsyncIo& io) {
   std::string name = path;
-  auto opened = path.empty() ? open_temporary(name) : open_named(path);
+  auto opened = path.empty() ? open_temporary(name) : open_named(path, read_only);
   if (!opened) return fail(opened.error());
-  auto store = std::make_unique<FileStore>(std::move(*opened), name, path.empty(), io);
+  auto store = std::make_unique<FileStore>(std::move(*opened), name, read_only, path.empty(), io);
   TRY(store->open_disk());
   return store;
 }

@@ -27,11 +27,17 @@ class CowStore {
   virtual Result<> set_length(uint64_t length) = 0;
   // Goes away with the process: nothing in it need ever be on disk.
   virtual bool temporary() const { return false; }
+  // Opened to be looked at only.
+  virtual bool read_only() const { return false; }
+  // The file, for a snapshot to be copied from; -1 where there is none.
+  virtual int fd() const { return -1; }
   virtual std::string name() const = 0;
 };
 
 // Opens `path`, made when it is missing, locked for us alone; a nameless file in $TMPDIR or
-// /var/tmp when `path` is empty. Code::in_use when another server has it.
-Result<std::unique_ptr<CowStore>> open_cow_store(const std::string& path, AsyncIo& io);
+// /var/tmp when `path` is empty. With `read_only` it must be there, and is shared with others that
+// only read it. Code::in_use when another server has it.
+Result<std::unique_ptr<CowStore>> open_cow_store(const std::string& path, bool read_only,
+                                                 AsyncIo& io);
 
 }  // namespace pv::blk

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/json_fwd.hpp"
+#include "base/result.hpp"
 #include "blk/disk.hpp"
 #include "blk/fault/chance.hpp"
 #include "blk/fault/ranges.hpp"
@@ -132,6 +133,13 @@ class Action {
   virtual bool keeps_old() const { return false; }
   virtual bool wants_old(uint64_t, uint64_t) const { return false; }
   virtual void keep_old(uint64_t, const char*, uint64_t) const {}
+
+  // For snapshots: what it has come to know beyond describe(), and back; false for what it cannot
+  // have said. What keep_old() was given goes piece by piece.
+  virtual json remembered() const { return {}; }
+  virtual bool recall(const json& remembered) const { return remembered.is_null(); }
+  using Piece = std::function<Result<>(uint64_t offset, const char* data, uint64_t length)>;
+  virtual Result<> each_kept(const Piece&) const { return {}; }
 };
 
 }  // namespace pv::blk

@@ -112,6 +112,7 @@ void FaultLayer::write_later(uint64_t after_ns, uint64_t rule, const Request& re
   gather(request, 0, data.get(), request.length);
   Late& late = new_late(rule, request.offset, request.length, std::move(data));
   late.before.reset(new char[request.length]);
+  late.due_ns = now_ns() + after_ns;
   late.timer = env_.timers.after(after_ns, [this, &late] { land(late); });
 }
 
@@ -133,6 +134,10 @@ FaultLayer::Late& FaultLayer::new_late(uint64_t rule, uint64_t offset, uint64_t 
 
 // What is there now is read first: where it is newer than what lands, that is damage.
 void FaultLayer::land(Late& late) {
+  if (still_) {
+    late.timer = env_.timers.after(k_ns_per_ms, [this, &late] { land(late); });
+    return;
+  }
   if (std::exchange(late.landing, true)) return;
   env_.timers.cancel(late.timer);
   late.request.op = Op::read;

@@ -25,6 +25,7 @@ Result<json> FaultLayer::control(const json& request) {
   const std::string op = get_string(request, "op");
   if (op == "cache.held" && !late_.empty()) return json{{"late", late_.size()}};
   if (op == "power.off") power_off();
+  if (op.rfind("state.", 0) == 0) return state_op(op, request);
   if (op.rfind("fault.", 0) != 0) return lower().control(request);
   if (op == "fault.add") return add(request);
   if (op == "fault.clear") return clear(request);

@@ -128,7 +128,7 @@ json Journal::where() {
     files.push_back(
         {{"path", segments_[i].path}, {"first", segments_[i].first}, {"last", end - 1}});
   }
-  const uint64_t gone = segments_.empty() ? 0 : segments_.front().first - 1;
+  const uint64_t gone = segments_.empty() ? before_ : segments_.front().first - 1;
   json out = {{"files", files}, {"last", last_}, {"dropped", gone + lost_}};
   if (error_ != 0) out["write_error"] = errno_name(error_);
   return out;

@@ -51,6 +51,11 @@ class Journal {
   // The number of the event, from 1 without gaps.
   uint64_t add(const JournalEntry& entry);
   uint64_t last() const { return last_; }
+  // An empty journal goes on from another one's last event; those before it are gone.
+  void continue_after(uint64_t last) {
+    last_ = before_ = last;
+    buffered_from_ = last + 1;
+  }
   void write_out();
   // {"files":[{"path","first","last"}],"last","dropped"}, after writing out; with "write_error"
   // when a file could not be written and events are missing for that.
@@ -74,7 +79,8 @@ class Journal {
   std::string buffer_;
   uint64_t buffered_from_ = 1;  // number of the first event in the buffer
   uint64_t last_ = 0;
-  uint64_t lost_ = 0;  // not written
+  uint64_t before_ = 0;  // the last event of the journal that this one goes on from
+  uint64_t lost_ = 0;    // not written
   int error_ = 0;
 };
 

@@ -9,7 +9,7 @@
 // stack, on the loop's thread like every layer.
 //
 // layer/fault.cpp is the way of a request, carry.cpp the I/O that faults ask for, control.cpp the
-// conversation with pv-fault, greet.cpp the one with a front end.
+// conversation with pv-fault, greet.cpp the one with a front end, state.cpp what a snapshot keeps.
 #pragma once
 
 #include <map>
@@ -32,6 +32,8 @@ class FaultLayer final : public Forward, private Bench {
   Result<json> control(const json& request) override;
   void inspect(json& out) const override;
   const Geometry& geometry() const override { return Forward::geometry(); }
+  Result<> save_state(StateOut& out) override;
+  Result<> load_state(StateIn& in) override;
 
  private:
   // Why a request waits: one entry for each rule that makes it.
@@ -75,6 +77,7 @@ class FaultLayer final : public Forward, private Bench {
     iovec piece{};
     TimerId timer = 0;
     uint64_t rule = 0;
+    uint64_t due_ns = 0;  // on the layer's clock
     bool repairs = false;
     bool landing = false;
   };
@@ -134,6 +137,12 @@ class FaultLayer final : public Forward, private Bench {
   void power_off();
   std::string fresh_id(const std::map<std::string, size_t>& taken);
 
+  // state.cpp
+  Result<json> state_op(const std::string& op, const json& request);
+  Result<> save_records(StateOut& out) const;
+  Result<> load_rules(const json& state);
+  Result<> load_record(StateIn& in);
+
   // greet.cpp
   json greet(const json& request);
 
@@ -167,6 +176,7 @@ class FaultLayer final : public Forward, private Bench {
   std::vector<Request*> settling_;  // internal flushes that wait for late_ to be empty
   std::vector<Request*> queued_;    // changes that wait for a repair
   size_t repairs_ = 0;              // under way
+  bool still_ = false;              // a snapshot is being written: nothing lands
   Histogram lateness_;              // of delays, against what the rules said
   uint64_t last_serial_ = 0;
   uint64_t last_id_ = 0;

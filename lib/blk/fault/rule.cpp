@@ -7,6 +7,7 @@
 #include "base/text.hpp"
 #include "blk/fault/keys.hpp"
 #include "blk/fault/kinds.hpp"
+#include "blk/state.hpp"
 
 namespace pv::blk {
 namespace {
@@ -108,6 +109,61 @@ json Rule::definition() const {
   if (!next_state_.empty()) object["then"] = {{"state", next_state_}};
   if (heals_) object["heal"] = "rewrite";
   return object;
+}
+
+json Rule::saved() const {
+  json object = {{"id", id_},
+                 {"serial", serial},
+                 {"added_ns", added_ns},
+                 {"matched", matched_},
+                 {"fired", fired_},
+                 {"latched", latched_},
+                 {"rule", definition()},
+                 {"remembered", action_->remembered()}};
+  if (!match_.ranged) return object;
+  // All of them, also where a list for people would be cut, and none where all have been healed.
+  object["rule"]["match"].erase("ranges");
+  object["rule"]["match"].erase("ranges_count");
+  json& ranges = object["ranges"] = json::array();
+  for (const Range& range : match_.ranges.list()) {
+    ranges.push_back(range.offset);
+    ranges.push_back(range.length);
+  }
+  return object;
+}
+
+Result<Rule> Rule::from_saved(const json& saved, const RuleGround& ground) {
+  const json* given = find(saved, "rule");
+  const json* match = given ? find(*given, "match") : nullptr;
+  if (match == nullptr || !match->is_object()) return bad_state("fault", "a rule");
+  json object = *given;
+  object["id"] = get_string(saved, "id");
+  const json* ranges = find(saved, "ranges");
+  if (ranges) object["match"]["ranges"] = {{0, ground.geometry.sector_size}};
+  auto rule = parse(object, ground);
+  if (!rule || rule->id_.empty())
+    return bad_state("fault", rule ? "a rule without an id" : rule.error().message);
+  if (ranges) {
+    std::vector<Range> all;
+    if (!ranges->is_array() || ranges->size() % 2 != 0) return bad_state("fault", "ranges");
+    for (size_t i = 0; i < ranges->size(); i += 2) {
+      const json &offset = (*ranges)[i], &length = (*ranges)[i + 1];
+      if (!offset.is_number_unsigned() || !length.is_number_unsigned() || length == 0 ||
+          offset.get<uint64_t>() > UINT64_MAX - length.get<uint64_t>())
+        return bad_state("fault", "ranges");
+      all.push_back({offset.get<uint64_t>(), length.get<uint64_t>()});
+    }
+    rule->match_.ranges = RangeSet(std::move(all));
+  }
+  rule->serial = get_u64(saved, "serial");
+  rule->added_ns = get_u64(saved, "added_ns");
+  rule->matched_ = get_u64(saved, "matched");
+  rule->fired_ = get_u64(saved, "fired");
+  rule->latched_ = get_bool(saved, "latched");
+  const json* remembered = find(saved, "remembered");
+  if (rule->fired_ > rule->matched_ || remembered == nullptr || !rule->action_->recall(*remembered))
+    return bad_state("fault", "how far a rule has come");
+  return rule;
 }
 
 json Rule::to_json() const {

@@ -65,6 +65,10 @@ class Rule {
 
   // The whole rule with matched, fired and left.
   json to_json() const;
+  // For snapshots: all of it and how far it has come; and back, Code::snapshot_corrupt for what
+  // saved() cannot have said. The layer sets its `mark`.
+  json saved() const;
+  static Result<Rule> from_saved(const json& saved, const RuleGround& ground);
   // The definition alone: equal for two rules that do the same.
   json definition() const;
 

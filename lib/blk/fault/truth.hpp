@@ -23,6 +23,15 @@ class Truth {
   uint64_t bytes() const { return sectors_.size() * sector_size_; }
   uint64_t not_kept_bytes() const { return not_kept_ * sector_size_; }
 
+  // Sector by sector, in order; visit(offset, rule, data) may fail.
+  template <class Visit>
+  Result<> each(Visit&& visit) const {
+    for (const auto& [offset, sector] : sectors_)
+      TRY(visit(offset, sector.rule, static_cast<const char*>(sector.data.get())));
+    return {};
+  }
+  uint32_t sector_size() const { return sector_size_; }
+
   // `rule`: whose fault it is. The later word counts. `data` null: zeroes.
   void remember(uint64_t rule, uint64_t offset, const char* data, uint64_t length);
   // What a change request wants to be there: its data, or zeroes.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "blk/fault/when.hpp"
 
+#include <cmath>
+
 #include <nlohmann/json.hpp>
 
 #include "blk/fault/keys.hpp"
@@ -19,7 +21,7 @@ void read_window(Keys& keys, When& when) {
       !((*cycle)[0].get<double>() > 0) || (*cycle)[1].get<double>() < 0)
     return keys.refuse("when.cycle_ms is not [up, down] in milliseconds, up above 0");
   const auto ns = [](const json& ms) {
-    return static_cast<uint64_t>(ms.get<double>() * static_cast<double>(k_ns_per_ms));
+    return static_cast<uint64_t>(std::llround(ms.get<double>() * static_cast<double>(k_ns_per_ms)));
   };
   when.up_ns = ns((*cycle)[0]);
   when.down_ns = ns((*cycle)[1]);

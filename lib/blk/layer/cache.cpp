@@ -55,6 +55,8 @@ Result<json> Cache::control(const json& request) {
   if (op == "cache.drop" || op == "power.off") return cut(request);
   if (op == "power.on") return power_on(request);
   if (op == "cache.held" && store_.used() != 0) return shown();
+  if (op == "state.flush_matters" && store_.used() != 0) return json::object();
+  if (op == "state.busy") return busy(request);
   if (!tunes(request, "cache")) return lower().control(request);
   TRY_ASSIGN(const auto params, tune_params(request, {"size"}));
   TRY_ASSIGN(const uint64_t bytes, size_from(params));

@@ -9,7 +9,7 @@
 // of its range that are on their way below; and what is on its way is never changed, a copy is.
 //
 // cache.cpp has the changes, cache_look.cpp reads and maps, cache_back.cpp the write-back,
-// cache_drop.cpp the power cut.
+// cache_drop.cpp the power cut, cache_state.cpp what a snapshot keeps.
 #pragma once
 
 #include "blk/layer/cache_store.hpp"
@@ -29,6 +29,8 @@ class Cache final : public Forward {
   Result<json> control(const json& request) override;
   Result<> resize(uint64_t size) override;
   void inspect(json& out) const override;
+  Result<> save_state(StateOut& out) override;
+  Result<> load_state(StateIn& in) override;
 
  private:
   // A request that is followed: a read or map that finds part of its range here, a flush, or one
@@ -111,6 +113,11 @@ class Cache final : public Forward {
   void refuse_waiting();
   void lose(const Survivors& survivors);
   uint64_t held_bytes();
+
+  // cache_state.cpp
+  json busy(const json& request);
+  Result<> save_block(StateOut& out, const CacheBlock& block);
+  Result<> load_block(StateIn& in);
 
   // cache_back.cpp
   void flush(Request& request);

@@ -20,6 +20,7 @@ constexpr ParamSpec k_params[] = {
     {"block", "SIZE", "block size of a new overlay, 4k to 1M (default 4k)"},
     {"size", "SIZE", "size of a new overlay's disk (default: the base's)"},
     {"rebase", "yes", "take the base for the right one although it has changed"},
+    {"read_only", "yes", "the overlay is there, is shared, and is never written"},
 };
 
 struct Wanted {
@@ -27,6 +28,7 @@ struct Wanted {
   uint64_t block = 0;  // 0: not given
   uint64_t size = 0;
   bool rebase = false;
+  bool read_only = false;
 };
 
 Result<Wanted> parse(const LayerSpec& spec, const Geometry& base) {
@@ -48,11 +50,13 @@ Result<Wanted> parse(const LayerSpec& spec, const Geometry& base) {
                     fmt::format("layer 'cow': size={} is not a number of sectors of {}", value,
                                 base.sector_size));
     } else if (value == "yes" || value == "no") {
-      wanted.rebase = value == "yes";
+      (key == "rebase" ? wanted.rebase : wanted.read_only) = value == "yes";
     } else {
-      return fail(Code::usage, fmt::format("layer 'cow': rebase={} is neither yes nor no", value));
+      return fail(Code::usage, fmt::format("layer 'cow': {}={} is neither yes nor no", key, value));
     }
   }
+  if (wanted.read_only && (wanted.file.empty() || wanted.rebase))
+    return fail(Code::usage, "layer 'cow': read_only=yes goes with file=, and without rebase=");
   if (spec.params.count("file") != 0 && wanted.file.empty())
     return fail(Code::usage, "layer 'cow': file= names no file");
   return wanted;
@@ -90,6 +94,10 @@ Result<> check_opened(CowMap& map, Disk& base, const Wanted& wanted, const Env& 
     return other("size", header.size, wanted.size);
   if (header.sector != base.geometry().sector_size)
     return other("sector", header.sector, base.geometry().sector_size);
+  if (wanted.read_only && env.bases_are_known) {
+    if (header.base.size == base.geometry().size) return {};
+    return other("base", header.base.size, base.geometry().size);
+  }
   TRY_ASSIGN(const std::string difference, base_differs(base, env.loop, header.base));
   if (difference.empty()) return {};
   if (!wanted.rebase)
@@ -113,11 +121,11 @@ Result<std::unique_ptr<Disk>> make_cow(std::unique_ptr<Disk> lower, const LayerS
   TRY_ASSIGN(const Wanted wanted, parse(spec, lower->geometry()));
   if (env.opener == nullptr) return fail(Code::bug, "layer 'cow' needs files");
   TRY_ASSIGN(AsyncIo * io, env.opener->async_io());
-  TRY_ASSIGN(std::unique_ptr<CowStore> store, open_cow_store(wanted.file, *io));
+  TRY_ASSIGN(std::unique_ptr<CowStore> store, open_cow_store(wanted.file, wanted.read_only, *io));
   TRY_ASSIGN(const uint64_t length, store->length());
   TRY_ASSIGN(const bool blank, store->blank());
   std::unique_ptr<CowMap> map;
-  if (length == 0 || blank) {
+  if ((length == 0 || blank) && !wanted.read_only) {
     TRY_ASSIGN(map, make_new(std::move(store), *lower, wanted, env));
   } else {
     TRY_ASSIGN(map, CowMap::open(std::move(store)));

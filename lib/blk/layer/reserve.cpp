@@ -18,6 +18,7 @@
 #include "blk/child.hpp"
 #include "blk/layer/layers.hpp"
 #include "blk/reservation.hpp"
+#include "blk/state.hpp"
 
 namespace pv::blk {
 namespace {
@@ -73,6 +74,22 @@ class Reserve final : public Forward {
     for (const ActionRow& row : k_actions)
       if (op == row.op) return act(row.action, request);
     return lower().control(request);
+  }
+
+  Result<> save_state(StateOut& out) override {
+    out.section("reserve", state_.snapshot());
+    return lower().save_state(out);
+  }
+
+  Result<> load_state(StateIn& in) override {
+    TRY_ASSIGN(const json* saved, in.section("reserve"));
+    auto state = Reservations::from_snapshot(*saved);
+    if (!state || in.left() != 0)
+      return bad_state("reserve", state ? "records" : state.error().message);
+    if (state->ptpl() && file_.empty()) return bad_state("reserve", "it has no file to persist in");
+    TRY(save(*state));
+    state_ = std::move(*state);
+    return lower().load_state(in);
   }
 
   void inspect(json& out) const override {

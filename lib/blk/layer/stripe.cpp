@@ -16,6 +16,7 @@
 #include "base/units.hpp"
 #include "blk/child.hpp"
 #include "blk/layer/layers.hpp"
+#include "blk/state.hpp"
 
 namespace pv::blk {
 namespace {
@@ -100,6 +101,17 @@ class Stripe final : public Forward {
     }
     refresh();
     return {};
+  }
+
+  // Of several images a snapshot makes one. What layers below remember would be lost in it.
+  Result<> save_state(StateOut& out) override {
+    if (out.in_base()) return lower().save_state(out);
+    json below;
+    lower().inspect(below);
+    const json* faults = pv::find(below, "faults");
+    if (faults != nullptr && !faults->empty())
+      return fail(Code::unsupported, "fault rules below a stripe cannot be part of a snapshot");
+    return out.content(*this, -1);
   }
 
   void inspect(json& out) const override {

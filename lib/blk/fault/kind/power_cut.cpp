@@ -18,6 +18,11 @@ class PowerCut final : public Action {
             {"survivors", k_survivors[survivors_]},
             {"errno", errno_name(error_)}};
   }
+  json remembered() const override { return cut_; }
+  bool recall(const json& remembered) const override {
+    cut_ = remembered.is_boolean() && remembered.get<bool>();
+    return remembered.is_boolean();
+  }
 
   void decide(const Case& at, Outcome& out) const override {
     out.answer(error_);

@@ -2,6 +2,7 @@
 // Kind `rate`: so many operations or bytes a second, one after another, with a burst.
 #include <cmath>
 
+#include "base/text.hpp"
 #include "blk/fault/kind/common.hpp"
 
 namespace pv::blk {
@@ -28,8 +29,16 @@ class RateAction final : public Action {
     if (burst_ns_ != 0) object["burst_ms"] = ns_to_ms(burst_ns_);
     return object;
   }
+  json remembered() const override { return {{"free_ns", free_ns_}}; }
+  bool recall(const json& remembered) const override {
+    const json* free = pv::find(remembered, "free_ns");
+    if (free == nullptr || !free->is_number_unsigned()) return false;
+    free_ns_ = free->get<uint64_t>();
+    return free_ns_ < k_max_free_ns;
+  }
 
  private:
+  static constexpr uint64_t k_max_free_ns = uint64_t{1} << 62;
   // How long the disk is busy with it.
   uint64_t cost_ns(const Request& request) const {
     const auto second = static_cast<double>(k_ns_per_s);

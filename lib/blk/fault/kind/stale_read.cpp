@@ -33,6 +33,11 @@ class StaleRead final : public Action {
     }
   }
 
+  Result<> each_kept(const Piece& piece) const override {
+    for (const auto& [offset, data] : old_) TRY(piece(offset, data.get(), sector_));
+    return {};
+  }
+
   bool concerns(const Case& at) const override {
     const Request& request = at.request;
     for (uint64_t from = 0; from < request.length; from += sector_)
