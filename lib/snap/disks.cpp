@@ -53,7 +53,9 @@ Result<uint64_t> SavedDisks::flushes_of(Disk& disk) {
 }
 
 Result<> SavedDisks::count_flushes() {
-  for (Disk& disk : disks_) TRY_ASSIGN(disk.flushes, flushes_of(disk));
+  for (Disk& disk : disks_) {
+    TRY_ASSIGN(disk.flushes, flushes_of(disk));
+  }
   return {};
 }
 

@@ -11,6 +11,7 @@
 #include "base/defer.hpp"
 #include "base/file.hpp"
 #include "base/text.hpp"
+#include "base/units.hpp"
 #include "base/workers.hpp"
 #include "serve/disk_object.hpp"
 #include "serve/snapshot.hpp"
