@@ -166,6 +166,22 @@ TEST_CASE("a disk that is closed gives its files away", "[snapshot]") {
   CHECK(rig.at(restored, 0) == 's');
 }
 
+TEST_CASE("an overlay that goes with its server becomes the snapshot's", "[snapshot]") {
+  SnapRig rig;
+  setenv("TMPDIR", rig.dir.path().c_str(), 1);
+  const Object disk = rig.serve_image(rig.image('b'), {"cow"});
+  unsetenv("TMPDIR");
+  rig.write(disk, 4096, 'o');
+  rig.call(disk, {{"op", "zero"}, {"offset_bytes", 8192}, {"length_bytes", 4096}});
+  const Saved saved = rig.save(disk, true);
+  const Object one = rig.restore(saved), two = rig.restore(saved);
+  for (const Object& restored : {one, two}) {
+    CHECK(rig.at(restored, 0) == 'b');
+    CHECK(rig.at(restored, 4096) == 'o');
+    CHECK(rig.at(restored, 8192) == '\0');
+  }
+}
+
 TEST_CASE("a final save whose taker dies leaves disk and snapshot apart", "[snapshot]") {
   SnapRig rig;
   serve::SourceFlags flags;
