@@ -131,7 +131,7 @@ TEST_CASE("what the medium should hold, and what has yet to land, is kept", "[sn
   add(rig, disk,
       {{"id", "late"},
        {"match", {{"op", {"write"}}, {"ranges", {{8192, 4096}}}}},
-       {"do", {{"kind", "late_write"}, {"after_ms", 300}}}});
+       {"do", {{"kind", "late_write"}, {"after_ms", 1000}}}});
   add(rig, disk,
       {{"id", "stale"},
        {"match", {{"op", {"read"}}, {"ranges", {{16'384, 4096}}}}},
