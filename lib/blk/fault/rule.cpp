@@ -139,7 +139,7 @@ Result<Rule> Rule::from_saved(const json& saved, const RuleGround& ground) {
   json object = *given;
   object["id"] = get_string(saved, "id");
   const json* ranges = find(saved, "ranges");
-  if (ranges) object["match"]["ranges"] = {{0, ground.geometry.sector_size}};
+  if (ranges) object["match"]["ranges"] = {{0U, ground.geometry.sector_size}};
   auto rule = parse(object, ground);
   if (!rule || rule->id_.empty())
     return bad_state("fault", rule ? "a rule without an id" : rule.error().message);
