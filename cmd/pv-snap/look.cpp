@@ -64,7 +64,8 @@ Result<SnapTarget> snap_target(cli::Context& context, const std::string& word) {
   const json* snap = find(*document, "snap");
   const std::string path = snap && snap->is_object() ? get_string(*snap, "path") : "";
   if (path.empty())
-    return fail(Code::bad_document, "the input document names no snapshot (key \"snap\", \"path\")");
+    return fail(Code::bad_document,
+                "the input document names no snapshot (key \"snap\", \"path\")");
   TRY_ASSIGN(RunDir run, context.run_dir());
   return SnapTarget{std::move(run), absolute_path(path)};
 }

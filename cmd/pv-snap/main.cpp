@@ -7,7 +7,8 @@ int main(int argc, char** argv) {
   const pv::cli::CommandSpec spec{
       "pv-snap",
       "snap",
-      "Snapshots of VMs: memory, devices and all disks of one instant, and VMs that go on from them",
+      "Snapshots of VMs: memory, devices and all disks of one instant, and VMs that go on from "
+      "them",
       {
           {"take", "Take a snapshot of a VM", build_take},
           {"restore", "Let a VM go on from a snapshot", build_restore},

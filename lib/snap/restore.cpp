@@ -67,7 +67,10 @@ Result<> copy_ram(const std::string& from, const std::string& to) {
 class Restore {
  public:
   Restore(const RunDir& run, const Bundle& bundle, const RestoreFlags& flags)
-      : run_(run), bundle_(bundle), flags_(flags), deadline_(Deadline::in_ns(flags.vm.timeout_ns)) {}
+      : run_(run),
+        bundle_(bundle),
+        flags_(flags),
+        deadline_(Deadline::in_ns(flags.vm.timeout_ns)) {}
 
   Result<json> as(const std::string& name) {
     TRY(check_name("vm", name));
@@ -170,8 +173,8 @@ void clone(const RunDir& run, const Bundle& bundle, const std::vector<std::strin
   while (next < names.size() || workers.count() > 0) {
     while (workers.count() < parallel && next < names.size()) {
       const size_t index = next++;
-      const auto started = workers.start(
-          index, [&] { return Restore(run, bundle, flags).as(names[index]); });
+      const auto started =
+          workers.start(index, [&] { return Restore(run, bundle, flags).as(names[index]); });
       if (!started) done(index, fail(started.error()));
     }
     if (workers.count() > 0) workers.wait(done);

@@ -23,9 +23,9 @@ struct RestoreFlags {
 // Code::incompatible with key `differs`.
 Result<> check(const RunDir& run, const Bundle& bundle, bool thorough);
 
-// Restores `name` in the current scope, which is made, or is `created` or `shutdown`; then its disks
-// are those of the snapshot. Its `vm` document. When it fails, a VM that was made is gone again and
-// one that was there has no disks.
+// Restores `name` in the current scope, which is made, or is `created` or `shutdown`; then its
+// disks are those of the snapshot. Its `vm` document. When it fails, a VM that was made is gone
+// again and one that was there has no disks.
 Result<json> restore(const RunDir& run, const Bundle& bundle, const std::string& name,
                      const RestoreFlags& flags);
 

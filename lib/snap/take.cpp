@@ -160,8 +160,7 @@ class Take {
     if (const std::string parent = get_string(state_, "restored_from"); !parent.empty())
       bundle_.manifest["parent"] = parent;
     TRY_ASSIGN(bundle_.manifest["saved"], saved_record(vm_, state_, bundle_.dir));
-    TRY_ASSIGN(bundle_.manifest["boot_files"],
-               boot_files(bundle_.manifest["saved"]["hardware"]));
+    TRY_ASSIGN(bundle_.manifest["boot_files"], boot_files(bundle_.manifest["saved"]["hardware"]));
     return {};
   }
 

@@ -57,8 +57,7 @@ void add_rng(Argv& argv, const Machine& m) {
 // Memory that a snapshot can be taken of while it is in use is shared; that of a snapshot is mapped
 // copy-on-write, however many VMs use it.
 std::string ram_object(const Machine& m, uint64_t mib) {
-  if (m.ram_file.empty())
-    return fmt::format("memory-backend-memfd,id=ram,size={}M,share=on", mib);
+  if (m.ram_file.empty()) return fmt::format("memory-backend-memfd,id=ram,size={}M,share=on", mib);
   return fmt::format("memory-backend-file,id=ram,size={}M,share=off,mem-path={}", mib,
                      escaped(m.ram_file));
 }

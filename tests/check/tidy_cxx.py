@@ -21,6 +21,8 @@ MAY_INCLUDE = {
     "lan": ["base/", "lan/"],
     "vm": ["base/", "guest/", "lan/", "vm/", "serve/disk_object.hpp", "serve/server.hpp",
            "serve/spec.hpp"],
+    "snap": ["base/", "vm/", "snap/", "serve/client.hpp", "serve/disk_object.hpp",
+             "serve/snapshot.hpp"],
     "target": ["base/", "blk/", "cli/", "front/", "guest/", "serve/", "target/", "vm/"],
 }
 

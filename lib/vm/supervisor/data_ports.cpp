@@ -289,13 +289,14 @@ void DataPorts::unplug_if_open(size_t port, uint64_t leases) {
   qmp_->execute("query-chardev", nullptr, k_qmp_ns, [this, port, is_ours](Result<json> chardevs) {
     if (!chardevs || !is_ours() || !is_open(*chardevs, port)) return;
     ports_[port].state = State::changing;
-    qmp_->execute("device_del", {{"id", data_device(port)}}, k_qmp_ns, [this, port](Result<json> gone) {
-      if (!gone) return;  // it stays out of use
-      qmp_->execute("chardev-remove", {{"id", data_chardev(port)}}, k_qmp_ns,
-                    [this, port](const Result<json>& removed) {
-                      if (removed) ports_[port].state = State::absent;
-                    });
-    });
+    qmp_->execute("device_del", {{"id", data_device(port)}}, k_qmp_ns,
+                  [this, port](Result<json> gone) {
+                    if (!gone) return;  // it stays out of use
+                    qmp_->execute("chardev-remove", {{"id", data_chardev(port)}}, k_qmp_ns,
+                                  [this, port](const Result<json>& removed) {
+                                    if (removed) ports_[port].state = State::absent;
+                                  });
+                  });
   });
 }
 

@@ -36,8 +36,7 @@ Result<> Supervisor::open_snapshot() {
   TRY_ASSIGN(snapshot_state_, open_to_read(restore.state));
   TRY_ASSIGN(const std::string stream, read_file(restore.state, k_max_device_state));
   auto front = end_of_ram(stream);
-  if (!front)
-    return fail(Code::snapshot_corrupt, restore.state + ": " + front.error().message);
+  if (!front) return fail(Code::snapshot_corrupt, restore.state + ": " + front.error().message);
   TRY_ASSIGN(Fd front_file, open_to_read(restore.state));
   snapshots_.set_front(std::move(front_file), *front);
   ports_.start(restore.data_ports);
@@ -45,9 +44,8 @@ Result<> Supervisor::open_snapshot() {
 }
 
 void Supervisor::load_snapshot() {
-  const json capabilities =
-      json::array({{{"capability", "x-ignore-shared"}, {"state", true}},
-                   {{"capability", "events"}, {"state", true}}});
+  const json capabilities = json::array({{{"capability", "x-ignore-shared"}, {"state", true}},
+                                         {{"capability", "events"}, {"state", true}}});
   qmp_->execute("migrate-set-capabilities", {{"capabilities", capabilities}}, k_qmp_ns,
                 [](const Result<json>&) {});
   qmp_->execute("migrate-incoming", {{"uri", fmt::format("fd:{}", k_state_fd)}}, k_qmp_ns,

@@ -49,8 +49,7 @@ void Snapshots::request(Owner owner, const json& request, const Reply& reply) {
     owner_ = owner;
     return check(request, reply);
   }
-  if (!busy() || dir_.empty())
-    return reply(fail(Code::wrong_state, "snap.check comes first"));
+  if (!busy() || dir_.empty()) return reply(fail(Code::wrong_state, "snap.check comes first"));
   if (op == "snap.stop") return stop(request, reply);
   if (op == "snap.save" && stopping_) return save(request, reply);
   if (op == "snap.end") return end(reply);
@@ -122,9 +121,8 @@ void Snapshots::stop(const json& request, const Reply& reply) {
 void Snapshots::save(const json& request, const Reply& reply) {
   const uint64_t timeout_ns = timeout_of(request);
   if (front_) return save_devices(timeout_ns, reply);
-  const json capabilities =
-      json::array({{{"capability", "x-ignore-shared"}, {"state", true}},
-                   {{"capability", "events"}, {"state", true}}});
+  const json capabilities = json::array({{{"capability", "x-ignore-shared"}, {"state", true}},
+                                         {{"capability", "events"}, {"state", true}}});
   parts_.qmp->execute("migrate-set-capabilities", {{"capabilities", capabilities}}, timeout_ns,
                       [this, timeout_ns, reply](Result<json> result) {
                         if (!result) return reply(fail(result.error()));
@@ -187,21 +185,21 @@ Result<> Snapshots::keep_front(const std::string& stream) {
 
 void Snapshots::save_devices(uint64_t timeout_ns, const Reply& reply) {
   const std::string path = parts_.vm.path(k_devices_file);
-  parts_.qmp->execute(
-      "xen-save-devices-state", {{"filename", path}, {"live", false}}, timeout_ns,
-      [this, path, reply](const Result<json>& result) {
-        if (!result) return reply(fail(result.error()));
-        reply([&]() -> Result<json> {
-          TRY_ASSIGN(const std::string devices, read_file(path, k_max_device_state));
-          unlink(path.c_str());
-          std::string front(front_bytes_, '\0');
-          if (pread(front_.get(), front.data(), front.size(), 0) !=
-              static_cast<ssize_t>(front.size()))
-            return fail_errno("cannot read the state it was restored from", errno);
-          TRY_ASSIGN(const std::string stream, join_device_state(front, devices));
-          return finish_save(stream);
-        }());
-      });
+  parts_.qmp->execute("xen-save-devices-state", {{"filename", path}, {"live", false}}, timeout_ns,
+                      [this, path, reply](const Result<json>& result) {
+                        if (!result) return reply(fail(result.error()));
+                        reply([&]() -> Result<json> {
+                          TRY_ASSIGN(const std::string devices,
+                                     read_file(path, k_max_device_state));
+                          unlink(path.c_str());
+                          std::string front(front_bytes_, '\0');
+                          if (pread(front_.get(), front.data(), front.size(), 0) !=
+                              static_cast<ssize_t>(front.size()))
+                            return fail_errno("cannot read the state it was restored from", errno);
+                          TRY_ASSIGN(const std::string stream, join_device_state(front, devices));
+                          return finish_save(stream);
+                        }());
+                      });
 }
 
 Result<json> Snapshots::finish_save(const std::string& stream) {
