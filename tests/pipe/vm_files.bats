@@ -195,7 +195,7 @@ $(md5sum <a)"
   exec 7>pipe
   head -c 1000000 /dev/urandom >&7
   until_true eval '[ "$(guest "ls /tmp | grep -c agent.pv-")" = 1 ]'
-  pv-vm run v --timeout 5s -- killall qemu-ga >/dev/null 2>&1 || true
+  pv-vm run v --timeout 5s -- killall qemu-ga pv-runner >/dev/null 2>&1 || true
   status=0
   wait $putter || status=$?
   exec 7>&-

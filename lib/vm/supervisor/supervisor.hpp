@@ -42,6 +42,7 @@
 #include "vm/supervisor/holders.hpp"
 #include "vm/supervisor/nics.hpp"
 #include "vm/supervisor/qmp.hpp"
+#include "vm/supervisor/runner.hpp"
 
 namespace pv::vm {
 
@@ -165,6 +166,7 @@ class Supervisor {
   bool setting_up_ = false;     // the agent has answered for the first time
   uint64_t console_bytes_ = 0;  // of earlier boots
   Agent agent_;
+  Runner runner_;
   GuestRuns runs_;
   GuestSetup setup_;
   DataPorts ports_;
