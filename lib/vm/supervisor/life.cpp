@@ -16,6 +16,8 @@ namespace {
 
 constexpr size_t k_console_look = 64 << 10;
 constexpr int k_max_resets = 3;  // of its own, one after the other
+// No kernel has begun in less.
+constexpr uint64_t k_firmware_ns = 300 * k_ns_per_ms;
 
 }  // namespace
 
@@ -68,13 +70,18 @@ void Supervisor::end_reset(Result<json> result) {
 }
 
 // Each boot of the guest begins here, whoever asked for it.
-// SeaBIOS makes a second, hard one out of a warm one, and a distribution may reset itself when it
-// boots for the first time, so only a panic or one too many is a failure.
+// SeaBIOS makes hard ones out of a warm one until its memory is fresh, which can take twenty on a
+// host with much to do; and a distribution may reset itself when it boots for the first time. So
+// only a panic or one too many is a failure.
 void Supervisor::guest_reset(bool by_guest) {
-  const std::string panic = by_guest ? panic_in(console_since_reset()) : "";
+  const std::string printed = console_since_reset();
+  const std::string panic = by_guest ? panic_in(printed) : "";
+  const uint64_t now_ns = system_clock().now_ns();
+  const bool by_firmware = printed.empty() && now_ns - last_reset_ns_ < k_firmware_ns;
+  last_reset_ns_ = now_ns;
   if (!panic.empty()) events_.add("guest_panic", {{"message", panic}});
   const std::string why = panic.empty() ? "the guest resets itself again and again" : panic;
-  resets_ = by_guest ? resets_ + 1 : 0;
+  resets_ = by_guest ? resets_ + (by_firmware ? 0 : 1) : 0;
   const bool failed = !panic.empty() || resets_ > k_max_resets;
   if (phase_ == Phase::booting && failed)
     return boot_failed(

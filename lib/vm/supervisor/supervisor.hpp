@@ -181,7 +181,8 @@ class Supervisor {
   Reset reset_;
   std::vector<PowerOff> power_offs_;
   std::vector<int> vcpu_threads_;
-  int resets_ = 0;                    // by the guest, since its agent last answered
+  int resets_ = 0;  // by the guest, since its agent last answered
+  uint64_t last_reset_ns_ = 0;
   uint64_t reset_console_bytes_ = 0;  // of the console when it last began
   std::string quit_reason_ = "it was closed";
   TimerId boot_timer_ = 0, quit_timer_ = 0, idle_timer_ = 0;
