@@ -67,7 +67,7 @@ $(BUILD)/obj/%.o: %.cpp | $(PCH) $(HOT_PCH)
 $(BUILD)/pv-runner: $(RUNNER) $(wildcard lib/guest/runner/*.hpp)
 	@mkdir -p $(@D)
 	@echo "CXX   $<"
-	@$(CXX) -std=c++20 -Os $(WARN) -Ilib -ffreestanding -fno-exceptions -fno-rtti \
+	@$(CXX) -std=c++20 -O2 $(WARN) -Ilib -ffreestanding -mgeneral-regs-only -fno-exceptions -fno-rtti \
 	  -fno-stack-protector -fno-asynchronous-unwind-tables -fno-pie -no-pie -static -nostdlib -s \
 	  -Wl,--build-id=none -Wl,-z,noseparate-code -o $@ $<
 

@@ -36,6 +36,20 @@ std::string RunningHash::text() const {
                      XXH3_64bits_digest(static_cast<const XXH3_state_t*>(state_.get())));
 }
 
+GuestHash::GuestHash()
+    : state_(XXH64_createState(),
+             [](void* state) { XXH64_freeState(static_cast<XXH64_state_t*>(state)); }) {
+  XXH64_reset(static_cast<XXH64_state_t*>(state_.get()), 0);
+}
+
+void GuestHash::add(std::string_view bytes) {
+  XXH64_update(static_cast<XXH64_state_t*>(state_.get()), bytes.data(), bytes.size());
+}
+
+std::string GuestHash::text() const {
+  return fmt::format("{:016x}", XXH64_digest(static_cast<const XXH64_state_t*>(state_.get())));
+}
+
 ScriptTalk::ScriptTalk(GuestStream& stream, size_t port, const Transfer& transfer)
     : stream_(stream),
       port_(port),
