@@ -25,7 +25,8 @@ LDFLAGS  := $(SANITIZE) -pthread -Wl,--gc-sections -Wl,--as-needed
 LDLIBS   := -lfmt -luring -llz4 -lz -ldl
 
 COMMANDS := $(notdir $(wildcard cmd/pv-*))
-LIB_SRC  := $(shell find lib -name '*.cpp')
+RUNNER   := lib/guest/runner/pv-runner.cpp
+LIB_SRC  := $(filter-out $(RUNNER),$(shell find lib -name '*.cpp'))
 TEST_SRC := $(wildcard tests/unit/*.cpp tests/conform/*.cpp)
 PCH      := $(BUILD)/pch.hpp.gch
 HOT_PCH  := $(BUILD)/hot/pch.hpp.gch
@@ -61,6 +62,17 @@ $(BUILD)/obj/%.o: %.cpp | $(PCH) $(HOT_PCH)
 	@mkdir -p $(@D)
 	@echo "CXX   $<"
 	@$(CXX) $(CXXFLAGS) -include $(FIRST) -MMD -MP -c $< -o $@
+
+# A program of the guest, which lib/guest has in itself. Nothing of the host's is linked to it.
+$(BUILD)/pv-runner: $(RUNNER) $(wildcard lib/guest/runner/*.hpp)
+	@mkdir -p $(@D)
+	@echo "CXX   $<"
+	@$(CXX) -std=c++20 -O2 $(WARN) -Ilib -ffreestanding -mgeneral-regs-only -fno-exceptions -fno-rtti \
+	  -fno-stack-protector -fno-asynchronous-unwind-tables -fno-pie -no-pie -static -nostdlib -s \
+	  -Wl,--build-id=none -Wl,-z,noseparate-code -o $@ $<
+
+$(BUILD)/obj/lib/guest/scripts.o: CXXFLAGS += -DPV_RUNNER='"$(BUILD)/pv-runner"'
+$(BUILD)/obj/lib/guest/scripts.o: $(BUILD)/pv-runner
 
 $(BUILD)/libpv.a: $(LIB_OBJ)
 	@rm -f $@

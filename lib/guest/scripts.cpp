@@ -1,6 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "guest/scripts.hpp"
 
+// The assembler reads the program that make has built (lib/guest/runner).
+asm(".pushsection .rodata\n"
+    ".globl pv_runner_begin, pv_runner_end\n"
+    "pv_runner_begin: .incbin \"" PV_RUNNER
+    "\"\n"
+    "pv_runner_end: .popsection\n");
+extern "C" const char pv_runner_begin[], pv_runner_end[];
+
 namespace pv::guest {
 namespace {
 
@@ -75,6 +83,7 @@ echo 7 >/proc/sys/kernel/printk
 # Waiting as the first process also reaps orphans. A trap ends the wait early: then wait again.
 # /run/shutdown is made by /sbin/shutdown.
 ( ifconfig lo up ) &
+pv-runner 30 </dev/null &
 while :; do
 	/usr/sbin/qemu-ga -m virtio-serial -p "$port" -t /run </dev/null &
 	agent=$!
@@ -137,6 +146,9 @@ constexpr std::string_view k_file_systems = "ext4\niso9660\n";
 const GuestText k_guest_texts[] = {
     {k_init_path, 0755, k_init},
     {"sbin/shutdown", 0755, k_shutdown},
+    {"sbin/pv-runner",
+     0755,
+     {pv_runner_begin, static_cast<size_t>(pv_runner_end - pv_runner_begin)}},
     {"etc/fstab", 0644, k_fstab},
     {"etc/filesystems", 0644, k_file_systems},
     {"etc/passwd", 0644, "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"},

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The guest's own programs: its first process, the shutdown command that the agent calls, and the
-// few files of /etc. They are part of the image's key, so a change of them makes a new image.
+// The guest's own programs: its first process, the shutdown command that the agent calls, the
+// runner of commands (runner/pv-runner.cpp), and the few files of /etc. They are part of the
+// image's key, so a change of them makes a new image.
 #pragma once
 
 #include <string_view>

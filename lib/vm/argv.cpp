@@ -101,6 +101,12 @@ void add_channels(Argv& argv, const Machine& m) {
   argv.add("-chardev", socket("ga", k_agent_socket));
   argv.add("-device",
            "virtserialport,bus=vser.0,nr=1,chardev=ga,name=org.qemu.guest_agent.0,id=agent");
+  if (m.profile.boots_from_disk()) return;
+  argv.add("-chardev", socket("runner", k_runner_socket));
+  argv.add("-device",
+           fmt::format("virtserialport,bus=vser.0,nr={},chardev=runner,name=org.provium.runner,"
+                       "id=runner",
+                       k_runner_port));
 }
 
 size_t port_device(size_t slot) {

@@ -98,5 +98,7 @@ constexpr const char* k_console_socket = "con.sock";
 constexpr const char* k_user_qmp = "qmp.sock";
 constexpr const char* k_own_qmp = "qmp0.sock";
 constexpr const char* k_agent_socket = "ga.sock";
+constexpr const char* k_runner_socket = "run.sock";  // of a guest that boots from an initrd
+constexpr size_t k_runner_port = 30;                 // the guest's /init knows it too
 
 }  // namespace pv::vm

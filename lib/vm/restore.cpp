@@ -172,6 +172,7 @@ Result<> restore_machine(const RunDir& run, const Object& vm, const json& saved,
   plan.restore->paused = options.paused;
   plan.restore->agent = get_bool(devices, "agent");
   plan.restore->data_ports = machine.data_ports;
+  plan.restore->runner = get_string(devices, "runner");
   plan.no_agent = !plan.restore->agent;
   plan.restore->host_clock = options.host_clock;
   plan.work.reseed = options.reseed;

@@ -45,6 +45,7 @@ export PV_WITHIN=5 # for until_true
   need_guest
   pv-vm create v | pv-vm boot >/dev/null
   pv-vm run v --timeout 2s -- sh -c 'rm /usr/bin/qemu-ga; killall qemu-ga' >/dev/null 2>&1 || true
+  pv-vm wait v --event agent_down --since 0 >/dev/null
   expect_error no_agent 4 pv-vm clock v get --timeout 300ms
   expect_error no_agent 4 pv-vm clock v advance 1 --timeout 300ms
   expect_error no_agent 4 pv-vm put v /etc/passwd /tmp/x --timeout 300ms

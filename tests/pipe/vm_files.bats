@@ -55,6 +55,24 @@ no_temporary() { [ -z "$(guest 'find / -xdev -name "*.pv-*"; find /tmp /run -nam
   guest 'rm /tmp/size'
 }
 
+@test "a guest that cannot hash quickly sends back what it has; one that hashes wrongly is found out" {
+  random_file a 3000001
+  guest 'mv /bin/pv-runner /bin/hidden'
+  ok pv-vm put v a /tmp/back -o transfer.bytes
+  assert_output 3000001
+  ok pv-vm get v /tmp/back b -o transfer.bytes
+  cmp a b
+  guest 'printf "#!/bin/sh\necho \$4 0123456789abcdef\n" >/bin/pv-runner; chmod 755 /bin/pv-runner'
+  expect_error io 4 pv-vm put v a /tmp/wrong
+  [[ $stderr == *'is not what was sent'* ]]
+  expect_error io 4 pv-vm get v /tmp/back c
+  guest 'mv /bin/hidden /bin/pv-runner'
+  run -0 guest 'ls /tmp | grep -c wrong; true'
+  assert_output 0
+  [ ! -e c ]
+  guest 'rm /tmp/back'
+}
+
 @test "get writes into what is no regular file, follows links, and gives nobody's rights away" {
   guest 'printf content >/tmp/special && chmod 6755 /tmp/special'
   mkfifo fifo
@@ -195,7 +213,7 @@ $(md5sum <a)"
   exec 7>pipe
   head -c 1000000 /dev/urandom >&7
   until_true eval '[ "$(guest "ls /tmp | grep -c agent.pv-")" = 1 ]'
-  pv-vm run v --timeout 5s -- killall qemu-ga >/dev/null 2>&1 || true
+  pv-vm run v --timeout 5s -- killall qemu-ga pv-runner >/dev/null 2>&1 || true
   status=0
   wait $putter || status=$?
   exec 7>&-

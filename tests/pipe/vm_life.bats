@@ -135,7 +135,7 @@ exit 0' >/dev/null
 @test "an agent that is gone is no_agent or agent, and the VM stays" {
   need_guest
   pv-vm create v | pv-vm boot >/dev/null
-  run pv-vm run v --timeout 5s -- sh -c 'kill -STOP $(pidof qemu-ga)'
+  run pv-vm run v --timeout 5s -- sh -c 'kill -STOP $(pidof qemu-ga pv-runner)'
   run -255 --separate-stderr pv-vm run v --timeout 1s -- true
   [[ "$(code_of)" = no_agent || "$(code_of)" = agent || "$(code_of)" = timeout ]]
   run -0 pv-vm info v -o state
@@ -222,4 +222,30 @@ exit 0' >/dev/null
   [ "$(jq -r '.doctor | type' <<<"$output")" = object ]
   run pv-vm doctor --text
   assert_output --partial qemu
+}
+
+@test "run without a runner: the agent does it, to the same effect" {
+  need_guest
+  pv-vm create v | pv-vm boot >/dev/null
+  guest_has_runner() { [ "$(pv-vm run v -o run.stdout -- pidof pv-runner)" != "" ]; }
+  until_true guest_has_runner
+  # A script without "#!", both outputs, its input, its variables, and a signal.
+  printf 'cat; echo "$A" >&2; kill -9 $$\n' | pv-vm put v - /bin/script --mode 755 >/dev/null
+  each_way() {
+    echo in | pv-vm run v --stdin --env A=b --cwd /tmp -- script |
+      jq -c '.run | [.exit_status, .signal, .stdout, .stderr]'
+    pv-vm run v -- sh -c 'head -c 17000000 /dev/zero | tr "\0" a' |
+      jq -c '.run | [(.stdout | length), .stdout_truncated, .stderr]'
+    pv-vm run v -- no-such-command | jq -c '.run | [.exit_status, .stderr]'
+    # The shell's child has its output for a while longer.
+    pv-vm run v -- sh -c 'sleep 0.2 && echo late & pwd; readlink /proc/self/fd/0; env' |
+      jq -c '.run | [.exit_status, .stdout, .stderr]'
+  }
+  each_way >by_runner
+  run pv-vm run v -- killall pv-runner
+  each_way >by_agent
+  run -0 diff by_runner by_agent
+  assert_equal "$(sed -n '1p;2p' by_agent)" \
+    $'[137,9,"in\\n","b\\n"]\n[16777216,true,""]'
+  [[ "$(sed -n 4p by_agent)" == *late* ]]
 }

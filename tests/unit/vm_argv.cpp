@@ -82,7 +82,7 @@ TEST_CASE("argv: a command line that was given is used to the letter") {
 TEST_CASE("argv: commas in paths are doubled") {
   Machine m = machine();
   m.dir = "/a,b";
-  CHECK(count_with(values(build_argv(m), "-chardev"), "path=/a,,b/") == 4);
+  CHECK(count_with(values(build_argv(m), "-chardev"), "path=/a,,b/") == 5);
 }
 
 TEST_CASE("argv: options win over the profile, extra arguments come last") {

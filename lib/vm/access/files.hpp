@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Files into the guest and out of it, over data ports, with a shell script at the guest's end
-// (guest_scripts.hpp). What has arrived is read a second time and hashed here: under TCG the
-// guest's own md5sum takes four times as long as sending everything back. A target appears whole
-// or not at all. Used by the commands.
+// (scripts.hpp). What has arrived is read a second time: the built-in guest hashes it with a
+// program of ours; another sends it back to be hashed here, because under TCG md5sum takes four
+// times as long as that. A target appears whole or not at all. Used by the commands.
 #pragma once
 
 #include <functional>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// get: the guest sends the file, and sends it once more to be compared.
+// get: the guest sends the file, and hashes it or sends it once more to be compared.
 #include <fcntl.h>
 #include <filesystem>
 #include <poll.h>
@@ -154,7 +154,8 @@ class Get {
     const std::vector<std::string> parts = split(words, ' ');
     char* end = nullptr;
     size_ = std::strtoull(parts[0].c_str(), &end, 10);
-    if (parts.size() != 2 || *end != '\0')
+    can_hash_ = parts.size() == 3 && parts[2] == "hash";
+    if (parts.size() < 2 || *end != '\0')
       return fail(Code::agent, "the guest's stat(1) gave no size and mode");
     mode_ = static_cast<unsigned>(std::strtoul(parts[1].c_str(), nullptr, 8)) & k_mode_bits;
     return {};
@@ -163,6 +164,7 @@ class Get {
   Result<> run(const Print& print) {
     TRY_ASSIGN(hash_, pass(print));
     if (!is_checked()) return {};
+    if (can_hash_) return compare_hash();
     TRY_ASSIGN(const std::string second, pass([](std::string_view) -> Result<> { return {}; }));
     if (second != hash_) return fail(changed());
     return {};
@@ -175,6 +177,13 @@ class Get {
   std::string checksum() const { return is_checked() || bytes_ == 0 ? hash_ : std::string(); }
 
  private:
+  Result<> compare_hash() {
+    TRY(talk_.tell("hash\n"));
+    TRY_ASSIGN(const std::string theirs, talk_.answer());
+    if (theirs != guest_hash_.text()) return fail(changed());
+    return {};
+  }
+
   // All of the file once; its hash.
   Result<std::string> pass(const Print& print) {
     TRY(talk_.tell("send\n"));
@@ -211,6 +220,7 @@ class Get {
     bytes_ += static_cast<uint64_t>(n);
     const std::string_view bytes(chunk_.data(), static_cast<size_t>(n));
     hash.add(bytes);
+    if (can_hash_) guest_hash_.add(bytes);
     TRY(print(bytes));
     return true;
   }
@@ -243,6 +253,8 @@ class Get {
   uint64_t size_ = 0, bytes_ = 0;
   unsigned mode_ = 0;
   std::string hash_;
+  bool can_hash_ = false;
+  GuestHash guest_hash_;
 };
 
 }  // namespace

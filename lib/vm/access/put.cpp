@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 // put: the data goes into the guest in rounds of some MiB; while one is received, what the guest
-// has of the round before is read back, because receiving leaves the guest's CPU half idle.
+// has of the round before is hashed there or read back, because receiving leaves the guest's CPU
+// half idle.
 #include <array>
 #include <fcntl.h>
+#include <map>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -38,11 +40,11 @@ class Put {
     TRY(talk_.tell(fmt::format("take {}\n", k_round_pieces)));
     while (!received_) TRY(step());
     TRY(talk_.tell("size\n"));
-    while (!size_ || (transfer_.check && back_ < sent_)) TRY(step());
+    while (!size_ || (reads_back() && back_ < sent_)) TRY(step());
     if (*size_ != std::to_string(sent_))
       return fail(Code::io, fmt::format("'{}': the guest has {} bytes of {}",
                                         printable(transfer_.guest_path), printable(*size_), sent_));
-    if (transfer_.check && (back_ != sent_ || hash_back_.text() != hash_.text()))
+    if (!is_whole())
       return fail(Code::io, fmt::format("'{}': what the guest has is not what was sent",
                                         printable(transfer_.guest_path)));
     TRY(talk_.tell(fmt::format("keep {:o}\n", mode)));
@@ -54,6 +56,15 @@ class Put {
   std::string checksum() const { return transfer_.check ? hash_.text() : std::string(); }
 
  private:
+  bool reads_back() const { return transfer_.check && !can_hash_; }
+
+  bool is_whole() {
+    if (!transfer_.check) return true;
+    if (!can_hash_) return back_ == sent_ && hash_back_.text() == hash_.text();
+    if (sent_ % k_round_bytes != 0) end_round();
+    return their_rounds_ == our_rounds_;
+  }
+
   // Waits for something and does it.
   Result<> step() {
     const bool want_input = began_ && pending_.empty() && !source_ended_;
@@ -82,6 +93,10 @@ class Put {
       if (!words) return {};
       if (!began_) {
         began_ = true;
+        can_hash_ = *words == "hash";
+      } else if (words->rfind("hash ", 0) == 0) {
+        const std::vector<std::string> parts = split(*words, ' ');
+        if (parts.size() == 3) their_rounds_[parts[1]] = parts[2];
       } else if (!received_) {
         TRY(round_received());
       } else {
@@ -96,7 +111,10 @@ class Put {
     // Fewer bytes than a whole round come only at the end.
     received_ = source_ended_ && sent_ < rounds_ * k_round_bytes;
     std::string lines;
-    if (transfer_.check) lines = fmt::format("back {} {}\n", first, k_round_pieces);
+    if (reads_back())
+      lines = fmt::format("back {} {}\n", first, k_round_pieces);
+    else if (transfer_.check && first * k_piece < sent_)
+      lines = fmt::format("hash {} {}\n", first * k_piece, k_round_bytes);
     if (!received_) lines += fmt::format("take {}\n", k_round_pieces);
     return lines.empty() ? Result<>() : talk_.tell(lines);
   }
@@ -125,12 +143,28 @@ class Put {
     pending_.resize(n > 0 ? static_cast<size_t>(n) : 0);
     if (n < 0 && (error == EINTR || error == EAGAIN)) return {};
     if (n < 0) return fail_errno("cannot read " + transfer_.host_path, error);
+    if (transfer_.check) add_to_hashes(pending_);
     sent_ += static_cast<uint64_t>(n);
-    if (transfer_.check) hash_.add(pending_);
     if (n > 0) return {};
     source_ended_ = true;
     shutdown(stream_.port(0).fd.get(), SHUT_WR);  // QEMU passes the end on when it has taken all
     return {};
+  }
+
+  // Before it is counted as sent.
+  void add_to_hashes(std::string_view bytes) {
+    hash_.add(bytes);
+    if (!can_hash_) return;
+    const uint64_t room = k_round_bytes - sent_ % k_round_bytes;
+    round_hash_.add(bytes.substr(0, room));
+    if (bytes.size() < room) return;
+    end_round();
+    round_hash_.add(bytes.substr(room));
+  }
+
+  void end_round() {
+    our_rounds_[std::to_string(our_rounds_.size() * k_round_bytes)] = round_hash_.text();
+    round_hash_ = GuestHash();
   }
 
   GuestStream& stream_;
@@ -139,10 +173,12 @@ class Put {
   int source_;
   std::string pending_, chunk_ = std::string(k_transfer_chunk, '\0');
   size_t pending_start_ = 0;
-  bool began_ = false, source_ended_ = false, received_ = false;
+  bool began_ = false, can_hash_ = false, source_ended_ = false, received_ = false;
   uint64_t sent_ = 0, back_ = 0, rounds_ = 0;
   std::optional<std::string> size_;
   RunningHash hash_, hash_back_;
+  GuestHash round_hash_;
+  std::map<std::string, std::string> our_rounds_, their_rounds_;  // hashes by offset
 };
 
 // Opens what is to be sent; its mode where it has one.

@@ -18,14 +18,16 @@ extern const std::string k_run_script;
 // The same without ports: "$1": working directory or ""; "$2": user or ""; then the command.
 extern const std::string k_captured_script;
 // "$1": port with the data, after k_hello; "$2": port for the conversation; "$3": port that reads
-// back; "$4": what a temporary name ends in; "$5": the file. Says "ok" when it can begin.
-// Commands, a line each: "take N" (that many pieces, or up to the end), "back FIRST N", "size",
-// "keep MODE". It says "ok …" to each but "back", or "no REASON" and ends. When the client goes
-// away nothing is kept.
+// back; "$4": what a temporary name ends in; "$5": the file. Says "ok" when it can begin, "ok hash"
+// in a guest that has the command `pv-runner`. Commands, a line each: "take N" (that many pieces,
+// or up to the end), "back FIRST N", "hash OFFSET LENGTH", "size", "keep MODE". It says "ok …" to
+// each but "back", or "no REASON" and ends; "ok hash OFFSET HASH" comes some time before the answer
+// to "size". When the client goes away nothing is kept.
 extern const std::string k_put_script;
 constexpr uint64_t k_piece = 64 << 10;
-// "$1": port for the conversation, "$2": port with the data, "$3": file. Says "ok SIZE MODE", then
-// sends all of it and says "ok SIZE" for every line that comes, or "no REASON".
+// "$1": port for the conversation, "$2": port with the data, "$3": file. Says "ok SIZE MODE" or
+// "ok SIZE MODE hash", then "ok HASH" to a line "hash", and for every other line sends all of it
+// and says "ok SIZE", or "no REASON".
 extern const std::string k_get_script;
 
 // What the client sends first on every port that the guest reads: a port that nobody has connected

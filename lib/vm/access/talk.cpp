@@ -4,6 +4,9 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
@@ -17,6 +20,20 @@ constexpr size_t k_max_answer = 4096;
 constexpr double k_mib = 1 << 20;
 
 }  // namespace
+
+GuestHash::GuestHash()
+    : state_(XXH64_createState(),
+             [](void* state) { XXH64_freeState(static_cast<XXH64_state_t*>(state)); }) {
+  XXH64_reset(static_cast<XXH64_state_t*>(state_.get()), 0);
+}
+
+void GuestHash::add(std::string_view bytes) {
+  XXH64_update(static_cast<XXH64_state_t*>(state_.get()), bytes.data(), bytes.size());
+}
+
+std::string GuestHash::text() const {
+  return fmt::format("{:016x}", XXH64_digest(static_cast<const XXH64_state_t*>(state_.get())));
+}
 
 ScriptTalk::ScriptTalk(GuestStream& stream, size_t port, const Transfer& transfer)
     : stream_(stream),

@@ -15,6 +15,17 @@
 
 namespace pv::vm {
 
+// What `pv-runner hash` prints of the same bytes.
+class GuestHash {
+ public:
+  GuestHash();
+  void add(std::string_view bytes);
+  std::string text() const;
+
+ private:
+  std::shared_ptr<void> state_;
+};
+
 // One transfer's talk with its script: lines to it and answers from it, with the events of the
 // command's own end beside them.
 class ScriptTalk {

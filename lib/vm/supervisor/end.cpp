@@ -121,7 +121,7 @@ void Supervisor::on_qemu_exit() {
 
 void Supervisor::remove_sockets() {
   for (const char* name :
-       {k_control_socket, k_own_qmp, k_user_qmp, k_agent_socket, k_console_socket})
+       {k_control_socket, k_own_qmp, k_user_qmp, k_agent_socket, k_runner_socket, k_console_socket})
     unlink(plan_.vm.path(name).c_str());
   ports_.remove_sockets();
 }

@@ -106,11 +106,6 @@ GuestRuns::Id GuestRuns::start(GuestCommand command, JsonReply done) {
                               : fail(Code::agent, "too many commands are running in the guest"));
     return id;
   }
-  json arguments = {{"path", command.argv[0]}, {"capture-output", !command.streams}};
-  arguments["arg"] = std::vector<std::string>(command.argv.begin() + 1, command.argv.end());
-  if (!command.env.empty()) arguments["env"] = full_environment(command.env);
-  if (command.has_input) arguments["input-data"] = base64_encode(command.input);
-  command.input = std::string();
   Run& run = runs_[id];
   const uint64_t timeout_ns = command.timeout_ns;
   run.command = std::move(command);
@@ -119,10 +114,42 @@ GuestRuns::Id GuestRuns::start(GuestCommand command, JsonReply done) {
   run.deadline = loop_.after(timeout_ns, [this, id] { expired(id); });
   // A little longer than the command's own limit, so that a start that comes late is seen and
   // undone; but a command may run for days, and an agent that is not there should show soon.
-  agent_.call("guest-exec", std::move(arguments),
-              std::min(timeout_ns + k_after_kill_ns, k_agent_ns),
-              [this, id](Result<json> result) { started(id, std::move(result)); });
+  const uint64_t start_ns = std::min(timeout_ns + k_after_kill_ns, k_agent_ns);
+  // A guest whose agent has gone away is one without: killing a command needs it, for one.
+  if (runner_.is_ready() && agent_.is_ready())
+    start_by_runner(id, run, start_ns);
+  else
+    start_by_agent(id, run, start_ns);
   return id;
+}
+
+void GuestRuns::start_by_runner(Id id, Run& run, uint64_t timeout_ns) {
+  GuestCommand& command = run.command;
+  run.has_runner = true;
+  RunnerCommand ours;
+  ours.argv = command.argv;
+  if (!command.env.empty()) ours.env = full_environment(command.env);
+  ours.input = std::exchange(command.input, {});
+  ours.has_input = command.has_input;
+  ours.captures = !command.streams;
+  runner_.start(
+      id, ours, timeout_ns, [this, id](Result<json> result) { started(id, std::move(result)); },
+      [this, id](Result<json> result) { answered(id, std::move(result)); });
+}
+
+void GuestRuns::start_by_agent(Id id, Run& run, uint64_t timeout_ns) {
+  GuestCommand& command = run.command;
+  json arguments = {{"path", command.argv[0]}, {"capture-output", !command.streams}};
+  arguments["arg"] = std::vector<std::string>(command.argv.begin() + 1, command.argv.end());
+  if (!command.env.empty()) arguments["env"] = full_environment(command.env);
+  if (command.has_input) arguments["input-data"] = base64_encode(std::exchange(command.input, {}));
+  agent_.call("guest-exec", std::move(arguments), timeout_ns,
+              [this, id](Result<json> result) { started(id, std::move(result)); });
+}
+
+bool GuestRuns::has_answered(const Run& run) const {
+  const uint64_t last_ns = run.has_runner ? runner_.last_line_ns() : agent_.last_answer_ns();
+  return agent_.is_ready() && last_ns >= run.started_ns;
 }
 
 void GuestRuns::started(Id id, Result<json> result) {
@@ -135,6 +162,7 @@ void GuestRuns::started(Id id, Result<json> result) {
     return finish(id, fail(Code::agent, "guest agent: guest-exec gave no pid"));
   run.pid = pid->get<int64_t>();
   if (run.abandoned || run.timed_out) return expired(id);
+  if (run.has_runner) return;
   run.poll = loop_.after(run.command.streams ? k_first_stream_poll_ns : k_first_poll_ns,
                          [this, id] { ask(id); });
 }
@@ -189,7 +217,7 @@ void GuestRuns::expired(Id id) {
     if (run.abandoned) return;
     run.abandoned = true;
     const JsonReply done = std::move(run.done);
-    return done(agent_.is_ready() && agent_.last_answer_ns() >= run.started_ns
+    return done(has_answered(run)
                     ? fail(Code::timeout, "the command was not started in the guest in time")
                     : fail(Code::no_agent, "the guest agent does not answer (is it running?)"));
   }
@@ -203,7 +231,7 @@ void GuestRuns::expired(Id id) {
                     "killed in the guest"));
   });
   loop_.cancel(run.poll);
-  ask(id);
+  if (!run.has_runner) ask(id);
 }
 
 void GuestRuns::abandon(Id id, uint64_t grace_ns) {
@@ -234,6 +262,7 @@ void GuestRuns::finish(Id id, Result<json> result) {
   runs_.erase(found);
   loop_.cancel(run.poll);
   loop_.cancel(run.deadline);
+  if (run.has_runner) runner_.forget(id);
   if (!run.abandoned) run.done(std::move(result));
 }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Commands run in the guest through qemu-ga: guest-exec starts one, guest-exec-status tells when
-// it has ended and what it printed. qemu-ga has no event for the end, so it is asked again after
-// pauses that grow with the age of the command: `true` costs one or two questions, a command that
-// runs for an hour 20 a second. Owned by the supervisor, on its thread.
+// Commands run in the guest: by the runner where there is one (runner.hpp), and else through
+// qemu-ga: guest-exec starts one, guest-exec-status tells when it has ended and what it printed.
+// qemu-ga has no event for the end, so it is asked again after pauses that grow with the age of
+// the command: `true` costs one or two questions, a command that runs for an hour 20 a second.
+// Owned by the supervisor, on its thread.
 #pragma once
 
 #include <functional>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "vm/supervisor/agent.hpp"
+#include "vm/supervisor/runner.hpp"
 
 namespace pv::vm {
 
@@ -29,7 +31,8 @@ struct GuestCommand {
 class GuestRuns {
  public:
   using Id = uint64_t;
-  GuestRuns(Loop& loop, Agent& agent) : loop_(loop), agent_(agent) {}
+  GuestRuns(Loop& loop, Agent& agent, Runner& runner)
+      : loop_(loop), agent_(agent), runner_(runner) {}
   ~GuestRuns();
 
   // `done` is called exactly once: with the agent's last answer to guest-exec-status and the key
@@ -55,9 +58,13 @@ class GuestRuns {
     uint64_t started_ns = 0;
     int64_t pid = 0;  // in the guest; 0 until guest-exec has answered
     TimerId poll = 0, deadline = 0;
+    bool has_runner = false;
     bool timed_out = false;
     bool abandoned = false;
   };
+  void start_by_runner(Id id, Run& run, uint64_t timeout_ns);
+  void start_by_agent(Id id, Run& run, uint64_t timeout_ns);
+  bool has_answered(const Run& run) const;
   void started(Id id, Result<json> result);
   void ask(Id id);
   void answered(Id id, Result<json> result);
@@ -67,6 +74,7 @@ class GuestRuns {
 
   Loop& loop_;
   Agent& agent_;
+  Runner& runner_;
   std::map<Id, Run> runs_;
   Id last_id_ = 0;
 };

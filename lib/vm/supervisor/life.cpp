@@ -71,14 +71,16 @@ void Supervisor::end_reset(Result<json> result) {
 }
 
 // Each boot of the guest begins here, whoever asked for it.
-// SeaBIOS makes hard ones out of a warm one, and a distribution may reset itself when it boots for
-// the first time, so only a panic or one too many is a failure.
+// SeaBIOS makes hard ones out of a warm one until its memory is fresh, which can take twenty on a
+// host with much to do; and a distribution may reset itself when it boots for the first time. So
+// only a panic or one too many is a failure.
 void Supervisor::guest_reset(bool by_guest) {
+  const std::string printed = console_since_reset();
+  const std::string panic = by_guest ? panic_in(printed) : "";
   const uint64_t now_ns = system_clock().now_ns();
-  const bool same = by_guest && now_ns - last_reset_ns_ < k_burst_ns;
+  const bool same = by_guest && printed.empty() && now_ns - last_reset_ns_ < k_burst_ns;
   last_reset_ns_ = now_ns;
   if (!same) events_.add("reset", {{"by", by_guest ? "guest" : "host"}});
-  const std::string panic = by_guest ? panic_in(console_since_reset()) : "";
   if (!panic.empty()) events_.add("guest_panic", {{"message", panic}});
   const std::string why = panic.empty() ? "the guest resets itself again and again" : panic;
   resets_ = by_guest ? resets_ + (same ? 0 : 1) : 0;

@@ -72,6 +72,7 @@ void Supervisor::snapshot_loaded() {
     return booted();
   }
   nics_.cut_loose();
+  runner_.resume(plan_.restore->runner);
   plan_.work.since_ns = system_clock().now_ns();
   if (plan_.restore->host_clock) plan_.work.initial_time_ns = system_clock().wall_ns();
   qmp_->execute("cont", nullptr, k_qmp_ns, [this](const Result<json>& result) {
@@ -117,6 +118,7 @@ json Supervisor::plugged_devices() const {
           {"disks", disks},
           {"nics", nics_.list()},
           {"data_ports", ports_.plugged()},
+          {"runner", runner_.nonce()},
           {"agent", agent_.is_ready()}};
 }
 

@@ -30,7 +30,8 @@ Supervisor::Supervisor(BootPlan plan, Fd ready, std::unique_ptr<Loop> loop)
       ready_(std::move(ready)),
       loop_(std::move(loop)),
       agent_(*loop_),
-      runs_(*loop_, agent_),
+      runner_(*loop_),
+      runs_(*loop_, agent_, runner_),
       setup_(agent_, runs_),
       ports_(*loop_, plan_.vm),
       nics_(plan_.vm.name, *loop_, qmp_, runs_),
@@ -142,6 +143,7 @@ void Supervisor::on_qmp_ready() {
   Fd fd = try_connect(plan_.vm.path(k_agent_socket));
   if (!fd) return boot_failed(Error(Code::qmp, "cannot connect to QEMU's agent socket"));
   agent_.connect(std::move(fd));
+  if (Fd runner = try_connect(plan_.vm.path(k_runner_socket))) runner_.connect(std::move(runner));
   qmp_->execute("query-cpus-fast", nullptr, k_qmp_ns, [this](Result<json> result) {
     if (!result || !result->is_array()) return;
     for (const json& cpu : *result)
@@ -170,6 +172,8 @@ void Supervisor::on_event(const json& event) {
   nics_.on_event(name, *data);
   if (name == "VSERPORT_CHANGE" && get_string(*data, "id") == "agent") {
     agent_port(get_bool(*data, "open"));
+  } else if (name == "VSERPORT_CHANGE" && get_string(*data, "id") == "runner") {
+    runner_.port_changed(get_bool(*data, "open"));
   } else if (name == "VSERPORT_CHANGE") {
     ports_.port_changed(get_string(*data, "id"), get_bool(*data, "open"));
   } else if (name == "MIGRATION") {

@@ -43,6 +43,7 @@
 #include "vm/supervisor/holders.hpp"
 #include "vm/supervisor/nics.hpp"
 #include "vm/supervisor/qmp.hpp"
+#include "vm/supervisor/runner.hpp"
 #include "vm/supervisor/snapshots.hpp"
 
 namespace pv::vm {
@@ -63,6 +64,7 @@ struct RestorePlan {
   bool host_clock = false;
   bool agent = true;  // one was there, and will answer
   std::vector<size_t> data_ports;
+  std::string runner;  // its nonce, see runner.hpp
 };
 
 // Everything that the supervisor needs to know, fixed by `boot` before the fork.
@@ -195,6 +197,7 @@ class Supervisor {
   bool setting_up_ = false;     // the agent has answered for the first time
   uint64_t console_bytes_ = 0;  // of earlier boots
   Agent agent_;
+  Runner runner_;
   GuestRuns runs_;
   GuestSetup setup_;
   DataPorts ports_;
