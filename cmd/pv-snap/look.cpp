@@ -55,7 +55,7 @@ Result<int> list(cli::Context& context, bool all) {
 }  // namespace
 
 Result<SnapTarget> snap_target(cli::Context& context, const std::string& word) {
-  if (!word.empty()) {
+  if (!word.empty() && word != "-") {
     TRY_ASSIGN(RunDir run, context.run_dir());
     TRY_ASSIGN(std::string dir, snap::find_snapshot(run, word));
     return SnapTarget{std::move(run), std::move(dir)};

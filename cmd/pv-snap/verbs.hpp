@@ -26,7 +26,7 @@ struct SnapTarget {
   RunDir run;
   std::string dir;
 };
-// By name or path; without one, the `snap` of the input document.
+// By name or path; without one, or with "-", the `snap` of the input document.
 Result<SnapTarget> snap_target(cli::Context& context, const std::string& word);
 
 // --clock, --reseed, --paused, --in-place.
