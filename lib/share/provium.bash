@@ -120,3 +120,22 @@ _pv_skip() {
   echo "skipped: $1" >&2
   exit 7
 }
+
+# pv_fixture NAME [--file FILE…] -- BUILDER: a VM that is booted, and whatever else it takes, once
+# for all tests to come; for setup_file, or the beginning of a script. See pv-snap(1), fixture.
+pv_fixture() {
+  PV_FIXTURE=$(command pv-snap fixture -o path "$@" </dev/null) || return
+  export PV_FIXTURE
+}
+
+# pv_restore VM…: each goes on from the fixture, in this test's scope.
+pv_restore() {
+  local vm
+  if [ -z "${PV_FIXTURE:-}" ]; then
+    echo 'pv_restore: call pv_fixture first' >&2
+    return 1
+  fi
+  for vm in "$@"; do
+    command pv-snap restore "$PV_FIXTURE" "$vm" </dev/null >/dev/null || return
+  done
+}

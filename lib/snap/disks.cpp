@@ -60,14 +60,14 @@ Result<> SavedDisks::count_flushes() {
 }
 
 // One that came since, although the guest has had no flush done, is QEMU's own.
-Result<> SavedDisks::start_save(const json& before, const json& after, bool final) {
+Result<> SavedDisks::start_save(const json& before, const json& after) {
   for (Disk& disk : disks_) {
     TRY_ASSIGN(const uint64_t now, flushes_of(disk));
     const char* key = disk.id.c_str();
     const bool qemus = now > disk.flushes && get_u64(before, key) == get_u64(after, key);
     TRY(disk.line.send_line({{"op", "snap.save"},
                              {"dir", disk.dir},
-                             {"final", final},
+                             {"final", false},
                              {"pending_flush", qemus ? "drop" : "keep"},
                              {"timeout_ms", deadline_.left_ns() / k_ns_per_ms}},
                             deadline_));

@@ -24,8 +24,8 @@ class SavedDisks {
   // How many flushes have come so far; once the guest's own have been counted.
   Result<> count_flushes();
   // The VM stands still. `before` and `after`: flushes of the guest, by disk, counted before
-  // count_flushes() and now. `final`: the disks are closed afterwards.
-  Result<> start_save(const json& before, const json& after, bool final);
+  // count_flushes() and now.
+  Result<> start_save(const json& before, const json& after);
   // {ID: manifest}
   Result<json> finish_save();
 

@@ -131,7 +131,7 @@ class Take {
     const uint64_t since_ns = system_clock().now_ns();
     TRY_ASSIGN(const json after, taking.stop());
     TRY(taking.start_save());
-    TRY(disks.start_save(before, after, options_.stop));
+    TRY(disks.start_save(before, after));
     auto saved = taking.finish_save();
     auto manifests = disks.finish_save();
     TRY(saved);
