@@ -80,9 +80,7 @@ class Restore {
       TRY_ASSIGN(vm, make(name));
     }
     auto restored = into(*vm);
-    if (restored) return restored;
-    end_disks(*vm);
-    if (is_new) run_.remove(*vm);
+    if (!restored && is_new) run_.remove(*vm);
     return restored;
   }
 
@@ -103,6 +101,7 @@ class Restore {
     TRY(vm::require_state(vm, state, "restore", {"created", "shutdown"}));
     TRY_ASSIGN(const RunDir home, RunDir::open(vm.scope));
     end_disks(vm);
+    Deferred undo([&] { end_disks(vm); });
     vm::forget_boot(state, vm::actual_state(vm, state));
     state["disks"] = json::array();
     TRY(vm.save(state));
@@ -123,6 +122,7 @@ class Restore {
     TRY(vm::restore_machine(home, vm, saved, bundle_.manifest["devices"], plan, flags_.vm));
     if (get_bool(bundle_.manifest, "frozen") && !flags_.vm.paused)
       TRY(vm::call_agent(vm, "guest-fsfreeze-thaw", nullptr, deadline_));
+    undo.cancel();
     return vm::vm_document(vm);
   }
 

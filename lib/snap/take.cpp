@@ -130,18 +130,19 @@ class Take {
     TRY(disks.count_flushes());
     const uint64_t since_ns = system_clock().now_ns();
     TRY_ASSIGN(const json after, taking.stop());
-    TRY(taking.start_save());
+    TRY_ASSIGN(const json saved, taking.save());
+    TRY(taking.start_ram());
     TRY(disks.start_save(before, after));
-    auto saved = taking.finish_save();
+    const auto copied = taking.finish_ram();
     auto manifests = disks.finish_save();
-    TRY(saved);
+    TRY(copied);
     TRY(manifests);
     bundle_.manifest = {{"format", k_format},
                         {"tool_version", k_version},
                         {"taken", utc_seconds(system_clock().wall_ns() / k_ns_per_s)}};
-    bundle_.manifest["devices"] = (*saved)["devices"];
-    bundle_.manifest["was_paused"] = get_bool(*saved, "was_paused");
-    bundle_.manifest["ram_from"] = get_string(*saved, "ram_from");
+    bundle_.manifest["devices"] = saved["devices"];
+    bundle_.manifest["was_paused"] = get_bool(saved, "was_paused");
+    bundle_.manifest["ram_from"] = get_string(saved, "ram_from");
     bundle_.manifest["disks"] = std::move(*manifests);
     bundle_.manifest["frozen"] = guest_.is_frozen();
     if (options_.stop) {

@@ -148,12 +148,17 @@ Result<json> Taking::stop() {
   return reply.value("flushes", json::object());
 }
 
-Result<> Taking::start_save() {
-  return send({{"op", "snap.save"}});
+Result<json> Taking::save() {
+  return call({{"op", "snap.save"}});
 }
 
-Result<json> Taking::finish_save() {
-  return hear();
+Result<> Taking::start_ram() {
+  return send({{"op", "snap.ram"}});
+}
+
+Result<> Taking::finish_ram() {
+  TRY(hear());
+  return {};
 }
 
 Result<json> Taking::end() {

@@ -25,10 +25,12 @@ class Taking {
   Result<json> check(const std::string& dir);
   // The CPUs stand still; the same counts.
   Result<json> stop();
-  // `ram` and `state` are in the directory: "devices", "was_paused", "ram_from". The reply can be
-  // fetched later, so that the disks do their part meanwhile.
-  Result<> start_save();
-  Result<json> finish_save();
+  // `state` is in the directory: "devices", "was_paused", "ram_from". QEMU flushes its disks here
+  // and not afterwards.
+  Result<json> save();
+  // `ram` too, when it is finished; the disks do their part meanwhile.
+  Result<> start_ram();
+  Result<> finish_ram();
   // The CPUs go on: how long they stood still ("paused_ms").
   Result<json> end();
 
@@ -52,7 +54,7 @@ struct RestoreOptions {
 };
 
 // Starts the machine of a snapshot as `vm`, whose disks are served already, under their old ids.
-// `saved` is the VM's state.json as it was, `devices` what finish_save() said. The caller holds the
+// `saved` is the VM's state.json as it was, `devices` what save() said. The caller holds the
 // lock. Returns when the guest's agent has answered; on failure nothing is left running.
 Result<> restore_machine(const RunDir& run, const Object& vm, const json& saved,
                          const json& devices, const RestorePlan& plan,

@@ -52,6 +52,7 @@ void Snapshots::request(Owner owner, const json& request, const Reply& reply) {
   if (!busy() || dir_.empty()) return reply(fail(Code::wrong_state, "snap.check comes first"));
   if (op == "snap.stop") return stop(request, reply);
   if (op == "snap.save" && stopping_) return save(request, reply);
+  if (op == "snap.ram" && stopping_ && ram_file_) return reply(save_ram());
   if (op == "snap.end") return end(reply);
   reply(fail(Code::invalid, fmt::format("'{}' cannot come now", printable(op))));
 }
@@ -206,11 +207,15 @@ Result<json> Snapshots::finish_save(const std::string& stream) {
   if (dir_.empty()) return fail(Code::aborted, "nobody waits for the snapshot any more");
   TRY_ASSIGN(const Fd state, new_file(dir_ + "/state"));
   TRY(write_all(state.get(), stream));
-  TRY(ram_.save(ram_file_.get()));
-  ram_file_.reset();
   return json({{"devices", parts_.devices()},
                {"was_paused", !was_running_},
                {"ram_from", ram_.is_mapped() ? "snapshot" : "memory"}});
+}
+
+Result<json> Snapshots::save_ram() {
+  const Fd file = std::move(ram_file_);
+  TRY(ram_.save(file.get()));
+  return json::object();
 }
 
 void Snapshots::end(const Reply& reply) {

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
 // The VM's part of a snapshot: its CPUs stand still, the state of its devices and its memory go
-// into files. A command leads it in four requests on one connection, and sees to the disks between
+// into files. A command leads it in five requests on one connection, and sees to the disks between
 // them:
 //   snap.check dir  {"flushes"}  nothing is in the way; what can be copied beforehand is
 //   snap.stop       {"flushes"}  the CPUs stand still, the disks have nothing to do
-//   snap.save       {"devices"}  `state` and `ram` are in `dir`
+//   snap.save       {"devices"}  `state` is in `dir`, and QEMU has nothing more to say to the disks
+//   snap.ram        `ram` is in `dir`
 //   snap.end        {"paused_ms"}  the CPUs go on, if they did before
 // "flushes" counts, by disk, those that the guest has asked for: QEMU itself sends one more when it
-// stops. When the connection ends anywhere between, the CPUs go on. Owned by the supervisor, on its
+// stops, and one when it saves. When the connection ends anywhere between, the CPUs go on. Owned by the supervisor, on its
 // thread.
 #pragma once
 
@@ -65,6 +66,7 @@ class Snapshots {
   void migrate_if_done();
   Result<> keep_front(const std::string& stream);
   Result<json> finish_save(const std::string& stream);
+  Result<json> save_ram();
   void forget();
 
   Parts parts_;
