@@ -35,6 +35,8 @@ _provium_values() {
     action) echo build info clean ;;
     operation) echo run close list ;;
     scope) "${2}pv-vm" scope list -o name ;;
+    --clock) echo keep host ;;
+    snap) "${2}pv-snap" list -o name ;;
     --disk | disk) "${2}pv-disk" list -o id ;;
     vm | name | names) "${2}pv-vm" list -o name ;;
     --mode | mode) "${2}pv-fault" kinds -o name ;;

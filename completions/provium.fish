@@ -47,6 +47,10 @@ function __provium_values
             printf '%s\n' run close list
         case scope
             "$argv[2]pv-vm" scope list -o name 2>/dev/null </dev/null
+        case --clock
+            printf '%s\n' keep host
+        case snap
+            "$argv[2]pv-snap" list -o name 2>/dev/null </dev/null
         case --disk disk
             "$argv[2]pv-disk" list -o id 2>/dev/null </dev/null
         case vm name names
