@@ -66,8 +66,12 @@ Result<> build(const cli::Context& context, const RunDir& run, const Options& op
                const std::string& into) {
   TRY_ASSIGN(const uint64_t timeout_ns, context.timeout_ns(k_build_ns));
   TRY_ASSIGN(const std::string program, own_program());
-  std::vector<std::string> argv = {
-      program, "fixture", options.fixture.name, "--timeout", fmt::format("{}ms", timeout_ns / k_ns_per_ms), "--"};
+  std::vector<std::string> argv = {program,
+                                   "fixture",
+                                   options.fixture.name,
+                                   "--timeout",
+                                   fmt::format("{}ms", timeout_ns / k_ns_per_ms),
+                                   "--"};
   argv.insert(argv.end(), options.fixture.builder.begin(), options.fixture.builder.end());
   const std::string note = into + k_error_suffix;
   unlink(note.c_str());

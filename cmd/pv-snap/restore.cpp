@@ -128,9 +128,10 @@ Result<snap::RestoreFlags> restore_flags(const cli::Context& context, const RunD
 
 void build_restore(cli::Verb& verb) {
   auto options = std::make_shared<Restore>();
-  verb.rest("words", options->words,
-            "[SNAP] [VM]: the snapshot (default, or -: the one of the document on stdin), and the VM "
-            "that goes on from it (default: the one of the document, else of the snapshot)");
+  verb.rest(
+      "words", options->words,
+      "[SNAP] [VM]: the snapshot (default, or -: the one of the document on stdin), and the VM "
+      "that goes on from it (default: the one of the document, else of the snapshot)");
   add_restore_flags(verb, options->how);
   verb.flag("--in-place", options->how.in_place,
             "Put the disks' content back into their images, instead of overlays on the snapshot");

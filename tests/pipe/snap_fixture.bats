@@ -80,7 +80,7 @@ built() { grep -c built "$BUILT"; }
   cp "$(pv-vm guest info -o kernel)" kernel
   cp "$(pv-vm guest info -o initrd)" initrd
   profile() { printf '[profiles.p]\nkernel = "kernel"\ninitrd = "initrd"\ncmdline = "%s"\n' "$1" >provium.toml; }
-  key() { pv-snap fixture k --profile p -o key -- false 2>&1 </dev/null || true; ls "$PV_FIXTURE_DIR" | grep -c '^k-.*lock'; }
+  key() { pv-snap fixture k --profile p -o key -- false 2>&1 </dev/null || true; compgen -G "$PV_FIXTURE_DIR/k-*.lock" | wc -l; }
   profile one
   assert_equal "$(key | tail -n1)" 1
   assert_equal "$(key | tail -n1)" 1

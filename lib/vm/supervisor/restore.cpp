@@ -114,12 +114,9 @@ Result<> Supervisor::snapshot_obstacle() const {
 json Supervisor::plugged_devices() const {
   json disks = json::object();
   for (const auto& [slot, id] : slots_) disks[id] = slot;
-  return {{"ports", plan_.ports},
-          {"disks", disks},
-          {"nics", nics_.list()},
-          {"data_ports", ports_.plugged()},
-          {"runner", runner_.nonce()},
-          {"agent", agent_.is_ready()}};
+  return {{"ports", plan_.ports},      {"disks", disks},
+          {"nics", nics_.list()},      {"data_ports", ports_.plugged()},
+          {"runner", runner_.nonce()}, {"agent", agent_.is_ready()}};
 }
 
 }  // namespace pv::vm
