@@ -47,11 +47,10 @@ struct Kind {
   const char* key;  // in the document
   Result<> (*end)(const RunDir& run, const Object& object, const Deadline& deadline);
 };
-constexpr Kind k_kinds[] = {
-    {"vm", "vms", end_vm},
-    {"disk", "disks", end_disk},
-    {"lan", "lans", end_lan},
-    {"snap", "snaps", end_object}};
+constexpr Kind k_kinds[] = {{"vm", "vms", end_vm},
+                            {"disk", "disks", end_disk},
+                            {"lan", "lans", end_lan},
+                            {"snap", "snaps", end_object}};
 
 bool runner_lives(const Object& scope) {
   const auto state = scope.load();
