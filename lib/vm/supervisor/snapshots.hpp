@@ -8,8 +8,8 @@
 //   snap.ram        `ram` is in `dir`
 //   snap.end        {"paused_ms"}  the CPUs go on, if they did before
 // "flushes" counts, by disk, those that the guest has asked for: QEMU itself sends one more when it
-// stops, and one when it saves. When the connection ends anywhere between, the CPUs go on. Owned by the supervisor, on its
-// thread.
+// stops, and one when it saves. When the connection ends anywhere between, the CPUs go on. Owned by
+// the supervisor, on its thread.
 #pragma once
 
 #include <functional>
