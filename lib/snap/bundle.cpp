@@ -95,6 +95,8 @@ Result<json> identities(const Bundle& bundle) {
 }
 
 bool is_known_whole(const Bundle& bundle) {
+  struct stat st {};
+  if (lstat(bundle.path(k_verified_file).c_str(), &st) < 0 || !S_ISREG(st.st_mode)) return false;
   const auto text = read_file(bundle.path(k_verified_file), k_max_manifest);
   const auto known = text ? parse_json(*text) : fail(text.error());
   const auto now = identities(bundle);
@@ -155,6 +157,8 @@ Result<Bundle> open_bundle(const std::string& dir) {
   struct stat st {};
   if (stat(dir.c_str(), &st) < 0 || !S_ISDIR(st.st_mode))
     return fail(Code::no_such_snapshot, "no snapshot " + dir);
+  if (stat(bundle.path(k_manifest_file).c_str(), &st) == 0 && !S_ISREG(st.st_mode))
+    return corrupt(dir, "its manifest.json is no file");
   const auto text = read_file(bundle.path(k_manifest_file), k_max_manifest);
   if (!text && text.error().sys_errno == ENOENT)
     return corrupt(dir, "it has no manifest.json: is it a snapshot at all?");

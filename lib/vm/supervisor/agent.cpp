@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "vm/supervisor/agent.hpp"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
@@ -11,9 +13,11 @@ namespace pv::vm {
 namespace {
 
 constexpr size_t k_max_queue = 1024;
-// A sync is sent again after this long; answers to both are told apart from everything else by
-// their 0xFF, so a slow guest that answers twice does no harm.
+// A sync is sent again after this long, then after twice as long, and so on. A slow guest answers
+// each, and first complains of the 0xFF before it: only after the last answer does nothing come
+// that could be taken for a command's.
 constexpr uint64_t k_sync_again_ns = 500 * k_ns_per_ms;
+constexpr uint64_t k_longest_sync_ns = 8 * k_ns_per_s;
 constexpr uint64_t k_lost_ns = 500 * k_ns_per_ms;
 constexpr uint32_t k_max_sync_id = 0x7fffffff;
 
@@ -82,16 +86,19 @@ void Agent::lose_in_flight() {
 void Agent::start_sync() {
   if (!channel_ || !channel_->is_open()) return;
   state_ = State::syncing;
-  sync_id_ = static_cast<uint32_t>(fresh_seed()) & k_max_sync_id;
+  sync_id_ = static_cast<uint32_t>(fresh_seed());
+  sync_again_ns_ = k_sync_again_ns;
   send_sync();
 }
 
 void Agent::send_sync() {
   loop_.cancel(sync_timer_);
+  sync_id_ = (sync_id_ + 1) & k_max_sync_id;
   const json request = {{"execute", "guest-sync-delimited"}, {"arguments", {{"id", sync_id_}}}};
   // The leading 0xFF makes qemu-ga drop what it has of a half-sent command.
   channel_->send("\xff" + to_line(request) + "\n");
-  sync_timer_ = loop_.after(k_sync_again_ns, [this] {
+  sync_timer_ = loop_.after(sync_again_ns_, [this] {
+    sync_again_ns_ = std::min(2 * sync_again_ns_, k_longest_sync_ns);
     if (state_ == State::syncing && channel_ && channel_->is_open()) send_sync();
   });
 }

@@ -80,6 +80,7 @@ class Agent {
   uint64_t last_id_ = 0;
   uint64_t last_answer_ns_ = 0;
   uint64_t sync_id_ = 0;
+  uint64_t sync_again_ns_ = 0;
   TimerId sync_timer_ = 0;
   std::function<void()> ready_;
   std::string why_absent_;
