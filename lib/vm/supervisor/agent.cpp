@@ -159,10 +159,6 @@ void Agent::on_line(const std::string& line) {
     return pump();
   }
   if (message.kind == AgentMessage::Kind::garbage || state_ != State::ready || !in_flight_) return;
-  // What we send is JSON: this is about the 0xFF of a sync that was sent twice.
-  if (message.kind == AgentMessage::Kind::error &&
-      get_string(message.body, "desc").rfind("JSON parse error", 0) == 0)
-    return;
   in_flight_ = false;
   Command command = std::move(queue_.front());
   queue_.pop_front();
