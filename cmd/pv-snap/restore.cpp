@@ -29,7 +29,7 @@ Result<int> restore(cli::Context& context, const Restore& options) {
   if (name.empty()) name = get_string(bundle.manifest["saved"], "name");
   TRY_ASSIGN(const snap::RestoreFlags flags, restore_flags(context, at.run, options.how, 1));
   TRY(snap::restore(at.run, bundle, name, flags));
-  context.document()["snap"] = snap::snap_document(bundle);
+  if (!context.text_output()) context.document()["snap"] = snap::snap_document(bundle);
   TRY_ASSIGN(const Object vm, vm::find_vm(at.run, name));
   TRY_ASSIGN(context.document()["vm"], target::live_document(at.run, vm));
   TRY(context.emit());
@@ -86,7 +86,7 @@ Result<int> clone(cli::Context& context, const Clone& options) {
   Result<> printed;
   snap::clone(at.run, bundle, names, flags, parallel, [&](size_t index, Result<json> vm) {
     context.start_document(input);
-    context.document()["snap"] = snap;
+    if (!context.text_output()) context.document()["snap"] = snap;  // the VM is what was asked for
     if (!vm) {
       context.document()["vm"] = {{"name", names[index]}, {"scope", at.run.scope()}};
       const int one = context.report("pv-snap", vm.error());
