@@ -175,7 +175,7 @@ fill() {
   # If this fails, a snapshot has a disk whose parts are of different instants.
   restored "$PV_SNAP" v
   guest v 'for d in a b c; do
-    (XX/dev/urandom of=/mnt/$d/w$((i % 7)) bs=16k count=$((i % 9 + 1)) conv=fsync
+    (while :; do i=$((i + 1)); dd if=/dev/urandom of=/mnt/$d/w$((i % 7)) bs=16k count=$((i % 9 + 1)) conv=fsync
       [ $((i % 3)) = 0 ] && rm /mnt/$d/w$((i % 5)); sync; done >/dev/null 2>&1 </dev/null & echo $! >>/tmp/writers)
     done'
   written() { pv-disk stats v/vdc -o stats.write.completed </dev/null; }
