@@ -74,6 +74,11 @@ class Restore {
 
   Result<json> as(const std::string& name) {
     TRY(check_name("vm", name));
+    if (flags_.vm.paused && get_bool(bundle_.manifest, "frozen"))
+      return fail(Code::unsupported,
+                  fmt::format("snapshot {} was taken of a frozen guest, which has to run to be "
+                              "thawed: restore it without --paused, and pause it then",
+                              bundle_.dir));
     auto vm = run_.find("vm", "", name);
     const bool is_new = !vm;
     if (is_new) {

@@ -27,7 +27,7 @@ snap_setup() {
 snap_teardown() {
   cd / || return 1
   [ -n "${PV_SCOPE-}" ] || return 0
-  pv-vm scope close "$PV_SCOPE" </dev/null >/dev/null 2>&1
+  pv-vm scope close </dev/null >/dev/null 2>&1
   rm -rf "${PV_SHARED:?}/$PV_SCOPE"
 }
 

@@ -127,7 +127,7 @@ fill() {
   # The other one has its own two left.
   assert_equal "$(reads v 3)" EEr
   # What happened before the snapshot is in the first one's journal only; the numbers go on.
-  seqs() { pv-fault journal --disk "$1/vda" </dev/null | jq -c '.event.seq // empty' | tr '\n' ' '; }
+  seqs() { pv-fault journal --disk "$1/vda" </dev/null | jq -c '.event.n // empty' | tr '\n' ' '; }
   assert_equal "$(seqs v)" "$(seq -s " " "$((last + 2))") "
   assert_equal "$(seqs w)" "$((last + 1)) $((last + 2)) "
 }
@@ -176,7 +176,7 @@ fill() {
   restored "$PV_SNAP" v
   guest v 'for d in a b c; do
     (while :; do i=$((i + 1)); dd if=/dev/urandom of=/mnt/$d/w$((i % 7)) bs=16k count=$((i % 9 + 1)) conv=fsync
-      [ $((i % 3)) = 0 ] && rm /mnt/$d/w$((i % 5)); sync; done >/dev/null 2>&1 </dev/null &)
+      [ $((i % 3)) = 0 ] && rm /mnt/$d/w$((i % 5)); sync; done >/dev/null 2>&1 </dev/null & echo $! >>/tmp/writers)
     done'
   written() { pv-disk stats v/vdc -o stats.write.completed </dev/null; }
   for round in 1 2 3; do
@@ -186,7 +186,8 @@ fill() {
     ok pv-snap take v "./s$round"
   done
   restored ./s3 w
-  guest w 'killall sh; sync; umount /mnt/a /mnt/b /mnt/c' || guest w 'sleep 1; umount /mnt/a /mnt/b /mnt/c'
+  guest w 'kill -9 $(cat /tmp/writers); while pidof dd; do sleep 0.1; done; sync
+    umount /mnt/a /mnt/b /mnt/c'
   for d in a b c; do
     qemu-img convert -f raw -O raw "$(uri w/vd$d)" "$d.raw"
     run -0 e2fsck -fn "$d.raw"

@@ -62,11 +62,9 @@ void Supervisor::migration_event(const json& data) {
 
 void Supervisor::snapshot_loaded() {
   snapshot_state_.reset();
-  if (plan_.restore->mapped) {
-    auto ram = open_to_read(plan_.restore->ram);
-    if (!ram) return boot_failed(ram.error());
-    snapshots_.ram().attach(qemu_.pid(), std::move(*ram));
-  }
+  auto ram = open_to_read(plan_.restore->ram);
+  if (!ram) return boot_failed(ram.error());
+  snapshots_.ram().attach(qemu_.pid(), std::move(*ram));
   if (plan_.restore->paused) {
     mark_paused(true);
     return booted();
