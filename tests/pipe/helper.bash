@@ -147,6 +147,18 @@ close_shared_vm() {
   pv_teardown
 }
 
+# For the tests of such a file that need disks of their own: plug ID FLAGS… puts one into `v`, the
+# first as /dev/vda; unplug_all, in teardown, takes them out again.
+plug() { pv-disk attach v --id "$@" </dev/null >/dev/null; }
+unplug_all() {
+  local id
+  for id in $(pv-disk list </dev/null |
+    jq -r '.disk | select(.vm == "v" and .state != "detached").id'); do
+    pv-fault clear --disk "v/$id" </dev/null >/dev/null 2>&1
+    pv-disk detach "v/$id" --force --timeout 20s </dev/null >/dev/null
+  done
+}
+
 # random_file NAME BYTES
 random_file() { head -c "$2" /dev/urandom >"$1"; }
 

@@ -1,16 +1,28 @@
 #!/usr/bin/env bats
-# The spine: a booted guest meets faults of a disk of ours, sees them, and recovers.
+# The spine: a booted guest meets faults of a disk of ours, sees them, and recovers. One VM for the
+# file, with other disks for each test.
 
 load helper
 
-setup() { pv_setup; need_guest; }
-teardown() { pv_teardown; }
+setup_file() {
+  load helper
+  shared_vm
+}
+teardown_file() {
+  load helper
+  close_shared_vm
+}
+setup() {
+  need_guest
+  cd "$BATS_TEST_TMPDIR" || return 1
+}
+teardown() { unplug_all; }
 
 # reference example "full fault-injection pattern" (rows A1 A10 A14 A19 A27), with the fault seen
 # from the host and from inside the guest.
 @test "guest and host see EIO, and reads recover after clear" {
   head -c 524288 /dev/zero >t.img
-  pv-vm create v | pv-disk attach --id vda --image t.img | pv-vm boot >/dev/null
+  plug vda --image t.img
   run -0 pv-disk read vda --sector 0 --count 1 -o length_bytes
   assert_output 512
 
@@ -32,17 +44,18 @@ teardown() { pv_teardown; }
 
 @test "the whole pipeline keeps every key and ends with the guest's exit status" {
   truncate -s 1M t.img
-  run -1 bash -c 'set -o pipefail; pv-vm create v | pv-disk attach --id vda --image t.img |
+  run -1 bash -c 'set -o pipefail; pv-vm create cold | pv-disk attach --id vda --image t.img |
     pv-vm boot | pv-fault add eio_read | pv-vm run -- dd if=/dev/vda of=/dev/null count=1'
   assert_equal "$(jq -c 'keys_unsorted' <<<"$output")" '["v","vm","disk","rule","run"]'
   assert_equal "$(jq -r .run.exit_status <<<"$output")" 1
   assert_equal "$(jq -r .disk.faults[0] <<<"$output")" eio_read
+  pv-vm close cold >/dev/null
 }
 
 @test "a fault on a range is met only there, and an ext4 file comes back whole" {
   truncate -s 16M t.img
   mke2fs -q -t ext4 -b 4096 -F t.img
-  pv-vm create v | pv-disk attach --id vda --image t.img | pv-vm boot >/dev/null
+  plug vda --image t.img
   pv-vm run v --raw -- sh -c 'mount /dev/vda /mnt && seq 1 5000 >/mnt/a && seq 1 5000 >/mnt/b && sync'
   block=$(debugfs -R 'blocks /a' t.img 2>/dev/null | awk '{print $1}')
   pv-fault add --disk vda eio_read --range "$((block * 4096))+4096" >/dev/null
@@ -53,14 +66,14 @@ teardown() { pv_teardown; }
   pv-fault clear --disk vda >/dev/null
   run -0 pv-vm run v --raw -- sh -c "$drop; cat /mnt/a | md5sum; umount /mnt"
   assert_output --partial "$(seq 1 5000 | md5sum | cut -c1-32)"
-  pv-vm close v >/dev/null
+  pv-disk detach vda >/dev/null
   e2fsck -fn t.img
 }
 
 # row A21: 50 ms for each call, measured inside the guest
 @test "slow delays every read that the guest makes" {
   truncate -s 1M t.img
-  pv-vm create v | pv-disk attach --id vda --image t.img | pv-vm boot >/dev/null
+  plug vda --image t.img
   pv-fault add --disk vda slow >/dev/null
   run -0 pv-vm run v --raw -- sh -c \
     'a=$(cut -d" " -f1 /proc/uptime); dd if=/dev/vda of=/dev/null bs=4k count=6 iflag=direct 2>/dev/null
@@ -70,7 +83,7 @@ teardown() { pv_teardown; }
 
 @test "an error on flush reaches the guest's fsync, and only that" {
   truncate -s 1M t.img
-  pv-vm create v | pv-disk attach --id vda --image t.img | pv-vm boot >/dev/null
+  plug vda --image t.img
   pv-fault add --disk vda error --op flush --errno EIO >/dev/null
   run pv-vm run v --raw -- sh -c 'dd if=/dev/zero of=/dev/vda bs=4k count=1 conv=fsync 2>&1'
   [ "$status" -ne 0 ]
@@ -81,7 +94,7 @@ teardown() { pv_teardown; }
 # virtio-blk carries OK, IOERR and UNSUPP only: whatever is asked for, the guest sees EIO
 @test "ENOSPC is delivered as NBD's ENOSPC, does not stop the VM, and is EIO in the guest" {
   truncate -s 1M t.img
-  pv-vm create v | pv-disk attach --id vda --image t.img | pv-vm boot >/dev/null
+  plug vda --image t.img
   pv-fault add --disk vda error --op write --errno ENOSPC >/dev/null
   run pv-vm run v --raw -- sh -c 'dd if=/dev/zero of=/dev/vda bs=4k count=1 oflag=direct 2>&1'
   assert_output --partial "error"
@@ -95,10 +108,8 @@ teardown() { pv_teardown; }
 # row A33
 @test "faults of one disk leave the other disks of the guest alone" {
   truncate -s 1M a.img b.img
-  pv-vm create v >/dev/null
-  pv-disk attach v --id vda --image a.img >/dev/null
-  pv-disk attach v --id vdb --image b.img >/dev/null
-  pv-vm boot v >/dev/null
+  plug vda --image a.img
+  plug vdb --image b.img
   pv-fault add --disk vda eio_read >/dev/null
   run -1 pv-vm run v --raw -- dd if=/dev/vda of=/dev/null count=1 iflag=direct
   run -0 pv-vm run v --raw -- dd if=/dev/vdb of=/dev/null count=1 iflag=direct
@@ -106,7 +117,7 @@ teardown() { pv_teardown; }
 
 @test "a fault can be set while the guest's request sleeps" {
   truncate -s 1M t.img
-  pv-vm create v | pv-disk attach --id vda --image t.img | pv-vm boot >/dev/null
+  plug vda --image t.img
   pv-fault add --disk vda delay --delay 2s --op read >/dev/null
   pv-vm run v --raw -- dd if=/dev/vda of=/dev/null bs=4k count=1 iflag=direct >out 2>&1 &
   reader=$!

@@ -3,19 +3,29 @@
 # If this fails, a guest does not meet a kind of fault, or not in the way that pv-faults(7) says.
 
 load helper
-setup() { pv_setup; need_guest; }
-teardown() { pv_teardown; }
+# One VM for the file, with another disk for each test.
+setup_file() {
+  load helper
+  shared_vm
+}
+teardown_file() {
+  load helper
+  close_shared_vm
+}
+setup() {
+  need_guest
+  cd "$BATS_TEST_TMPDIR" || return 1
+}
+teardown() { unplug_all; }
 
 # What busybox dd says of a read or an fsync, and of a write.
 k_eio='dd: /dev/vda: Input/output error'
 k_write_eio="dd: error writing '/dev/vda': Input/output error"
 
-# boot_v FLAGS…: a VM whose disk vda has an 'o' in each byte of 1 MiB.
-boot_v() {
+# plug_vda FLAGS…: a disk with an 'o' in each byte of 1 MiB.
+plug_vda() {
   head -c 1M /dev/zero | tr '\0' o >t.img
-  pv-vm create v </dev/null >/dev/null
-  pv-disk attach v --id vda --image t.img "$@" </dev/null >/dev/null
-  pv-vm boot v </dev/null >/dev/null
+  plug vda --image t.img "$@"
 }
 
 guest() { pv-vm run v --raw --timeout 60s -- sh -c "$1"; }
@@ -39,7 +49,7 @@ read_until_error() {
 }
 
 @test "errors: whatever errno is asked for, the guest's dd says Input/output error" {
-  boot_v
+  plug_vda
   local names=(EIO EPERM ENOMEM EINVAL ENOSPC EOVERFLOW ENOTSUP ESHUTDOWN EROFS EBADE EDQUOT EFBIG
     ERANGE ETIMEDOUT ENODEV EBUSY EAGAIN) i
   for i in "${!names[@]}"; do
@@ -60,7 +70,7 @@ read_until_error() {
 }
 
 @test "bad sectors, a smaller disk, read-only, gone, failed but written" {
-  boot_v
+  plug_vda
   rule medium --sector 100 --heal
   run read_until_error
   assert_line --index 0 "$k_eio"
@@ -110,7 +120,7 @@ timed() {
 }
 
 @test "time: the guest's clock sees delay, rate and jitter; what is held ends when it is released" {
-  boot_v
+  plug_vda
   rule delay --delay 300ms --op read
   run timed 'dd if=/dev/vda of=/dev/null bs=4k count=2 iflag=direct 2>/dev/null'
   ((output >= 590))
@@ -152,7 +162,7 @@ timed() {
 }
 
 @test "lies about writes: dropped, torn, elsewhere, damaged, half, late and twice" {
-  boot_v
+  plug_vda
   rule drop_write
   run put n 1
   assert_output --partial '1+0 records out'
@@ -190,7 +200,7 @@ timed() {
 }
 
 @test "lies about reads: from elsewhere, damaged, old, half; cleared, they leave nothing behind" {
-  boot_v
+  plug_vda
   put n 9
   rule misdirect_read --range 32k+4k --set shift_bytes=4096
   run get 8
@@ -212,7 +222,7 @@ timed() {
 }
 
 @test "power: at a flush of the guest the cache is lost, and all fails until the rule is cleared" {
-  boot_v --layer cache
+  plug_vda --layer cache
   run guest 'tr "\0" f </dev/zero | dd of=/dev/vda bs=4k count=1 iflag=fullblock conv=fsync 2>/dev/null'
   assert_success
   rule power_cut --op flush
@@ -234,7 +244,7 @@ timed() {
 }
 
 @test "marks: a sector that the guest writes arms the rule that waits for it" {
-  boot_v
+  plug_vda
   rule mark --content 'FAIL NOW' --set name=now
   rule error --op read --since now
   run get 0

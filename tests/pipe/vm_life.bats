@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# VMs from create to close, what `run` carries, and every way in which it can go wrong.
+# VMs from create to close, and every way in which that can go wrong.
 
 load helper
 
@@ -21,40 +21,6 @@ gone() {
   assert_output v
 }
 
-@test "run carries status, both outputs, bytes that are not text, and stdin" {
-  need_guest
-  pv-vm create v | pv-vm boot >/dev/null
-  run -3 --separate-stderr pv-vm run v -- sh -c 'echo out; echo err >&2; exit 3'
-  assert_equal "$(jq -c '.run | [.exit_status, .stdout, .stderr]' <<<"$output")" '[3,"out\n","err\n"]'
-  run -0 pv-vm run v -- printf '\377\001'
-  assert_equal "$(jq -r .run.stdout_b64 <<<"$output" | base64 -d | od -An -tx1)" " ff 01"
-  head -c 100000 /dev/urandom >bytes
-  pv-vm run v --raw --stdin -- cat <bytes >back
-  cmp bytes back
-  run -127 pv-vm run v --raw -- no-such-command
-  run -137 pv-vm run v --raw -- sh -c 'kill -9 $$'
-  run -0 pv-vm run v --raw --env A=b -- sh -c 'echo $A'
-  assert_output b
-}
-
-@test "several commands run in one guest at once" {
-  need_guest
-  pv-vm create v | pv-vm boot >/dev/null
-  for i in 1 2 3 4; do pv-vm run v --raw -- sh -c "sleep 1; echo $i" >"out$i" & done
-  wait
-  run -0 sort out1 out2 out3 out4
-  assert_output $'1\n2\n3\n4'
-}
-
-@test "run that takes too long is a timeout, and the command is killed in the guest" {
-  need_guest
-  pv-vm create v | pv-vm boot >/dev/null
-  run -255 --separate-stderr pv-vm run v --timeout 300ms -- sleep 1000
-  assert_equal "$(code_of)" timeout
-  run -0 pv-vm run v --raw -- sh -c 'ps | grep -c "[s]leep 1000" || true'
-  assert_output 0
-}
-
 @test "a verb in the wrong state names the state and what is allowed" {
   pv-vm create v >/dev/null
   run -255 --separate-stderr pv-vm run v -- true
@@ -64,7 +30,7 @@ gone() {
 
 @test "close is idempotent and ends everything" {
   need_guest
-  pv-vm create v | pv-disk attach --id vda --scratch 1M | pv-vm boot >/dev/null
+  pv-vm create v --no-agent | pv-disk attach --id vda --scratch 1M | pv-vm boot >/dev/null
   qemu=$(pv-vm info v -o pid)
   server=$(pv-disk info vda -o pid)
   run -0 pv-vm close v -o closed
@@ -96,7 +62,7 @@ gone() {
 
 @test "supervisor killed: QEMU dies with it, the next command sees it" {
   need_guest
-  pv-vm create v | pv-vm boot >/dev/null
+  pv-vm create v --no-agent | pv-vm boot >/dev/null
   qemu=$(pv-vm info v -o pid)
   kill -KILL "$(pv-vm info v -o supervisor_pid)"
   gone "$qemu"
@@ -222,30 +188,4 @@ exit 0' >/dev/null
   [ "$(jq -r '.doctor | type' <<<"$output")" = object ]
   run pv-vm doctor --text
   assert_output --partial qemu
-}
-
-@test "run without a runner: the agent does it, to the same effect" {
-  need_guest
-  pv-vm create v | pv-vm boot >/dev/null
-  guest_has_runner() { [ "$(pv-vm run v -o run.stdout -- pidof pv-runner)" != "" ]; }
-  until_true guest_has_runner
-  # A script without "#!", both outputs, its input, its variables, and a signal.
-  printf 'cat; echo "$A" >&2; kill -9 $$\n' | pv-vm put v - /bin/script --mode 755 >/dev/null
-  each_way() {
-    echo in | pv-vm run v --stdin --env A=b --cwd /tmp -- script |
-      jq -c '.run | [.exit_status, .signal, .stdout, .stderr]'
-    pv-vm run v -- sh -c 'head -c 17000000 /dev/zero | tr "\0" a' |
-      jq -c '.run | [(.stdout | length), .stdout_truncated, .stderr]'
-    pv-vm run v -- no-such-command | jq -c '.run | [.exit_status, .stderr]'
-    # The shell's child has its output for a while longer.
-    pv-vm run v -- sh -c 'sleep 0.2 && echo late & pwd; readlink /proc/self/fd/0; env' |
-      jq -c '.run | [.exit_status, .stdout, .stderr]'
-  }
-  each_way >by_runner
-  run pv-vm run v -- killall pv-runner
-  each_way >by_agent
-  run -0 diff by_runner by_agent
-  assert_equal "$(sed -n '1p;2p' by_agent)" \
-    $'[137,9,"in\\n","b\\n"]\n[16777216,true,""]'
-  [[ "$(sed -n 4p by_agent)" == *late* ]]
 }

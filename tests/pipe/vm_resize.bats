@@ -1,19 +1,31 @@
 #!/usr/bin/env bats
-# What a guest sees of a disk: its size while it changes, its sectors, its discard.
+# What a guest sees of a disk: its size while it changes, its sectors, its discard. One VM
+# for the file, with other disks for each test.
 
 load helper
 
-setup() { pv_setup; need_guest; }
-teardown() { pv_teardown; }
+setup_file() {
+  load helper
+  shared_vm
+}
+teardown_file() {
+  load helper
+  close_shared_vm
+}
+setup() {
+  need_guest
+  cd "$BATS_TEST_TMPDIR" || return 1
+}
+teardown() { unplug_all; }
 
 guest() { pv-vm run v --raw --timeout 120s -- sh -c "$1"; }
 
 # rows D21, D22
 @test "the guest sees a disk grow and shrink, and says so in its log" {
   truncate -s 16M t.img
-  pv-vm create v | pv-disk attach --id vda --image t.img --sector-size 4096 | pv-vm boot >/dev/null
-  pv-disk wait-resize vda --from 16M --timeout 20s -o size_bytes >waited &
-  run -0 pv-disk resize vda 32M
+  plug grown --image t.img --sector-size 4096
+  pv-disk wait-resize grown --from 16M --timeout 20s -o size_bytes >waited &
+  run -0 pv-disk resize grown 32M
   has '.disk | .size_bytes == 33554432 and .guest_bytes == 33554432'
   wait
   assert_equal "$(cat waited)" 33554432
@@ -22,22 +34,22 @@ guest() { pv-vm run v --raw --timeout 120s -- sh -c "$1"; }
   assert_line --index 1 --partial '[vda] new size: 8192 4096-byte logical blocks'
   guest 'seq 1 3000 | dd of=/dev/vda bs=4k seek=8000 conv=notrunc,fsync 2>/dev/null' >/dev/null
   cmp -n 4096 <(seq 1 3000) <(tail -c +32768001 t.img)
-  run -0 pv-disk resize vda 8M --shrink -o guest_bytes
+  run -0 pv-disk resize grown 8M --shrink -o guest_bytes
   assert_output 8388608
   run -0 guest 'cat /sys/block/vda/size'
   assert_output 16384
   # The same size again is told again, and changes nothing.
-  ok pv-disk resize vda 8M
-  expect_error invalid 4 pv-disk resize vda 4M
+  ok pv-disk resize grown 8M
+  expect_error invalid 4 pv-disk resize grown 4M
   run -0 guest 'dd if=/dev/vda of=/dev/null bs=64k iflag=direct && dmesg | grep -ci "i/o error"; true'
   assert_line 0
-  assert_equal "$(jq -r 'select(.event == "disk_resized").data.size_bytes' \
+  assert_equal "$(jq -r 'select(.event == "disk_resized" and .data.disk == "grown").data.size_bytes' \
     "$(dirname "$(pv-vm info v -o console)")/events.jsonl" | tr '\n' ' ')" '33554432 8388608 8388608 '
 }
 
 @test "resizes under the load of dd in the guest give it no error and lose nothing" {
   truncate -s 16M t.img
-  pv-vm create v | pv-disk attach --id vda --image t.img | pv-vm boot >/dev/null
+  plug vda --image t.img
   guest 'i=0; while [ ! -e /tmp/stop ] && [ $i -lt 2000 ]; do
       seq $i $((i+9000)) >/tmp/data
       dd if=/tmp/data of=/dev/vda bs=4k conv=notrunc,fsync 2>/dev/null || { echo write $i; break; }
@@ -57,10 +69,8 @@ guest() { pv-vm run v --raw --timeout 120s -- sh -c "$1"; }
 }
 
 @test "the guest is told sectors, granularity and serial as they are; fua and flush stay" {
-  pv-vm create v | pv-disk attach --id a --memory 4M --sector-size 4k \
-    --uuid 11112222-3333-4444-5555-666677778888 >/dev/null
-  pv-disk attach v --id b --memory 4M --physical-sector-size 4k >/dev/null
-  pv-vm boot v >/dev/null
+  plug a --memory 4M --sector-size 4k --uuid 11112222-3333-4444-5555-666677778888
+  plug b --memory 4M --physical-sector-size 4k
   run -0 guest 'cd /sys/block; for d in vda vdb; do cd $d/queue
     echo $(cat ../serial) $(cat logical_block_size physical_block_size discard_granularity write_cache)
     [ $(cat discard_max_bytes) -gt 0 ] && echo discards; cd ../..; done'

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
-# run with streams: output as it comes, input of any size, and what ends a command in the guest.
-# One VM for the file: commands do not change it.
+# run: what it carries, streams as they come, input of any size, and what ends a command. One VM for
+# the file: commands do not change it.
 
 load helper
 
@@ -23,6 +23,34 @@ guest() { pv-vm run v -o run.stdout -- sh -c "$1"; }
 export PV_WITHIN=5 # for until_true
 no_process() { [ "$(guest "ps | grep -c '[${1:0:1}]${1:1}'; true")" = 0 ]; }
 a_process() { ! no_process "$1"; }
+
+@test "run carries status, both outputs, bytes that are not text, and stdin" {
+  run -3 --separate-stderr pv-vm run v -- sh -c 'echo out; echo err >&2; exit 3'
+  assert_equal "$(jq -c '.run | [.exit_status, .stdout, .stderr]' <<<"$output")" '[3,"out\n","err\n"]'
+  run -0 pv-vm run v -- printf '\377\001'
+  assert_equal "$(jq -r .run.stdout_b64 <<<"$output" | base64 -d | od -An -tx1)" " ff 01"
+  head -c 100000 /dev/urandom >bytes
+  pv-vm run v --raw --stdin -- cat <bytes >back
+  cmp bytes back
+  run -127 pv-vm run v --raw -- no-such-command
+  run -137 pv-vm run v --raw -- sh -c 'kill -9 $$'
+  run -0 pv-vm run v --raw --env A=b -- sh -c 'echo $A'
+  assert_output b
+}
+
+@test "several commands run in one guest at once" {
+  for i in 1 2 3 4; do pv-vm run v --raw -- sh -c "sleep 1; echo $i" >"out$i" & done
+  wait
+  run -0 sort out1 out2 out3 out4
+  assert_output $'1\n2\n3\n4'
+}
+
+@test "run that takes too long is a timeout, and the command is killed in the guest" {
+  run -255 --separate-stderr pv-vm run v --timeout 300ms -- sleep 1000
+  assert_equal "$(code_of)" timeout
+  run -0 pv-vm run v --raw -- sh -c 'ps | grep -c "[s]leep 1000" || true'
+  assert_output 0
+}
 
 @test "raw: both outputs apart, any byte, the exit status, signals as a shell has them" {
   run -3 --separate-stderr pv-vm run v --raw -- sh -c 'echo out; echo err >&2; exit 3'
@@ -199,4 +227,32 @@ EOF
   [[ $stderr == *"'/tmp/none' in the guest: "* ]]
   run -2 --separate-stderr pv-vm tail v tmp/none
   run -2 --separate-stderr pv-vm tail v /tmp/log --lines nan
+}
+
+@test "run without a runner: the agent does it, to the same effect" {
+  is_run_by_runner() { [ "$(guest 'cat /proc/$PPID/comm')" = pv-runner ]; }
+  until_true is_run_by_runner
+  # A script without "#!", both outputs, its input, its variables, and a signal.
+  printf 'cat; echo "$A" >&2; kill -9 $$\n' | pv-vm put v - /bin/script --mode 755 >/dev/null
+  each_way() {
+    echo in | pv-vm run v --stdin --env A=b --cwd /tmp -- script |
+      jq -c '.run | [.exit_status, .signal, .stdout, .stderr]'
+    pv-vm run v -- sh -c 'head -c 17000000 /dev/zero | tr "\0" a' |
+      jq -c '.run | [(.stdout | length), .stdout_truncated, .stderr]'
+    pv-vm run v -- no-such-command | jq -c '.run | [.exit_status, .stderr]'
+    # The shell's child has its output for a while longer.
+    pv-vm run v -- sh -c 'sleep 0.2 && echo late & pwd; readlink /proc/self/fd/0; env' |
+      jq -c '.run | [.exit_status, .stdout, .stderr]'
+  }
+  each_way >by_runner
+  run pv-vm run v -- killall pv-runner
+  run ! is_run_by_runner
+  each_way >by_agent
+  # It is taken up again when it is back.
+  pv-vm run v -- sh -c 'pv-runner 30 </dev/null >/dev/null 2>&1 &' >/dev/null
+  until_true is_run_by_runner
+  run -0 diff by_runner by_agent
+  assert_equal "$(sed -n '1p;2p' by_agent)" \
+    $'[137,9,"in\\n","b\\n"]\n[16777216,true,""]'
+  [[ "$(sed -n 4p by_agent)" == *late* ]]
 }

@@ -77,7 +77,7 @@ enter() {
 # try VERB STATE WANTED
 try() {
   local status=0 flags=$flags
-  if [ "$1" = power-button ]; then # only this one is the guest's to answer
+  if [ "$1" = power-button ] && [ "$3" != - ]; then # only this one is the guest's to answer
     flags=''
     pv-vm close v </dev/null >/dev/null
   fi
@@ -108,7 +108,8 @@ rows() { grep -v -e '^#' -e '^$' <<<"$k_table"; }
 
 @test "every verb in every state: what changes nothing" {
   flags=''
-  for state in "${!k_states[@]}"; do
+  # In an order that takes one boot.
+  for state in 0 1 2 4 3; do
     while read -r verb wanted; do
       read -ra wanted <<<"$wanted"
       case ${wanted[$state]} in - | =) try "$verb" "${k_states[$state]}" "${wanted[$state]}" ;; esac
