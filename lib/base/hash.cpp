@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: MIT
 #include "base/hash.hpp"
 
+#include <algorithm>
+#include <cerrno>
 #include <cstring>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <vector>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include <fmt/format.h>
 
-#include "base/defer.hpp"
-
 namespace pv {
 namespace {
 
 constexpr size_t k_block = 64 << 10;
-constexpr off_t k_window = 64 << 20;
+constexpr off_t k_window = 1 << 20;
 
 bool is_zero(const char* bytes, size_t size) {
   return size == 0 || (*bytes == 0 && std::memcmp(bytes, bytes + 1, size - 1) == 0);
@@ -55,6 +55,7 @@ Result<std::string> hash_of_file(int fd, std::string_view name) {
   RunningHash hash;
   const auto size = static_cast<uint64_t>(st.st_size);
   hash.add({reinterpret_cast<const char*>(&size), sizeof size});
+  std::vector<char> bytes(static_cast<size_t>(k_window));
   for (off_t at = 0; at < st.st_size;) {
     off_t data = lseek(fd, at, SEEK_DATA);
     if (data < 0 && errno == ENXIO) break;
@@ -66,12 +67,18 @@ Result<std::string> hash_of_file(int fd, std::string_view name) {
     hole = std::min(st.st_size, (hole + static_cast<off_t>(k_block) - 1) /
                                     static_cast<off_t>(k_block) * static_cast<off_t>(k_block));
     hole = std::min(hole, data + k_window);
+    // Not mapped: on a full tmpfs, or in a file that is cut meanwhile, touching a page would be
+    // fatal.
     const auto length = static_cast<size_t>(hole - data);
-    void* bytes = mmap(nullptr, length, PROT_READ, MAP_PRIVATE, fd, data);
-    if (bytes == MAP_FAILED) return fail_errno(fmt::format("cannot map {}", name), errno);
-    DEFER(munmap(bytes, length));
-    madvise(bytes, length, MADV_SEQUENTIAL);
-    add_blocks(hash, static_cast<const char*>(bytes), length, static_cast<uint64_t>(data));
+    for (size_t done = 0; done < length;) {
+      const ssize_t n =
+          pread(fd, bytes.data() + done, length - done, data + static_cast<off_t>(done));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return fail_errno(fmt::format("cannot read {}", name), errno);
+      if (n == 0) return fail(Code::io, fmt::format("{} was cut while it was read", name));
+      done += static_cast<size_t>(n);
+    }
+    add_blocks(hash, bytes.data(), length, static_cast<uint64_t>(data));
     at = hole;
   }
   return hash.text();

@@ -186,8 +186,8 @@ fill() {
     ok pv-snap take v "./s$round"
   done
   restored ./s3 w
-  guest w 'kill -9 $(cat /tmp/writers); while pidof dd; do sleep 0.1; done; sync
-    umount /mnt/a /mnt/b /mnt/c'
+  guest w 'kill -9 $(cat /tmp/writers); for d in a b c; do
+    for try in $(seq 100); do umount /mnt/$d 2>/dev/null && break; sleep 0.1; done; done'
   for d in a b c; do
     qemu-img convert -f raw -O raw "$(uri w/vd$d)" "$d.raw"
     run -0 e2fsck -fn "$d.raw"
