@@ -237,8 +237,7 @@ EOF
   each_way() {
     echo in | pv-vm run v --stdin --env A=b --cwd /tmp -- script |
       jq -c '.run | [.exit_status, .signal, .stdout, .stderr]'
-    pv-vm run v -- sh -c 'head -c 17000000 /dev/zero | tr "\0" a' |
-      jq -c '.run | [(.stdout | length), .stdout_truncated, .stderr]'
+    pv-vm run v -- seq 1 20000 | jq -r .run.stdout | md5sum
     pv-vm run v -- no-such-command | jq -c '.run | [.exit_status, .stderr]'
     # The shell's child has its output for a while longer.
     pv-vm run v -- sh -c 'sleep 0.2 && echo late & pwd; readlink /proc/self/fd/0; env' |
@@ -253,6 +252,13 @@ EOF
   until_true is_run_by_runner
   run -0 diff by_runner by_agent
   assert_equal "$(sed -n '1p;2p' by_agent)" \
-    $'[137,9,"in\\n","b\\n"]\n[16777216,true,""]'
+    $'[137,9,"in\\n","b\\n"]\n'"$({ seq 1 20000; echo; } | md5sum)"
   [[ "$(sed -n 4p by_agent)" == *late* ]]
+}
+
+@test "more output than 16 MiB is cut there, and the document says so" {
+  head -c 17000000 /dev/zero | tr '\0' a | pv-vm put v - /tmp/long >/dev/null
+  pv-vm run v -- cat /tmp/long >doc
+  has '.run | .stdout_truncated and (has("stderr_truncated") | not) and
+    (.stdout | length) == 16777216' "$(cat doc)"
 }
