@@ -33,6 +33,8 @@ Result<std::string> cache_root() {
   std::string root;
   if (const char* dir = getenv("PV_FIXTURE_DIR"); dir && *dir) {
     root = absolute_path(dir);
+  } else if (const char* base = getenv("PV_CACHE_DIR"); base && *base) {
+    root = absolute_path(base) + "/fixtures";
   } else if (const char* cache = getenv("XDG_CACHE_HOME"); cache && *cache == '/') {
     root = std::string(cache) + "/provium/fixtures";
   } else if (const char* home = getenv("HOME"); home && *home == '/') {

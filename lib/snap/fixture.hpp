@@ -32,8 +32,8 @@ struct Fixture {
   std::vector<std::string> builder;
 };
 
-// Where it is, whether or not it is there: $PV_FIXTURE_DIR, else provium/fixtures in the user's
-// cache.
+// Where it is, whether or not it is there: $PV_FIXTURE_DIR, else `fixtures` in the cache
+// ($PV_CACHE_DIR, else the user's).
 struct FixturePlace {
   std::string root;
   std::string key;  // 16 hexadecimal digits

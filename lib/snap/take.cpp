@@ -118,14 +118,21 @@ class Take {
     const std::string parent = dir.substr(0, dir.rfind('/') + 1);
     const Fd fd(open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!fd || fsync(fd.get()) < 0) return fail_errno("cannot sync " + parent, errno);
+    // Only now: had anything failed, the VM would go on.
+    if (options_.stop) {
+      guest_.let_go();
+      TRY(vm::end_processes(vm_, state_, "a snapshot was taken of it"));
+    }
     return std::move(bundle_);
   }
 
  private:
-  // From here to its end the guest waits.
+  // From here to its end the guest waits; with --stop it waits for its own.
   Result<> stand_still() {
-    TRY_ASSIGN(SavedDisks disks, SavedDisks::prepare(run_, vm_, bundle_.dir, deadline_));
-    TRY_ASSIGN(vm::Taking taking, vm::Taking::begin(vm_, deadline_));
+    TRY_ASSIGN(disks_, SavedDisks::prepare(run_, vm_, bundle_.dir, deadline_));
+    TRY_ASSIGN(taking_, vm::Taking::begin(vm_, deadline_));
+    SavedDisks& disks = *disks_;
+    vm::Taking& taking = *taking_;
     TRY_ASSIGN(const json before, taking.check(bundle_.dir));
     TRY(disks.count_flushes());
     const uint64_t since_ns = system_clock().now_ns();
@@ -146,14 +153,14 @@ class Take {
     bundle_.manifest["disks"] = std::move(*manifests);
     bundle_.manifest["frozen"] = guest_.is_frozen();
     if (options_.stop) {
-      TRY(vm::end_processes(vm_, state_, "a snapshot was taken of it"));
-      guest_.let_go();
       const uint64_t ns = system_clock().now_ns() - since_ns;
       bundle_.manifest["paused_ms"] = static_cast<double>(ns / 1000) / 1000;
       return {};
     }
     TRY_ASSIGN(const json end, taking.end());
     bundle_.manifest["paused_ms"] = end["paused_ms"];
+    disks_.reset();
+    taking_.reset();
     return {};
   }
 
@@ -171,6 +178,8 @@ class Take {
   Deadline deadline_;
   FrozenGuest guest_;
   json state_;
+  std::optional<SavedDisks> disks_;
+  std::optional<vm::Taking> taking_;
   Bundle bundle_;
 };
 
