@@ -90,7 +90,10 @@ Result<> build(const cli::Context& context, const RunDir& run, const Options& op
 }
 
 Result<int> act(cli::Context& context, const Options& options) {
-  if (options.list || options.clean || options.stale) return look(context, options);
+  const bool looks = options.list || options.clean || options.stale;
+  if (looks && !options.fixture.builder.empty())
+    return fail(Code::usage, "--list, --stale and --clean take no builder");
+  if (looks) return look(context, options);
   if (options.fixture.name.empty()) return fail(Code::usage, "name the fixture");
   if (options.fixture.builder.empty())
     return fail(Code::usage, "put the builder after '--': pv-snap fixture NAME -- COMMAND");

@@ -51,16 +51,21 @@ std::string clone_name(const std::string& pattern, size_t number) {
   return pattern.substr(0, at) + std::to_string(number) + pattern.substr(at + 1);
 }
 
-// Names that are free, from 1 on.
-Result<std::vector<std::string>> clone_names(const RunDir& run, const std::string& pattern,
-                                             size_t count) {
-  std::vector<std::string> names;
-  for (size_t number = 1; names.size() < count; ++number) {
-    std::string name = clone_name(pattern, number);
-    TRY(check_name("vm", name));
-    if (!run.find("vm", "", name)) names.push_back(std::move(name));
+// New VMs with the first names that are free; another command may be making some at the same time.
+Result<std::vector<Object>> clone_vms(const RunDir& run, const std::string& pattern, size_t count) {
+  std::vector<Object> vms;
+  TRY(check_name("vm", clone_name(pattern, 1)));
+  for (size_t number = 1; vms.size() < count; ++number) {
+    auto vm = snap::make_vm(run, clone_name(pattern, number));
+    if (!vm && vm.error().code == Code::duplicate_name) continue;
+    if (vm) {
+      vms.push_back(std::move(*vm));
+      continue;
+    }
+    for (const Object& made : vms) run.remove(made);
+    return fail(vm.error());
   }
-  return names;
+  return vms;
 }
 
 Result<int> clone(cli::Context& context, const Clone& options) {
@@ -72,7 +77,6 @@ Result<int> clone(cli::Context& context, const Clone& options) {
   const std::string pattern = options.pattern.empty()
                                   ? get_string(bundle.manifest["saved"], "name") + "-%"
                                   : options.pattern;
-  TRY_ASSIGN(const std::vector<std::string> names, clone_names(at.run, pattern, count));
   size_t parallel = std::max(1U, std::thread::hardware_concurrency());
   if (!options.jobs.empty()) {
     TRY_ASSIGN(parallel, parse_count("--jobs", options.jobs));
@@ -80,15 +84,16 @@ Result<int> clone(cli::Context& context, const Clone& options) {
   }
   TRY_ASSIGN(const snap::RestoreFlags flags, restore_flags(context, at.run, options.how, parallel));
   TRY(snap::check(at.run, bundle, false));
+  TRY_ASSIGN(const std::vector<Object> vms, clone_vms(at.run, pattern, count));
   const json snap = snap::snap_document(bundle);
   const json input = context.document();
   int code = 0;
   Result<> printed;
-  snap::clone(at.run, bundle, names, flags, parallel, [&](size_t index, Result<json> vm) {
+  snap::clone(at.run, bundle, vms, flags, parallel, [&](size_t index, Result<json> vm) {
     context.start_document(input);
     if (!context.text_output()) context.document()["snap"] = snap;  // the VM is what was asked for
     if (!vm) {
-      context.document()["vm"] = {{"name", names[index]}, {"scope", at.run.scope()}};
+      context.document()["vm"] = {{"name", vms[index].name}, {"scope", vms[index].scope}};
       const int one = context.report("pv-snap", vm.error());
       if (code == 0) code = one;
       return;

@@ -56,14 +56,14 @@ tl::unexpected<Error> nowhere(const std::string& why) {
 
 }  // namespace
 
-Result<> put_back(const Spec& spec, const json& manifest, const std::string& dir) {
+Result<> can_be_put_back(const Spec& spec, const json& manifest) {
   const json& content = manifest.at("content");
   if (get_string(content, "kind") == k_snap_data) {
     const bool whole = get_u64(content, "above") == spec.layers.size();
     if (spec.type != "image" || spec.format != "raw" || !spec.key_file.empty() || !whole)
       return nowhere("it came from no raw image");
     if (spec.read_only) return nowhere("the disk is read-only");
-    return replace(dir + "/" + k_snap_data, spec.path);
+    return {};
   }
   for (const json& overlay : content.at("base").at("overlays")) {
     const uint64_t layer = get_u64(overlay, "layer", UINT64_MAX);
@@ -73,6 +73,14 @@ Result<> put_back(const Spec& spec, const json& manifest, const std::string& dir
     if (cow.name != "cow" || file == cow.params.end() || cow.params.count("read_only") != 0)
       return nowhere("it came from an overlay without a file of its own");
   }
+  return {};
+}
+
+Result<> put_back(const Spec& spec, const json& manifest, const std::string& dir) {
+  TRY(can_be_put_back(spec, manifest));
+  const json& content = manifest.at("content");
+  if (get_string(content, "kind") == k_snap_data)
+    return replace(dir + "/" + k_snap_data, spec.path);
   for (const json& overlay : content.at("base").at("overlays")) {
     TRY_ASSIGN(const blk::LayerSpec cow, blk::parse_layer(spec.layers[get_u64(overlay, "layer")]));
     TRY(replace(dir + "/" + get_string(overlay, "file"), cow.params.at("file")));

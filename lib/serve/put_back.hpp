@@ -11,7 +11,8 @@
 
 namespace pv::serve {
 
-// `spec` is the original disk's. Code::unsupported for content that came from elsewhere,
+// `spec` is the original disk's. Code::unsupported for content that came from elsewhere.
+Result<> can_be_put_back(const Spec& spec, const json& manifest);
 // Code::in_use while the place is in use.
 Result<> put_back(const Spec& spec, const json& manifest, const std::string& dir);
 

@@ -134,6 +134,13 @@ Result<> check_saved_disk(const json& manifest, const std::string& dir) {
   return check_content(manifest, *files);
 }
 
+Result<> check_in_place(const json& manifest) {
+  const json* saved = find(manifest, "spec");
+  if (saved == nullptr) return corrupt("the manifest of the snapshot has no disk");
+  TRY_ASSIGN(const Spec spec, spec_from_json(*saved));
+  return can_be_put_back(spec, manifest);
+}
+
 Result<Spec> restored_spec(const json& manifest, const std::string& dir, const std::string& home,
                            const RestoreOptions& options) {
   const json* saved = find(manifest, "spec");

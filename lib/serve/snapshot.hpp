@@ -31,6 +31,8 @@ struct RestoreOptions {
 // Whether the files of a saved disk are all there, as long as they were, and what they stand on is
 // unchanged. The contents of `data` are not read.
 Result<> check_saved_disk(const json& manifest, const std::string& dir);
+// Code::unsupported for one that cannot be restored in place; it has been checked before.
+Result<> check_in_place(const json& manifest);
 
 // Starts the server of a new, empty disk object. Several disks are begun one after another and then
 // waited for (StartingServer::wait).

@@ -80,25 +80,31 @@ class Restore {
                   fmt::format("snapshot {} was taken of a frozen guest, which has to run to be "
                               "thawed: restore it without --paused, and pause it then",
                               bundle_.dir));
-    auto vm = run_.find("vm", "", name);
-    const bool is_new = !vm;
-    if (is_new) {
-      TRY_ASSIGN(vm, make(name));
-    }
-    auto restored = into(*vm);
-    if (!restored && is_new) run_.remove(*vm);
+    if (flags_.in_place) TRY(check_places());
+    const auto vm = run_.find("vm", "", name);
+    if (vm) return into(*vm);
+    TRY_ASSIGN(const Object made, make_vm(run_, name));
+    return as_new(made);
+  }
+
+  // One that is there for this only.
+  Result<json> as_new(const Object& vm) {
+    auto restored = into(vm);
+    if (!restored) run_.remove(vm);
     return restored;
   }
 
  private:
-  Result<Object> make(const std::string& name) {
-    TRY_ASSIGN(const Object vm, run_.create("vm", "", name));
-    TRY(vm.save({{"name", vm.name},
-                 {"scope", vm.scope},
-                 {"state", "created"},
-                 {"config", json::object()},
-                 {"disks", json::array()}}));
-    return vm;
+  // Before anything is closed.
+  Result<> check_places() const {
+    for (const auto& [id, disk] : bundle_.manifest["disks"].items()) {
+      const auto place = serve::check_in_place(disk);
+      if (place) continue;
+      Error error = place.error();
+      error.message = fmt::format("disk '{}': {}", id, error.message);
+      return fail(std::move(error));
+    }
+    return {};
   }
 
   Result<json> into(const Object& vm) {
@@ -172,22 +178,32 @@ Result<> check(const RunDir& run, const Bundle& bundle, bool thorough) {
   return verify(bundle, thorough);
 }
 
+Result<Object> make_vm(const RunDir& run, const std::string& name) {
+  TRY_ASSIGN(const Object vm, run.create("vm", "", name));
+  TRY(vm.save({{"name", vm.name},
+               {"scope", vm.scope},
+               {"state", "created"},
+               {"config", json::object()},
+               {"disks", json::array()}}));
+  return vm;
+}
+
 Result<json> restore(const RunDir& run, const Bundle& bundle, const std::string& name,
                      const RestoreFlags& flags) {
   TRY(check(run, bundle, false));
   return Restore(run, bundle, flags).as(name);
 }
 
-void clone(const RunDir& run, const Bundle& bundle, const std::vector<std::string>& names,
+void clone(const RunDir& run, const Bundle& bundle, const std::vector<Object>& vms,
            const RestoreFlags& flags, size_t parallel,
            const std::function<void(size_t index, Result<json>)>& done) {
   Workers workers;
   size_t next = 0;
-  while (next < names.size() || workers.count() > 0) {
-    while (workers.count() < parallel && next < names.size()) {
+  while (next < vms.size() || workers.count() > 0) {
+    while (workers.count() < parallel && next < vms.size()) {
       const size_t index = next++;
       const auto started =
-          workers.start(index, [&] { return Restore(run, bundle, flags).as(names[index]); });
+          workers.start(index, [&] { return Restore(run, bundle, flags).as_new(vms[index]); });
       if (!started) done(index, fail(started.error()));
     }
     if (workers.count() > 0) workers.wait(done);

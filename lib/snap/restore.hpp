@@ -29,8 +29,12 @@ Result<> check(const RunDir& run, const Bundle& bundle, bool thorough);
 Result<json> restore(const RunDir& run, const Bundle& bundle, const std::string& name,
                      const RestoreFlags& flags);
 
-// The same for several names, `parallel` at a time; `done` is called for each.
-void clone(const RunDir& run, const Bundle& bundle, const std::vector<std::string>& names,
+// A new VM for one to go on as.
+Result<Object> make_vm(const RunDir& run, const std::string& name);
+
+// The same for several new VMs, `parallel` at a time; `done` is called for each. One that cannot be
+// restored is gone then.
+void clone(const RunDir& run, const Bundle& bundle, const std::vector<Object>& vms,
            const RestoreFlags& flags, size_t parallel,
            const std::function<void(size_t index, Result<json>)>& done);
 
