@@ -120,6 +120,9 @@ assert_stderr_names() { grep -qi -- "$1" <<<"$stderr" || fail "stderr lacks '$1'
   printf 'safe' | pv-disk write d --fua >/dev/null
   printf 'maybe' | pv-disk write d --sector 64 >/dev/null
   kill -KILL "$(pv-disk info d -o backend.pid)"
+  # A request that is on its way when the daemon goes fails; this one is to come after that.
+  restarted() { [ "$(pv-disk info d -o backend.restarts)" = 1 ]; }
+  until_true restarted
   assert_equal "$(pv-disk read d --raw | head -c 4)" safe
   expect_error io 4 pv-disk flush d
   has '.error.errno == "EIO" and .error.injected == false'
