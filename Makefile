@@ -129,6 +129,7 @@ crash: all
 	@PATH="$(abspath $(BUILD))/bin:$$PATH" tests/crash/chain --cuts $(ROUNDS)
 	@PATH="$(abspath $(BUILD))/bin:$$PATH" tests/crash/fsync --cuts $(VM_CUTS)
 	@PATH="$(abspath $(BUILD))/bin:$$PATH" tests/crash/restores --count $(RESTORES)
+	@PATH="$(abspath $(BUILD))/bin:$$PATH" tests/crash/load
 
 # The same unit and conformance tests under the sanitizers, each in a build folder of its own.
 # (With -fsanitize=address g++ 12 takes std::regex for uninitialized, GCC bug 105562.)
