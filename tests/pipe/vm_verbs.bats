@@ -64,7 +64,9 @@ PY
   assert_equal "$(guest head -c 4 /dev/vda)" kept
   guest sh -c 'echo "the second boot" >/dev/console'
   assert_equal "$(pv-vm console v | grep -o 'the .* boot' | tr '\n' ,)" 'the first boot,the second boot,'
-  assert_equal "$(events)" 'boot agent_up vm_spawned reset agent_down agent_up '
+  # SeaBIOS makes more of it, some of them after the agent has gone.
+  assert_equal "$(events | sed -E 's/(reset )+/reset /g; s/agent_down reset /agent_down /')" \
+    'boot agent_up vm_spawned reset agent_down agent_up '
 }
 
 @test "a guest that does not come back from a reset is said to, with its console" {
