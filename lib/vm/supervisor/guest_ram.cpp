@@ -40,6 +40,13 @@ Result<> write_at(int file, const char* data, size_t size, uint64_t offset) {
   return {};
 }
 
+// A process that has just been killed has no memory any more, in one of several ways.
+tl::unexpected<Error> unreadable(const char* what, int error) {
+  if (error == ESRCH || error == EIO || error == ENOENT)
+    return fail(Code::guest_died, fmt::format("QEMU has ended: its {} is gone", what));
+  return fail_errno(fmt::format("cannot read QEMU's {}", what), error);
+}
+
 bool is_zero(const char* page) {
   return *page == 0 && std::memcmp(page, page + 1, k_page - 1) == 0;
 }
@@ -134,7 +141,7 @@ Result<> GuestRam::save_changed(int file) const {
   TRY_ASSIGN(const std::vector<Mapping> maps, mappings(qemu_, base_.get()));
   const Fd flags(open(fmt::format("/proc/{}/pagemap", qemu_).c_str(), O_RDONLY | O_CLOEXEC));
   const Fd memory(open(fmt::format("/proc/{}/mem", qemu_).c_str(), O_RDONLY | O_CLOEXEC));
-  if (!flags || !memory) return fail_errno("cannot read QEMU's memory", errno);
+  if (!flags || !memory) return unreadable("memory", errno);
   std::vector<uint64_t> entries(k_window / k_page);
   std::vector<char> bytes(1 << 20);
   const auto changed = [](uint64_t entry) {
@@ -146,7 +153,7 @@ Result<> GuestRam::save_changed(int file) const {
       const ssize_t n = pread(flags.get(), entries.data(), pages * sizeof(uint64_t),
                               static_cast<off_t>(at / k_page * sizeof(uint64_t)));
       if (n != static_cast<ssize_t>(pages * sizeof(uint64_t)))
-        return fail_errno("cannot read QEMU's page map", n < 0 ? errno : EIO);
+        return unreadable("page map", n < 0 ? errno : ESRCH);
       for (size_t page = 0; page < pages;) {
         size_t run = page;
         while (run < pages && (run - page) * k_page < bytes.size() && changed(entries[run])) ++run;
@@ -154,7 +161,7 @@ Result<> GuestRam::save_changed(int file) const {
         const uint64_t address = at + page * k_page;
         if (length > 0 && pread(memory.get(), bytes.data(), length, static_cast<off_t>(address)) !=
                               static_cast<ssize_t>(length))
-          return fail_errno("cannot read QEMU's memory", errno);
+          return unreadable("memory", errno);
         TRY(write_at(file, bytes.data(), length, address - m.start + m.offset));
         page = std::max(run, page + 1);
       }
