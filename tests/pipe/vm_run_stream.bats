@@ -186,6 +186,9 @@ ROWS
   jobs -p | xargs kill 2>/dev/null || true
   wait || true
   until_true no_process 'sleep 4324'
+  # Ports of clients that were killed come back when the guest has let go of them.
+  ports_are_back() { pv-vm run v --raw -- true 2>/dev/null; }
+  until_true ports_are_back
   run -0 pv-vm run v --raw -- echo again
 }
 
