@@ -43,16 +43,24 @@ replaced
   assert_line --index 1 4
 }
 
+# The seed makes the stream; how much of it the kernel, and QEMU for each reset of the firmware,
+# have taken before, depends on their timing. So a piece of the first boot's bytes is looked for.
 @test "a seed gives virtio-rng the same bytes at each boot, another seed gives others" {
   need_guest
   for seed in 7 7 18446744073709551615; do
     pv-vm create v --rng-seed 1 | pv-vm boot --rng-seed "$seed" -o rng_seed >shown
     assert_equal "$(cat shown)" "$seed"
-    guest 'head -c 32 /dev/hwrng | sha256sum' >>bytes
+    guest 'head -c 16384 /dev/hwrng | od -An -v -tx1 | tr -d " \n"' >>bytes
+    echo >>bytes
     pv-vm close v >/dev/null
   done
-  assert_equal "$(sed -n 1p bytes)" "$(sed -n 2p bytes)"
-  [ "$(sed -n 1p bytes)" != "$(sed -n 3p bytes)" ]
+  # 16 bytes from the middle of what the first boot read.
+  piece=$(sed -n 1p bytes | cut -c 16001-16032)
+  assert_equal "${#piece}" 32
+  run -0 sed -n 2p bytes
+  assert_output --partial "$piece"
+  run -0 sed -n 3p bytes
+  refute_output --partial "$piece"
 }
 
 @test "the clock starts at the given time, to a fraction of a second" {
