@@ -18,7 +18,7 @@ namespace pv::guest {
 namespace {
 
 // Raised when the layout of an image changes in a way that no input of the key shows.
-constexpr const char* k_recipe_version = "4";
+constexpr const char* k_recipe_version = "5";
 constexpr size_t k_max_user_file = size_t{1} << 30;
 
 // Every item with its length, so that no two lists run together to the same bytes.

@@ -19,7 +19,7 @@
 
 namespace pv::snap {
 
-constexpr uint64_t k_format = 1;
+constexpr uint64_t k_format = 2;
 constexpr const char* k_manifest_file = "manifest.json";
 constexpr const char* k_ram_file = "ram";
 constexpr const char* k_state_file = "state";

@@ -8,7 +8,8 @@
 //                                       check of transfers
 //
 // Lines on the port org.provium.runner; ARGV and ENV are strings that end in a zero byte each.
-//   to us      run NONCE ID FLAGS ARGV ENV INPUT   1: output is wanted, 2: INPUT is its stdin
+//   to us      ping NONCE                          answered by: pong NONCE
+//              run NONCE ID FLAGS ARGV ENV INPUT   1: output is wanted, 2: INPUT is its stdin
 //                                                  base64, "-" for nothing (ENV "-": our own)
 //   from us    hello NONCE                         once; a line with another is of an earlier boot
 //              start ID PID                        or: fail ID ERRNO
@@ -206,10 +207,12 @@ Run* free_run() {
 }
 
 void take_line(char* line) {
-  if (!begins(line, "run ")) return;
-  char* at = line + 4;
+  char* at = line;
+  const char* const what = next_word(at);
   const char* const theirs = next_word(at);
   if (length(theirs) != length(nonce) || !begins(theirs, nonce)) return;
+  if (begins(what, "ping")) return say(put(put(answer, "pong "), nonce));
+  if (!begins(what, "run")) return;
   Run none;
   Run* const free = free_run();
   Run& run = free ? *free : none;

@@ -62,7 +62,15 @@ void Agent::port_changed(bool open) {
   state_ = State::closed;
   loop_.cancel(sync_timer_);
   lose_in_flight();  // an agent that has just been started knows nothing of it
-  if (open) start_sync();
+  if (open && std::exchange(resumes_, false))
+    state_ = State::resting;
+  else if (open)
+    start_sync();
+}
+
+// A sync costs a guest under TCG more than all else of a restore does.
+void Agent::resume() {
+  resumes_ = true;
 }
 
 // A port that closes is also the first sign of a guest that powers off: its end, which follows at
@@ -112,6 +120,7 @@ void Agent::call(const std::string& command, json arguments, uint64_t timeout_ns
   const uint64_t id = ++last_id_;
   const TimerId timer = loop_.after(timeout_ns, [this, id] { expired(id); });
   queue_.push_back({id, command, to_line(request) + "\n", timer, std::move(reply)});
+  if (state_ == State::resting) return start_sync();
   pump();
 }
 
@@ -131,7 +140,7 @@ void Agent::expired(uint64_t id) {
   for (auto it = queue_.begin(); it != queue_.end(); ++it) {
     if (it->id != id) continue;
     const bool was_in_flight = in_flight_ && it == queue_.begin();
-    const bool silent = state_ != State::ready;
+    const bool silent = !is_ready();
     Command command = std::move(*it);
     queue_.erase(it);
     if (was_in_flight) {

@@ -37,11 +37,14 @@ class Agent {
   void connect(Fd fd);
   // QEMU says that the guest has opened or closed the port. Opening starts the sync.
   void port_changed(bool open);
+  // The guest goes on from a snapshot, with an agent that had answered before: it is trusted to be
+  // there, and asked for a sync with the first command. Called before the port opens.
+  void resume();
   // Called each time that the agent has answered a sync.
   void on_ready(std::function<void()> callback) { ready_ = std::move(callback); }
   // Until it has answered, commands fail at once with Code::no_agent and these words.
   void not_awaited(std::string why) { why_absent_ = std::move(why); }
-  bool is_ready() const { return state_ == State::ready; }
+  bool is_ready() const { return state_ == State::ready || state_ == State::resting; }
   // Nothing is asked of it.
   bool is_idle() const { return queue_.empty() && state_ != State::syncing; }
   // When it last answered anything, on the monotonic clock; 0 for never.
@@ -54,7 +57,7 @@ class Agent {
   void fail_all(const Error& error);
 
  private:
-  enum class State { closed, syncing, ready };
+  enum class State { closed, resting, syncing, ready };
   struct Command {
     uint64_t id;
     std::string name;
@@ -76,6 +79,7 @@ class Agent {
   State state_ = State::closed;
   std::deque<Command> queue_;  // the first one is in flight when in_flight_
   bool in_flight_ = false;
+  bool resumes_ = false;  // the next time that the port opens
   std::map<uint64_t, Command> lost_;  // their agent has gone away; told so a moment later
   uint64_t last_id_ = 0;
   uint64_t last_answer_ns_ = 0;

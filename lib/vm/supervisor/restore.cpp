@@ -43,6 +43,11 @@ Result<> Supervisor::open_snapshot() {
   return {};
 }
 
+// What runs commands answers quicker than the agent does, and says as much.
+bool Supervisor::trusts_agent() const {
+  return plan_.restore && plan_.restore->agent && !plan_.restore->runner.empty();
+}
+
 void Supervisor::load_snapshot() {
   const json capabilities = json::array({{{"capability", "x-ignore-shared"}, {"state", true}},
                                          {{"capability", "events"}, {"state", true}}});
@@ -77,6 +82,7 @@ void Supervisor::snapshot_loaded() {
     if (!result) return boot_failed(result.error());
     if (!plan_.restore->agent) booted();
   });
+  if (trusts_agent()) runner_.ping([this] { on_agent_ready(); });
 }
 
 void Supervisor::op_snap(ControlServer::ConnectionId id, const json& request, const Reply& reply) {

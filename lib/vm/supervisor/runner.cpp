@@ -84,6 +84,11 @@ void Runner::start(Id id, const RunnerCommand& command, uint64_t timeout_ns, Don
                              command.input.empty() ? "-" : base64_encode(command.input)));
 }
 
+void Runner::ping(std::function<void()> answered) {
+  answered_ = std::move(answered);
+  channel_->send(fmt::format("ping {}\n", nonce_));
+}
+
 void Runner::forget(Id id) {
   const auto found = runs_.find(id);
   if (found == runs_.end()) return;
@@ -99,6 +104,7 @@ void Runner::on_line(const std::string& line) {
     nonce_ = words[1].substr(0, k_max_nonce);
     return;
   }
+  if (words.size() == 2 && words[0] == "pong" && answered_) return std::exchange(answered_, {})();
   const auto id = words.size() >= 3 ? number(words[1]) : std::nullopt;
   const auto found = id ? runs_.find(*id) : runs_.end();
   if (found == runs_.end()) return;

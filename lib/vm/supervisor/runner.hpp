@@ -41,6 +41,8 @@ class Runner {
   // By what the guest's runner knows its lines; one in a restored guest says no hello again.
   const std::string& nonce() const { return nonce_; }
   void resume(std::string nonce) { nonce_ = std::move(nonce); }
+  // Calls back once it has answered, which a guest that does not run never does.
+  void ping(std::function<void()> answered);
   // When it last said anything; 0: never.
   uint64_t last_line_ns() const { return last_line_ns_; }
 
@@ -69,6 +71,7 @@ class Runner {
   std::string nonce_;  // of the runner that has said hello; empty: there is none
   uint64_t last_line_ns_ = 0;
   TimerId lost_timer_ = 0;
+  std::function<void()> answered_;
   std::map<Id, Run> runs_;
 };
 

@@ -86,6 +86,7 @@ Result<> Supervisor::start() {
         fmt::format("no guest agent answers in VM '{}', which was booted without "
                     "waiting for one",
                     vm.name));
+  if (trusts_agent()) agent_.resume();
   slots_ = plan_.disks;
   nics_.start(plan_.nics, plan_.nic_slots);
   if (plan_.restore) TRY(open_snapshot());

@@ -107,6 +107,7 @@ class Supervisor {
 
   // restore.cpp
   Result<> open_snapshot();
+  bool trusts_agent() const;
   void load_snapshot();
   void snapshot_loaded();
   void migration_event(const json& data);
