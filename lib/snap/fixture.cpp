@@ -16,6 +16,7 @@
 #include "base/file.hpp"
 #include "base/hash.hpp"
 #include "base/text.hpp"
+#include "base/time_text.hpp"
 #include "base/units.hpp"
 #include "base/version.hpp"
 #include "snap/restore.hpp"
@@ -120,9 +121,12 @@ void mark_used(const std::string& dir) {
   utimensat(AT_FDCWD, (dir + ".lock").c_str(), nullptr, 0);
 }
 
+// Nanoseconds since 1970.
 uint64_t last_used(const std::string& dir) {
   struct stat st {};
-  return stat((dir + ".lock").c_str(), &st) == 0 ? static_cast<uint64_t>(st.st_mtime) : 0;
+  if (stat((dir + ".lock").c_str(), &st) < 0) return 0;
+  return static_cast<uint64_t>(st.st_mtim.tv_sec) * k_ns_per_s +
+         static_cast<uint64_t>(st.st_mtim.tv_nsec);
 }
 
 }  // namespace
@@ -180,7 +184,7 @@ Result<Fetched> fetch_fixture(const RunDir& run, const FixturePlace& place,
 
 Result<std::vector<json>> list_fixtures(const RunDir& run) {
   TRY_ASSIGN(const std::string root, cache_root());
-  std::vector<json> entries;
+  std::vector<std::pair<uint64_t, json>> found;
   DIR* dir = opendir(root.c_str());
   if (!dir) return fail_errno("cannot read " + root, errno);
   DEFER(closedir(dir));
@@ -188,16 +192,19 @@ Result<std::vector<json>> list_fixtures(const RunDir& run) {
     std::string name, key;
     if (!split_entry(entry->d_name, name, key)) continue;
     const std::string path = root + "/" + entry->d_name;
-    json snap = {{"fixture", name}, {"key", key}, {"used", last_used(path)}};
+    const uint64_t used_ns = last_used(path);
+    json snap = {{"fixture", name}, {"key", key}, {"used", utc_seconds(used_ns / k_ns_per_s)}};
     const auto bundle = open_bundle(path);
     if (bundle) snap.update(snap_document(*bundle));
     const auto good = bundle ? check(run, *bundle, false) : fail(bundle.error());
     if (!good) snap.update({{"path", path}, {"problem", good.error().message}});
     if (!bundle) snap["size_bytes"] = disk_usage(path);
-    entries.push_back(std::move(snap));
+    found.emplace_back(used_ns, std::move(snap));
   }
-  std::sort(entries.begin(), entries.end(),
-            [](const json& a, const json& b) { return get_u64(a, "used") < get_u64(b, "used"); });
+  std::sort(found.begin(), found.end(),
+            [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<json> entries;
+  for (auto& [used_ns, snap] : found) entries.push_back(std::move(snap));
   return entries;
 }
 

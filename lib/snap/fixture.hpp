@@ -55,7 +55,7 @@ Result<Fetched> fetch_fixture(const RunDir& run, const FixturePlace& place,
 Result<> build_fixture(const RunDir& run, const std::vector<std::string>& builder,
                        const std::string& dir, const Deadline& deadline);
 
-// The `snap` objects of all entries, with "fixture", "key", "used" (seconds since 1970) and, where
+// The `snap` objects of all entries, with "fixture", "key", "used" (a UTC time) and, where
 // it cannot be restored here, "problem"; the least recently used first.
 Result<std::vector<json>> list_fixtures(const RunDir& run);
 // Code::in_use while VMs run on it.

@@ -134,13 +134,30 @@ until_true() {
 # ended PID: it may be a zombie that nobody has buried yet.
 ended() { case $(ps -o stat= -p "$1") in '' | Z*) ;; *) return 1 ;; esac; }
 
+# guest_vm VM…: each runs, as if it had just booted. From a snapshot that `make check` takes once, which
+# is a twentieth of a boot; disks go in with `plug`. Not for tests of the boot itself.
+guest_vm() {
+  local vm
+  for vm in "$@"; do
+    if [ -n "${PV_GUEST_SNAP:-}" ]; then
+      pv-snap restore "$PV_GUEST_SNAP" "$vm" </dev/null >/dev/null || return
+    else
+      pv-vm create "$vm" | pv-vm boot >/dev/null || return
+    fi
+  done
+}
+
 # For a file whose tests share one VM `v`; shared_vm is called in setup_file with the flags of its
 # creation, close_shared_vm in teardown_file.
 shared_vm() {
   pv_setup
   export PV_SHARED="$PV_T"
   pv-vm guest info </dev/null >/dev/null 2>&1 || return 0
-  pv-vm create v "$@" | pv-vm boot >/dev/null
+  if [ $# -eq 0 ]; then
+    guest_vm v
+  else
+    pv-vm create v "$@" | pv-vm boot >/dev/null
+  fi
 }
 close_shared_vm() {
   export PV_T="$PV_SHARED"

@@ -19,16 +19,17 @@ letters() {
     dd if=/dev/$1 bs=64k skip=\$i count=1 iflag=direct 2>/dev/null | head -c 1 | tr '\\0' .; done"
 }
 
+# two_disks [boot]: in a VM that runs, or that is booted with them.
 two_disks() {
   truncate -s 4M a.img b.img
-  pv-vm create v >/dev/null
+  if [ "${1:-}" = boot ]; then pv-vm create v >/dev/null; else guest_vm v; fi
   pv-disk attach v --id vda --image a.img --layer cache >/dev/null
   pv-disk attach v --id vdb --image b.img --layer cache >/dev/null
+  if [ "${1:-}" = boot ]; then pv-vm boot v >/dev/null; fi
 }
 
 @test "after a cut the VM boots again and sees exactly what it had flushed" {
-  two_disks
-  pv-vm boot v >/dev/null
+  two_disks boot
   fill vda A 0 oflag=direct
   fill vdb B 0 oflag=direct
   fill vda S 1 conv=fsync
@@ -59,7 +60,6 @@ two_disks() {
 
 @test "a cut while the guest writes: whatever it was told to be on the disk is there" {
   two_disks
-  pv-vm boot v >/dev/null
   pv-vm run v --raw --timeout 60s -- sh -c '
     i=1; while :; do echo $i | dd of=/dev/vda bs=512 count=1 conv=sync,fsync 2>/dev/null
       echo $i; echo $i | dd of=/dev/vdb bs=512 count=1 conv=sync,fsync 2>/dev/null
@@ -89,7 +89,8 @@ two_disks() {
 
 @test "the VM comes from the document, and a running VM's disk is not cut alone" {
   truncate -s 1M t.img
-  pv-vm create v | pv-disk attach --id vda --image t.img --layer cache | pv-vm boot >doc
+  guest_vm v
+  pv-disk attach v --id vda --image t.img --layer cache >doc
   expect_error wrong_state 4 pv-fault power-cut --disk vda
   assert_equal "$(jq -r .error.state <<<"$output")" booted
   ok pv-fault power-cut --in doc --survivors all
@@ -101,7 +102,6 @@ two_disks() {
   two_disks
   truncate -s 1M c.img
   pv-disk attach v --id vdc --image c.img --no-fault >/dev/null
-  pv-vm boot v >/dev/null
   fill vda U 0 oflag=direct
   expect_error not_mediated 4 pv-fault power-cut v
   ok pv-disk detach vdc
@@ -122,7 +122,6 @@ two_disks() {
 
 @test "a VM that powers itself off boots again with its disks" {
   two_disks
-  pv-vm boot v >/dev/null
   fill vda P 0 conv=fsync
   pv-vm run v -- sh -c 'poweroff -f' >/dev/null 2>&1 || true
   for _ in {1..200}; do
@@ -136,7 +135,6 @@ two_disks() {
 
 @test "two cuts of one VM at once: one cuts, the other finds it shut down" {
   two_disks
-  pv-vm boot v >/dev/null
   pv-fault power-cut v </dev/null >one 2>/dev/null &
   first=$!
   pv-fault power-cut v </dev/null >two 2>/dev/null || true

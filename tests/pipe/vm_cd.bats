@@ -35,7 +35,7 @@ guest() { pv-vm run v --raw --timeout 60s -- sh -c "$1"; }
 
 @test "a disc is plugged into a running guest; a locked tray opens only with --force" {
   random_file cd.iso 1048576
-  pv-vm create v | pv-vm boot >/dev/null
+  guest_vm v
   run -0 pv-disk attach v --id cd --cdrom --image cd.iso -o guest_path
   assert_output /dev/sr0
   run -0 guest 'md5sum </dev/sr0 | cut -c1-32'

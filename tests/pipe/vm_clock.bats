@@ -43,7 +43,7 @@ export PV_WITHIN=5 # for until_true
 
 @test "a guest without an agent: every verb that needs it says so in time" {
   need_guest
-  pv-vm create v | pv-vm boot >/dev/null
+  guest_vm v
   pv-vm run v --timeout 2s -- sh -c 'rm /usr/bin/qemu-ga; killall qemu-ga' >/dev/null 2>&1 || true
   pv-vm wait v --event agent_down --since 0 >/dev/null
   expect_error no_agent 4 pv-vm clock v get --timeout 300ms
@@ -71,7 +71,7 @@ export PV_WITHIN=5 # for until_true
 
 @test "console: it is followed until the VM ends" {
   need_guest
-  pv-vm create v | pv-vm boot >/dev/null
+  guest_vm v
   pv-vm console v --follow >out 3>&- &
   follower=$!
   pv-vm run v -- sh -c 'echo marker-1 >/dev/console' >/dev/null
@@ -83,7 +83,7 @@ export PV_WITHIN=5 # for until_true
 
 @test "console: joined by one, by pipe or by terminal, and left by Ctrl-]" {
   need_guest
-  pv-vm create v | pv-vm boot >/dev/null
+  guest_vm v
   # Something that listens on the console.
   pv-vm run v -- sh -c 'read -r x </dev/console; echo "heard $x" >/dev/console' >/dev/null 3>&- &
   mkfifo pipe

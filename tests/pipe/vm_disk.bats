@@ -38,7 +38,8 @@ teardown() { pv_teardown; }
 }
 
 @test "a disk server killed under a guest gives the guest an error, and close cleans up" {
-  pv-vm create v | pv-disk attach --id vda --scratch 1M | pv-vm boot >/dev/null
+  guest_vm v
+  plug vda --scratch 1M
   kill -KILL "$(pv-disk info vda -o pid)"
   run -0 pv-disk list -o state
   assert_output dead

@@ -43,7 +43,7 @@ gone() {
 
 @test "QEMU killed: the VM is dead, commands say so, close cleans up" {
   need_guest
-  pv-vm create v | pv-vm boot >/dev/null
+  guest_vm v
   pv-vm run v -- sleep 1000 >doc 2>err &
   running=$!
   sleep 0.3
@@ -100,7 +100,7 @@ exit 0' >/dev/null
 
 @test "an agent that is gone is no_agent or agent, and the VM stays" {
   need_guest
-  pv-vm create v | pv-vm boot >/dev/null
+  guest_vm v
   run pv-vm run v --timeout 5s -- sh -c 'kill -STOP $(pidof qemu-ga pv-runner)'
   run -255 --separate-stderr pv-vm run v --timeout 1s -- true
   [[ "$(code_of)" = no_agent || "$(code_of)" = agent || "$(code_of)" = timeout ]]

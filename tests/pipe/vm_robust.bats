@@ -11,7 +11,8 @@ a_supervisor() { compgen -G "$PV_RUN_DIR/obj/*/sup.sock" >/dev/null; }
 
 @test "the run directory deleted under us: everything ends by itself, commands say one line" {
   need_guest
-  pv-vm create v | pv-disk attach --id vda --scratch 1M | pv-vm boot >/dev/null
+  guest_vm v
+  plug vda --scratch 1M
   pv-disk serve d --memory 1M >/dev/null
   pids="$(pv-vm info v -o pid) $(pv-vm info v -o supervisor_pid)
     $(pv-disk info vda -o pid) $(pv-disk info d -o pid)"
@@ -85,7 +86,7 @@ a_supervisor() { compgen -G "$PV_RUN_DIR/obj/*/sup.sock" >/dev/null; }
 
 @test "the supervisor needs less than 4 MiB, and no more after hundreds of requests" {
   need_guest
-  pv-vm create v | pv-vm boot >/dev/null
+  guest_vm v
   supervisor=$(pv-vm info v -o supervisor_pid)
   # What has been done is forgotten when nothing is asked for a moment.
   small() {

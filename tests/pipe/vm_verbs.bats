@@ -9,7 +9,7 @@ setup() {
 }
 teardown() { pv_teardown; }
 
-boot() { pv-vm create v | pv-vm boot >/dev/null; }
+boot() { guest_vm v; }
 guest() { pv-vm run v --raw -- "$@"; }
 uptime_cs() { guest cat /proc/uptime | cut -d' ' -f1 | tr -d .; }
 events() { pv-vm events v | jq -r '.event | select(.) | .event' | tr '\n' ' '; }
@@ -78,7 +78,8 @@ PY
 
 @test "the power button: the guest shuts down itself, in order" {
   truncate -s 1M t.img
-  pv-vm create v | pv-disk attach --id vda --image t.img | pv-vm boot >/dev/null
+  boot
+  plug vda --image t.img
   guest sh -c 'echo kept | dd of=/dev/vda 2>/dev/null'
   ok pv-vm power-button v
   has '.vm.state == "shutdown" and .vm.graceful and .vm.reason == "the guest powered off"'
