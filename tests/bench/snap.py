@@ -3,11 +3,14 @@
 take lets it stand still, what one needs, and how many go on from one at once."""
 import json
 import os
+import pathlib
+import shutil
 import statistics
 import subprocess
 import time
 
 CLONES = 100
+HELPER = pathlib.Path(__file__).resolve().parents[2] / "lib/share/provium.bash"
 BUILDER = "pv-vm create base | pv-vm boot"
 
 
@@ -19,7 +22,7 @@ def run(*argv, text=None):
 def timed(*argv):
     start = time.monotonic()
     documents = run(*argv)
-    return 1e3 * (time.monotonic() - start), documents[-1]
+    return 1e3 * (time.monotonic() - start), documents[-1] if documents else {}
 
 
 def close(*names):
@@ -44,6 +47,19 @@ def show(what, values, unit="ms"):
     print(f"{what:<44} {statistics.median(values):9.1f} {unit} "
           f"({min(values):.1f}-{max(values):.1f})", flush=True)
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def twenty_tests(folder):
+    """Seconds for a BATS file whose 20 tests each have a VM of their own from the fixture."""
+    tests = "".join(f"@test '{i}' {{ pv-vm run v -- sh -c '[ ! -e /tmp/x ] && touch /tmp/x'; }}\n"
+                    for i in range(20))
+    path = os.path.join(folder, "twenty.bats")
+    shutil.copy(HELPER, folder)
+    with open(path, "w", encoding="ascii") as file:
+        file.write("load provium\n"
+                   f"setup_file() {{ pv_fixture bench -- sh -c '{BUILDER}'; }}\n"
+                   f"setup() {{ pv_scope; pv_restore v; }}\n{tests}")
+    return timed("bats", "--tap", path)[0] / 1e3
 
 
 def measure(folder, rounds):
@@ -79,6 +95,9 @@ def measure(folder, rounds):
         ms, document = timed(*command)
         hits.append(ms)
     rows["hit"] = show("a fixture that is there", hits)
+    twenty_tests(folder)  # builds its fixture
+    rows["tests"] = show("20 tests, each on a fresh VM", [twenty_tests(folder) for _ in range(3)],
+                         "s")
 
     start = time.monotonic()
     clones = run("pv-snap", "clone", snap, "--count", str(CLONES), "--jobs", "1")

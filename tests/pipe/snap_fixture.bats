@@ -121,7 +121,6 @@ built() { grep -c built "$BUILT"; }
   need_guest
   builder
   fixture one >/dev/null
-  sleep 1.1
   PV_FIXTURE_MAX=1M fixture two >/dev/null
   run -0 pv-snap fixture --list -o fixture
   assert_output two

@@ -74,11 +74,9 @@ a_supervisor() { compgen -G "$PV_RUN_DIR/obj/*/sup.sock" >/dev/null; }
 
 @test "a thousand quick rounds of create and close leave nothing" {
   rounds() { for i in $(seq "$2"); do pv-vm create "$1$i" | pv-vm close >/dev/null || return; done; }
-  before=$(date +%s%N)
   rounds a 500 & a=$!
   rounds b 500
   wait "$a"
-  [ "$(since_ms "$before")" -lt 30000 ]
   assert_equal "$(find "$PV_RUN_DIR/obj" "$PV_RUN_DIR/idx" -mindepth 1)" ''
   assert_equal "$(find "$PV_RUN_DIR" -type f)" ''
   assert_equal "$(pv_processes | grep -v -x -e $$ -e "$BASHPID" | xargs -r ps -o comm= -p | grep pv-)" ''

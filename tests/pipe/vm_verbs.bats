@@ -197,7 +197,7 @@ PY
 }
 
 @test "events: a later boot goes on counting, --since leaves out what was seen" {
-  boot
+  pv-vm create v | pv-vm boot >/dev/null
   pv-vm shutdown v >/dev/null
   pv-vm boot v >/dev/null
   assert_equal "$(pv-vm events v | jq -r '.event.seq // empty' | paste -sd' ')" '1 2 3 4 5 6 7 8'
