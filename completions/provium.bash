@@ -37,6 +37,7 @@ _provium_values() {
     scope) "${2}pv-vm" scope list -o name ;;
     --clock) echo keep host ;;
     snap) "${2}pv-snap" list -o name ;;
+    words) "${2}pv-snap" list -o name; "${2}pv-vm" list -o name ;;
     --disk | disk) "${2}pv-disk" list -o id ;;
     vm | name | names) "${2}pv-vm" list -o name ;;
     --mode | mode) "${2}pv-fault" kinds -o name ;;

@@ -51,6 +51,9 @@ function __provium_values
             printf '%s\n' keep host
         case snap
             "$argv[2]pv-snap" list -o name 2>/dev/null </dev/null
+        case words
+            "$argv[2]pv-snap" list -o name 2>/dev/null </dev/null
+            "$argv[2]pv-vm" list -o name 2>/dev/null </dev/null
         case --disk disk
             "$argv[2]pv-disk" list -o id 2>/dev/null </dev/null
         case vm name names

@@ -99,6 +99,7 @@ Result<int> act(cli::Context& context, const Options& options) {
     return fail(Code::usage, "put the builder after '--': pv-snap fixture NAME -- COMMAND");
   if (const char* into = getenv(k_into)) return build_into(context, options, into);
   TRY_ASSIGN(const RunDir run, context.run_dir());
+  TRY(snap::max_fixture_bytes());  // before anything is built
   TRY_ASSIGN(const Deadline deadline, context.deadline(k_build_ns));
   TRY_ASSIGN(const snap::FixturePlace place, snap::find_fixture(run, options.fixture));
   TRY_ASSIGN(

@@ -38,6 +38,7 @@ Result<int> check(cli::Context& context, const SnapTarget& at) {
 
 Result<int> list(cli::Context& context, bool all) {
   TRY_ASSIGN(const RunDir run, context.run_dir());
+  snap::sweep_half_taken(run);
   for (const Object& object : run.list("snap", all)) {
     const auto bundle = snap::open_bundle(object.path(snap::k_bundle_dir));
     json snap = {{"name", object.name}, {"scope", object.scope}};

@@ -83,6 +83,7 @@ Result<int> clone(cli::Context& context, const Clone& options) {
     if (parallel == 0) return fail(Code::usage, "--jobs: at least 1");
   }
   TRY_ASSIGN(const snap::RestoreFlags flags, restore_flags(context, at.run, options.how, parallel));
+  TRY_ASSIGN(const Fd held, snap::hold(bundle));
   TRY(snap::check(at.run, bundle, false));
   TRY_ASSIGN(const std::vector<Object> vms, clone_vms(at.run, pattern, count));
   const json snap = snap::snap_document(bundle);

@@ -58,6 +58,10 @@ Result<Fd> open_file(const std::string& path) {
   return fd;
 }
 
+std::string manifest_text(const json& manifest) {
+  return manifest.dump(2) + "\n";
+}
+
 std::string hash_of(const json& manifest) {
   json rest = manifest;
   rest.erase("hash");
@@ -164,7 +168,8 @@ Result<Bundle> open_bundle(const std::string& dir) {
     return corrupt(dir, "it has no manifest.json: is it a snapshot at all?");
   if (!text) return corrupt(dir, text.error().message);
   auto manifest = parse_json(*text);
-  if (!manifest) return corrupt(dir, "its manifest is damaged");
+  if (!manifest || manifest_text(*manifest) != *text)
+    return corrupt(dir, "its manifest is damaged");
   bundle.manifest = std::move(*manifest);
   TRY(check_form(bundle));
   TRY(check_files(bundle));
@@ -203,7 +208,7 @@ Result<> seal(Bundle& bundle) {
   bundle.manifest["files"] = files;
   bundle.manifest["hash"] = hash_of(bundle.manifest);
   const std::string path = bundle.path(k_manifest_file);
-  TRY(write_file_atomic(path, bundle.manifest.dump(2) + "\n"));
+  TRY(write_file_atomic(path, manifest_text(bundle.manifest)));
   TRY_ASSIGN(const Fd fd, open_file(path));
   if (fsync(fd.get()) < 0) return fail_errno("cannot write " + path, errno);
   for (const std::string& dir : dirs) TRY(sync_dir(dir));

@@ -218,11 +218,16 @@ Result<> delete_fixture(const json& entry) {
   return {};
 }
 
+Result<uint64_t> max_fixture_bytes() {
+  const char* text = getenv("PV_FIXTURE_MAX");
+  if (!text || !*text) return k_default_max;
+  auto most = parse_size(text);
+  if (!most) return fail(Code::usage, "PV_FIXTURE_MAX: " + most.error().message);
+  return most;
+}
+
 Result<> trim_fixtures(const RunDir& run) {
-  uint64_t most = k_default_max;
-  if (const char* text = getenv("PV_FIXTURE_MAX"); text && *text) {
-    TRY_ASSIGN(most, parse_size(text));
-  }
+  TRY_ASSIGN(const uint64_t most, max_fixture_bytes());
   TRY_ASSIGN(const std::vector<json> entries, list_fixtures(run));
   uint64_t total = 0;
   for (const json& entry : entries) total += get_u64(entry, "size_bytes");

@@ -60,7 +60,9 @@ Result<> build_fixture(const RunDir& run, const std::vector<std::string>& builde
 Result<std::vector<json>> list_fixtures(const RunDir& run);
 // Code::in_use while VMs run on it.
 Result<> delete_fixture(const json& entry);
-// Deletes what has not been used for longest until the rest fits: $PV_FIXTURE_MAX, or 20 GiB.
+// $PV_FIXTURE_MAX, or 20 GiB.
+Result<uint64_t> max_fixture_bytes();
+// Deletes what has not been used for longest until the rest fits.
 Result<> trim_fixtures(const RunDir& run);
 
 }  // namespace pv::snap

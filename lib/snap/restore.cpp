@@ -2,6 +2,7 @@
 #include "snap/restore.hpp"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -110,12 +111,17 @@ class Restore {
   Result<json> into(const Object& vm) {
     TRY_ASSIGN(const LockFile lock, vm::lock_vm(vm, deadline_));
     TRY_ASSIGN(json state, vm.load());
-    TRY(vm::require_state(vm, state, "restore", {"created", "shutdown"}));
+    const bool again = vm::restore_interrupted(state);
+    if (!again) TRY(vm::require_state(vm, state, "restore", {"created", "shutdown"}));
     TRY_ASSIGN(const RunDir home, RunDir::open(vm.scope));
     end_disks(vm);
-    Deferred undo([&] { end_disks(vm); });
-    vm::forget_boot(state, vm::actual_state(vm, state));
+    vm::forget_boot(state, again ? "created" : vm::actual_state(vm, state));
     state["disks"] = json::array();
+    Deferred undo([&, state] {
+      end_disks(vm);
+      static_cast<void>(vm.save(state));
+    });
+    vm::mark_restoring(state);
     TRY(vm.save(state));
     TRY(serve_disks(home, vm));
     vm::RestorePlan plan;
@@ -180,16 +186,28 @@ Result<> check(const RunDir& run, const Bundle& bundle, bool thorough) {
 
 Result<Object> make_vm(const RunDir& run, const std::string& name) {
   TRY_ASSIGN(const Object vm, run.create("vm", "", name));
-  TRY(vm.save({{"name", vm.name},
-               {"scope", vm.scope},
-               {"state", "created"},
-               {"config", json::object()},
-               {"disks", json::array()}}));
+  json state = {{"name", vm.name},
+                {"scope", vm.scope},
+                {"state", "created"},
+                {"config", json::object()},
+                {"disks", json::array()}};
+  vm::mark_restoring(state);
+  TRY(vm.save(state));
   return vm;
+}
+
+// As the supervisors of its VMs hold it. Until they do, nobody deletes it under us.
+Result<Fd> hold(const Bundle& bundle) {
+  Fd dir(open(bundle.dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!dir) return fail(Code::no_such_snapshot, "no snapshot " + bundle.dir);
+  if (flock(dir.get(), LOCK_SH | LOCK_NB) < 0)
+    return fail(Code::in_use, fmt::format("snapshot {} is being deleted", bundle.dir));
+  return dir;
 }
 
 Result<json> restore(const RunDir& run, const Bundle& bundle, const std::string& name,
                      const RestoreFlags& flags) {
+  TRY_ASSIGN(const Fd held, hold(bundle));
   TRY(check(run, bundle, false));
   return Restore(run, bundle, flags).as(name);
 }

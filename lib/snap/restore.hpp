@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/fd.hpp"
 #include "base/json_fwd.hpp"
 #include "base/result.hpp"
 #include "base/run_dir.hpp"
@@ -22,6 +23,9 @@ struct RestoreFlags {
 // Whether it is whole, and whether this machine can go on with it: Code::snapshot_corrupt, or
 // Code::incompatible with key `differs`.
 Result<> check(const RunDir& run, const Bundle& bundle, bool thorough);
+
+// Holds it: while the result lives nobody deletes it. Code::in_use while somebody does.
+Result<Fd> hold(const Bundle& bundle);
 
 // Restores `name` in the current scope, which is made, or is `created` or `shutdown`; then its
 // disks are those of the snapshot. Its `vm` document. When it fails, a VM that was made is gone

@@ -20,6 +20,13 @@ Result<std::string> find_snapshot(const RunDir& run, const std::string& word);
 Result<Object> new_place(const RunDir& run, const std::string& vm);
 constexpr const char* k_bundle_dir = "bundle";
 
+// What a taker of `dir` works in until it is whole: DIR.tmp-PID-XXXXXXXX, locked by it.
+constexpr const char* k_temporary_suffix = ".tmp-";
+// Removes those of takers that were killed. True when a live one's is there.
+bool remove_leftovers(const std::string& dir);
+// Snapshots of the scope that were never whole, since their takers were killed.
+void sweep_half_taken(const RunDir& run);
+
 struct Deletion {
   std::string path;
   bool deleted = false;  // false: it was not there

@@ -2,9 +2,7 @@
 #include "snap/take.hpp"
 
 #include <cstdio>
-#include <cstring>
 #include <fcntl.h>
-#include <glob.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -22,6 +20,7 @@
 #include "serve/disk_object.hpp"
 #include "snap/boot_file.hpp"
 #include "snap/disks.hpp"
+#include "snap/store.hpp"
 #include "vm/client.hpp"
 #include "vm/life.hpp"
 #include "vm/restore.hpp"
@@ -29,9 +28,6 @@
 
 namespace pv::snap {
 namespace {
-
-// A temporary directory that is younger may just be being locked.
-constexpr time_t k_young_s = 2;
 
 // A disk that QEMU opens by itself would be in no snapshot.
 Result<> all_mediated(const Object& vm, const Deadline& deadline) {
@@ -72,31 +68,13 @@ class FrozenGuest {
   bool frozen_ = false;
 };
 
-// What was on its way to `dir` when its taker was killed: nobody holds its lock.
-void remove_leftovers(const std::string& dir) {
-  glob_t found{};
-  std::string pattern;
-  for (const char c : dir + ".tmp-")
-    pattern += strchr("*?[\\", c) ? std::string("\\") + c : std::string(1, c);
-  if (glob((pattern + "????????").c_str(), GLOB_NOSORT, nullptr, &found) == 0)
-    for (size_t i = 0; i < found.gl_pathc; ++i) {
-      const Fd lock(open(found.gl_pathv[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
-      struct stat st {};
-      const bool young =
-          lock && fstat(lock.get(), &st) == 0 &&
-          st.st_mtime + k_young_s > static_cast<time_t>(system_clock().wall_ns() / k_ns_per_s);
-      if (lock && !young && flock(lock.get(), LOCK_EX | LOCK_NB) == 0)
-        remove_tree(found.gl_pathv[i]);
-    }
-  globfree(&found);
-}
-
 Result<std::string> make_temporary(const std::string& dir) {
   struct stat st {};
   if (lstat(dir.c_str(), &st) == 0)
     return fail(Code::duplicate_name, fmt::format("{} exists already", dir));
   remove_leftovers(dir);
-  const std::string temporary = fmt::format("{}.tmp-{:08x}", dir, fresh_seed() & 0xffffffff);
+  const std::string temporary = fmt::format("{}{}{}-{:08x}", dir, k_temporary_suffix, getpid(),
+                                            fresh_seed() & 0xffffffff);
   if (mkdir(temporary.c_str(), 0700) < 0) return fail_errno("cannot create " + dir, errno);
   return temporary;
 }
@@ -130,6 +108,7 @@ class Take {
   Result<Bundle> into(const std::string& dir) {
     TRY_ASSIGN(state_, vm_.load());
     TRY(vm::require_state(vm_, state_, "take", {"booted", "paused"}));
+    if (options_.freeze) TRY(vm::require_state(vm_, state_, "take --freeze", {"booted"}));
     TRY(all_mediated(vm_, deadline_));
     TRY_ASSIGN(bundle_.dir, make_temporary(dir));
     const Fd mine(open(bundle_.dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));

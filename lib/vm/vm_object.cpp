@@ -83,7 +83,7 @@ bool is_running(std::string_view state) {
 
 std::string actual_state(const Object& vm, const json& state) {
   const std::string recorded = get_string(state, "state", "created");
-  if (!is_running(recorded)) return recorded;
+  if (!is_running(recorded)) return restore_interrupted(state) ? "dead" : recorded;
   const bool supervised = process_alive(state, "supervisor");
   if (supervised && process_alive(state, "qemu"))
     return access(vm.path(k_paused_mark).c_str(), F_OK) == 0 ? "paused" : "booted";
@@ -95,9 +95,24 @@ std::string actual_state(const Object& vm, const json& state) {
   return get_string(read_end(vm), "state", "dead");
 }
 
+// As text: it is not one of the processes that a close has to end.
+void mark_restoring(json& state) {
+  const ProcessId self = identify(getpid()).value_or(ProcessId{getpid(), 0});
+  state["restoring"] = fmt::format("{} {}", self.pid, self.start_ticks);
+}
+
+bool restore_interrupted(const json& state) {
+  const std::vector<std::string> words = split(get_string(state, "restoring"), ' ');
+  if (words.size() != 2) return false;
+  const ProcessId process{static_cast<pid_t>(std::strtol(words[0].c_str(), nullptr, 10)),
+                          std::strtoull(words[1].c_str(), nullptr, 10)};
+  return !is_alive(process);
+}
+
 void forget_boot(json& state, std::string_view now) {
   state["state"] = now;
-  for (const char* key : {"qemu", "supervisor", "booted_ns", "boot_ms", "restored_from", "ram"})
+  for (const char* key :
+       {"qemu", "supervisor", "booted_ns", "boot_ms", "restored_from", "ram", "restoring"})
     state.erase(key);
 }
 

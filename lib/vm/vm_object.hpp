@@ -51,6 +51,11 @@ bool is_running(std::string_view state);
 Result<json> vm_document(const Object& vm);
 json vm_document(const Object& vm, const json& state);
 
+// Writes down in `state` that this process restores the VM. What is left when it is killed is
+// `dead` to everybody, and can be restored again.
+void mark_restoring(json& state);
+bool restore_interrupted(const json& state);
+
 // Writes down in `state` that the VM is `now` and that nothing is left of its last boot.
 void forget_boot(json& state, std::string_view now);
 

@@ -23,6 +23,8 @@ constexpr size_t k_max_waiting = 256;
 // A lease that is not used for so long does not keep others waiting any more.
 constexpr uint64_t k_settled_ns = 5 * k_ns_per_s;
 constexpr uint64_t k_unplug_after_ns = 3 * k_ns_per_s;
+constexpr uint64_t k_remove_again_ns = 20 * k_ns_per_ms;
+constexpr int k_removals = 100;
 
 bool is_open(const json& chardevs, size_t port) {
   for (const json& entry : chardevs)
@@ -290,14 +292,23 @@ void DataPorts::unplug_if_open(size_t port, uint64_t leases) {
     if (!chardevs || !is_ours() || !is_open(*chardevs, port)) return;
     ports_[port].state = State::changing;
     qmp_->execute("device_del", {{"id", data_device(port)}}, k_qmp_ns,
-                  [this, port](Result<json> gone) {
-                    if (!gone) return;  // it stays out of use
-                    qmp_->execute("chardev-remove", {{"id", data_chardev(port)}}, k_qmp_ns,
-                                  [this, port](const Result<json>& removed) {
-                                    if (removed) ports_[port].state = State::absent;
-                                  });
+                  [this, port](const Result<json>& gone) {
+                    if (gone) return remove_chardev(port, k_removals);
+                    ports_[port].state = State::plugged;  // and open, so that nobody gets it
                   });
   });
+}
+
+// QEMU holds it for a moment after the device has gone.
+void DataPorts::remove_chardev(size_t port, int tries) {
+  qmp_->execute("chardev-remove", {{"id", data_chardev(port)}}, k_qmp_ns,
+                [this, port, tries](const Result<json>& removed) {
+                  if (removed || tries == 0)
+                    ports_[port].state = removed ? State::absent : State::lost;
+                  else
+                    loop_.after(k_remove_again_ns,
+                                [this, port, tries] { remove_chardev(port, tries - 1); });
+                });
 }
 
 void DataPorts::remove_sockets() {

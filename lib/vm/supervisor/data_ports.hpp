@@ -58,7 +58,7 @@ class DataPorts {
   void remove_sockets();
 
  private:
-  enum class State { absent, changing, plugged };
+  enum class State { absent, changing, plugged, lost };  // lost: QEMU does not let go of it
   struct Port {
     State state = State::absent;
     Owner owner = 0;
@@ -94,6 +94,7 @@ class DataPorts {
   void check_throttle(Owner owner);
   void check_later(Owner owner);
   void unplug_if_open(size_t port, uint64_t leases);
+  void remove_chardev(size_t port, int tries);
 
   Loop& loop_;
   const Object& vm_;
