@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT
+// pv-verify: is what a disk gives what was written to it, and if not, who wrote it.
+#include "verbs.hpp"
+
+int main(int argc, char** argv) {
+  const pv::cli::CommandSpec spec{
+      "pv-verify",
+      "verify",
+      "Compares disks, under a live guest or at rest, and names every difference and its writer",
+      {
+          // One line for each verb, in the order of the manual.
+      }};
+  return pv::cli::command_main(spec, argc, argv);
+}

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: MIT
+// The verbs of pv-verify, and what they share.
+#pragma once
+
+#include "cli/command.hpp"
+
+namespace pv::verifycmd {}  // namespace pv::verifycmd
