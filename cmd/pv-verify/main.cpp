@@ -3,12 +3,14 @@
 #include "verbs.hpp"
 
 int main(int argc, char** argv) {
+  using namespace pv::verifycmd;
   const pv::cli::CommandSpec spec{
       "pv-verify",
       "verify",
       "Compares disks, under a live guest or at rest, and names every difference and its writer",
       {
           // One line for each verb, in the order of the manual.
+          {"compare", "List every range in which two disks differ", build_compare},
       }};
   return pv::cli::command_main(spec, argc, argv);
 }

@@ -4,4 +4,8 @@
 
 #include "cli/command.hpp"
 
-namespace pv::verifycmd {}  // namespace pv::verifycmd
+namespace pv::verifycmd {
+
+void build_compare(cli::Verb& verb);
+
+}  // namespace pv::verifycmd
