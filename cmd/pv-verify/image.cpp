@@ -145,20 +145,25 @@ Result<OpenImage> open_image(cli::Context& context, const ImageFlags& flags,
   OpenImage out;
   out.way = "server";
   out.reference = json::object();
-  if (blk::is_uri(flags.name)) {
+  if (!flags.served && blk::is_uri(flags.name)) {
     out.identity = flags.name;
+    out.reference["fill"] = {{"image", flags.name}};
+    if (!flags.format.empty()) out.reference["fill"]["format"] = flags.format;
     TRY_ASSIGN(out.image, open_by_source(context, flags, deadline));
     return out;
   }
-  if (access(flags.name.c_str(), F_OK) == 0) {
+  if (!flags.served && access(flags.name.c_str(), F_OK) == 0) {
     out.identity = identity_of(flags.name);
+    out.reference["fill"] = {{"image", absolute_path(flags.name)}};
+    if (!flags.format.empty()) out.reference["fill"]["format"] = flags.format;
     TRY(open_path(context, flags, deadline, out));
     return out;
   }
-  TRY_ASSIGN(const RunDir run, context.run_dir());
+  TRY_ASSIGN(const RunDir run, context.run_dir(flags.scope));
   const auto disk = serve::find_disk(run, flags.name);
   if (!disk && disk.error().code != Code::no_such_disk && disk.error().code != Code::usage)
     return fail(disk.error());
+  if (!disk && flags.served) return fail(disk.error());
   if (!disk)
     return fail(Code::no_image, fmt::format("no image {}, and no served disk of this name",
                                             flags.name));

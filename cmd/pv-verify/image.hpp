@@ -15,13 +15,15 @@ struct ImageFlags {
   std::string name;
   std::string format;  // "": as the name says
   bool read_only = true;
+  bool served = false;  // it is the name of a served disk, also when a file has this name
+  std::string scope;    // of that
 };
 
 struct OpenImage {
   std::unique_ptr<verify::Image> image;
   std::string identity;  // equal for two names of the same disk
   std::string way;       // "file", "qcow2", "server" (NBD, or a daemon that knows the format)
-  json reference;        // what a later stage finds it by: {"name"}, or a `disk` object
+  json reference;        // what a later stage finds it by: keys for `fill`, or a `disk`
 };
 
 // Opens and locks it. Every call on it has to end by `deadline`.

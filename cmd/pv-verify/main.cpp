@@ -11,6 +11,8 @@ int main(int argc, char** argv) {
       {
           // One line for each verb, in the order of the manual.
           {"compare", "List every range in which two disks differ", build_compare},
+          {"fill", "Write blocks that say of themselves where they belong", build_fill},
+          {"check", "Find blocks that are not what fill has written, and say why", build_check},
       }};
   return pv::cli::command_main(spec, argc, argv);
 }

@@ -7,5 +7,7 @@
 namespace pv::verifycmd {
 
 void build_compare(cli::Verb& verb);
+void build_fill(cli::Verb& verb);
+void build_check(cli::Verb& verb);
 
 }  // namespace pv::verifycmd
