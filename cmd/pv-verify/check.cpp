@@ -43,8 +43,8 @@ Result<int> act(cli::Context& context, const Options& options) {
   const auto print = [&](uint64_t offset, const verify::BlockReport& report) -> Result<> {
     if (options.summary) return {};
     if (!context.text_output() || context.selects_field())
-      return context.emit({{"v", cli::k_document_version},
-                           {"bad", to_json(filling.options, offset, report)}});
+      return context.emit(
+          {{"v", cli::k_document_version}, {"bad", to_json(filling.options, offset, report)}});
     progress.clear();
     return context.emit_raw(fmt::format("{:>16} {:<12} {}\n", offset,
                                         damage_name(report.verdict.damage), note_of(report)));

@@ -59,7 +59,8 @@ class Printer {
       return context_.emit({{"v", cli::k_document_version}, {"range", to_json(one)}});
     progress_.clear();
     if (!std::exchange(headed_, true))
-      TRY(context_.emit_raw(fmt::format("{:>16} {:>16} {:>16}\n", "offset", "length", "differing")));
+      TRY(context_.emit_raw(
+          fmt::format("{:>16} {:>16} {:>16}\n", "offset", "length", "differing")));
     const char* note = one.a_zero ? "  zero in A" : one.b_zero ? "  zero in B" : "";
     return context_.emit_raw(
         fmt::format("{:>16} {:>16} {:>16}{}\n", one.offset, one.length, one.differing, note));
@@ -104,8 +105,8 @@ Result<int> act(cli::Context& context, const Options& options) {
   if (options.map) how.map = &cells;
   Progress progress(size);
   how.progress = [&](uint64_t at) { progress.at(at); };
-  TRY_ASSIGN(const verify::Totals totals, verify::compare(*a.image, *b.image, how,
-                                                          Printer(context, options, progress)));
+  TRY_ASSIGN(const verify::Totals totals,
+             verify::compare(*a.image, *b.image, how, Printer(context, options, progress)));
   progress.clear();
   const uint64_t took_ns = system_clock().now_ns() - start_ns;
   const bool equal = totals.ranges == 0;
@@ -132,8 +133,10 @@ void build_compare(cli::Verb& verb) {
   auto options = std::make_shared<Options>();
   verb.positional("a", options->a.name, "A file, a URI, or the name of a served disk")->required();
   verb.positional("b", options->b.name, "The other one")->required();
-  verb.option("--format-a", options->a.format, "FORMAT", "Format of A, where its name does not say");
-  verb.option("--format-b", options->b.format, "FORMAT", "Format of B, where its name does not say");
+  verb.option("--format-a", options->a.format, "FORMAT",
+              "Format of A, where its name does not say");
+  verb.option("--format-b", options->b.format, "FORMAT",
+              "Format of B, where its name does not say");
   verb.flag("--allow-size", options->allow_size, "The end of the larger disk against zeroes");
   verb.option("--merge", options->merge, "SIZE",
               "Less equal bytes between two differences join them (default: 512)");

@@ -18,8 +18,7 @@ struct Options {
 
 Result<int> act(cli::Context& context, const Options& options) {
   if (!options.order.empty() && options.order != "sequential" && options.order != "random")
-    return fail(Code::usage,
-                fmt::format("--order: sequential or random, not '{}'", options.order));
+    return fail(Code::usage, fmt::format("--order: sequential or random, not '{}'", options.order));
   TRY_ASSIGN(Filling filling, open_filling(context, options.filling, false));
   filling.options.random = options.order == "random";
   filling.options.resume = options.resume;

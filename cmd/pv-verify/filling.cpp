@@ -67,7 +67,8 @@ Result<> name_from(const json& document, FillingFlags& flags) {
     return {};
   }
   const json* disk = find(document, "disk");
-  const std::string id = disk ? get_string(*disk, "id") : "", vm = disk ? get_string(*disk, "vm") : "";
+  const std::string id = disk ? get_string(*disk, "id") : "",
+                    vm = disk ? get_string(*disk, "vm") : "";
   if (id.empty())
     return fail(Code::bad_document, "the input document names no disk (keys \"fill\", \"disk\")");
   flags.disk.name = vm.empty() ? id : vm + "/" + id;
@@ -86,7 +87,8 @@ void add_filling_flags(cli::Verb& verb, FillingFlags& flags) {
   verb.option("--block", flags.block, "SIZE", "Size of a block (default: 4096)");
   verb.option("--fraction", flags.fraction, "F", "Only this part of the blocks, 0 to 1");
   verb.option("--rate", flags.rate, "SIZE", "At most so many bytes a second");
-  verb.option("--format", flags.disk.format, "FORMAT", "The format, where the name does not say it");
+  verb.option("--format", flags.disk.format, "FORMAT",
+              "The format, where the name does not say it");
   verb.option("--jobs", flags.jobs, "N", "So many requests at the same time, 1 to 64 (default: 4)");
 }
 

@@ -76,8 +76,8 @@ Result<Fd> open_file(const std::string& path, bool read_only) {
   Fd fd(open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK));
   if (fd) return fd;
   if (errno == EISDIR) return fail(Code::no_image, path + " is a directory");
-  return fail(Code::no_image,
-              fmt::format("cannot open image {}: {}", path, strerrordesc_np(errno)), errno);
+  return fail(Code::no_image, fmt::format("cannot open image {}: {}", path, strerrordesc_np(errno)),
+              errno);
 }
 
 Result<> open_path(cli::Context& context, ImageFlags flags, const Deadline& deadline,
@@ -165,8 +165,8 @@ Result<OpenImage> open_image(cli::Context& context, const ImageFlags& flags,
     return fail(disk.error());
   if (!disk && flags.served) return fail(disk.error());
   if (!disk)
-    return fail(Code::no_image, fmt::format("no image {}, and no served disk of this name",
-                                            flags.name));
+    return fail(Code::no_image,
+                fmt::format("no image {}, and no served disk of this name", flags.name));
   if (!flags.format.empty() && flags.format != "raw")
     return fail(Code::usage, fmt::format("disk '{}' is served: it has no format", flags.name));
   out.identity = disk->dir;

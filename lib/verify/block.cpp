@@ -69,8 +69,8 @@ struct Candidates {
     BlockId there = id;
     there.generation = label.id.generation;
     if (place == offset) {
-      const bool known = std::find(generations.begin(), generations.end(), there.generation) !=
-                         generations.end();
+      const bool known =
+          std::find(generations.begin(), generations.end(), there.generation) != generations.end();
       if (known || there.generation >= id.generation || older.size() == k_max_candidates) return;
       generations.push_back(there.generation);
       older.push_back(block_of(there, offset));
@@ -116,9 +116,9 @@ std::optional<SectorLabel> read_label(std::string_view sector) {
   if (get64(sector.data() + k_checksum_at) != checksum(sector.data())) return std::nullopt;
   const uint64_t size = get64(sector.data() + 32);
   if (size < k_unit || size > UINT32_MAX) return std::nullopt;
-  return SectorLabel{get64(sector.data() + 8),
-                     {get64(sector.data() + 16), get64(sector.data() + 24),
-                      static_cast<uint32_t>(size)}};
+  return SectorLabel{
+      get64(sector.data() + 8),
+      {get64(sector.data() + 16), get64(sector.data() + 24), static_cast<uint32_t>(size)}};
 }
 
 BlockReport examine(const BlockId& id, uint64_t offset, std::string_view actual) {
@@ -140,7 +140,8 @@ BlockReport examine(const BlockId& id, uint64_t offset, std::string_view actual)
     candidates.add(id, offset, sector, *label);
   }
   Verdict& verdict = report.verdict;
-  verdict = classify(offset, expected, actual, views(candidates.older), views(candidates.elsewhere));
+  verdict =
+      classify(offset, expected, actual, views(candidates.older), views(candidates.elsewhere));
   if (verdict.damage == Damage::stale || verdict.damage == Damage::torn)
     report.generation =
         verdict.candidate == SIZE_MAX ? 0 : candidates.generations[verdict.candidate];

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Blocks that say of themselves where they belong. Each sector of 512 bytes has in its first 48
 // bytes, little-endian: "PVBLOCK1", its address on the disk, the generation, the seed, the size of
-// the block, four bytes of zeroes, and the XXH3 of the whole sector with eight zeroes here. The rest
-// follows from address, generation and seed, so that every byte of it can be checked.
+// the block, four bytes of zeroes, and the XXH3 of the whole sector with eight zeroes here. The
+// rest follows from address, generation and seed, so that every byte of it can be checked.
 #pragma once
 
 #include <cstdint>
@@ -23,9 +23,9 @@ struct BlockId {
 
 // Which blocks a filling has, and in which order it writes them.
 struct Selection {
-  uint64_t blocks = 0;                // of the disk
+  uint64_t blocks = 0;  // of the disk
   uint64_t seed = 0;
-  uint64_t threshold = UINT64_MAX;    // a fraction of 2^64; the maximum means all
+  uint64_t threshold = UINT64_MAX;  // a fraction of 2^64; the maximum means all
   bool has(uint64_t block) const;
   // Where the n-th block of a random order is: every one of `blocks` comes once.
   uint64_t shuffled(uint64_t n) const;

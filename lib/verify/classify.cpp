@@ -53,7 +53,7 @@ bool has_right_unit(uint64_t offset, std::string_view expected, std::string_view
 }  // namespace
 
 const char* damage_name(Damage damage) {
-  constexpr const char* k_names[] = {"none",        "stale", "zeroed", "misdirected",
+  constexpr const char* k_names[] = {"none", "stale",    "zeroed", "misdirected",
                                      "torn", "bit_flip", "other"};
   return k_names[static_cast<size_t>(damage)];
 }

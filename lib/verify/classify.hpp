@@ -25,10 +25,10 @@ struct Verdict {
   uint64_t units = 0;           // sectors, or parts of sectors, that are not as expected
 };
 
-// `offset` is where on the disk the bytes are, so that sectors are seen as such. `older` are earlier
-// contents of the same place, the latest first; `elsewhere` what belongs to other places. Candidates
-// of another length are not considered. The order of the classes is that of the enumeration: what
-// is exactly an earlier content is stale, also where that was zeroes.
+// `offset` is where on the disk the bytes are, so that sectors are seen as such. `older` are
+// earlier contents of the same place, the latest first; `elsewhere` what belongs to other places.
+// Candidates of another length are not considered. The order of the classes is that of the
+// enumeration: what is exactly an earlier content is stale, also where that was zeroes.
 Verdict classify(uint64_t offset, std::string_view expected, std::string_view actual,
                  std::span<const std::string_view> older = {},
                  std::span<const std::string_view> elsewhere = {});

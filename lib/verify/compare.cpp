@@ -10,7 +10,7 @@ namespace {
 
 constexpr uint64_t k_task = 1 << 20;
 constexpr size_t k_zeroes_length = 1 << 20;  // the longest read
-constexpr size_t k_max_pieces = 256;  // of a task, when the data is scattered
+constexpr size_t k_max_pieces = 256;         // of a task, when the data is scattered
 constexpr uint64_t k_map_step = 1ULL << 30;
 constexpr char k_zeroes[k_zeroes_length] = {};
 

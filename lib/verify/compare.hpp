@@ -18,7 +18,7 @@ struct Difference {
 };
 
 struct Totals {
-  uint64_t size = 0;       // of the larger one
+  uint64_t size = 0;  // of the larger one
   uint64_t ranges = 0;
   uint64_t differing = 0;  // bytes
   uint64_t first = 0;      // where the first one differs

@@ -47,8 +47,7 @@ class DiskImage final : public Image {
     const uint64_t sector = geometry_.sector_size;
     const uint64_t begin = offset - offset % sector;
     const uint64_t end = (offset + length + sector - 1) / sector * sector;
-    if (begin == offset && end == offset + length)
-      return ask(blk::Op::read, offset, data, length);
+    if (begin == offset && end == offset + length) return ask(blk::Op::read, offset, data, length);
     std::vector<char> whole(end - begin);
     TRY(ask(blk::Op::read, begin, whole.data(), whole.size()));
     std::memcpy(data, whole.data() + (offset - begin), length);

@@ -25,8 +25,7 @@ Selection selection_of(const FillOptions& options, uint64_t size) {
   Selection selection;
   selection.blocks = size / options.id.size;
   selection.seed = options.id.seed;
-  if (options.fraction < 1)
-    selection.threshold = static_cast<uint64_t>(options.fraction * 0x1p64);
+  if (options.fraction < 1) selection.threshold = static_cast<uint64_t>(options.fraction * 0x1p64);
   return selection;
 }
 
@@ -52,6 +51,7 @@ class Batches {
     }
     batch.done = at_;
     wait();
+    if (options_.deadline.passed()) return fail(Code::timeout, "it was not done in time");
     given_ += batch.count * options_.id.size;
     return true;
   }
@@ -99,7 +99,8 @@ Result<uint64_t> write_batch(Image& image, const FillOptions& options, const Bat
                              Space& space) {
   const uint64_t size = options.id.size, offset = batch.first * size;
   char* wanted = space.wanted.data();
-  for (uint64_t i = 0; i < batch.count; ++i) make_block(options.id, offset + i * size, wanted + i * size);
+  for (uint64_t i = 0; i < batch.count; ++i)
+    make_block(options.id, offset + i * size, wanted + i * size);
   if (!options.resume) {
     TRY(image.write(offset, wanted, batch.count * size));
     return batch.count;

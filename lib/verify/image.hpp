@@ -62,7 +62,8 @@ Result<std::unique_ptr<Image>> make_raw_image(Fd fd, const std::string& name, bo
 
 // A plain qcow2 file, only read: its data lies in the file at places that its tables name.
 // Code::unsupported for one that only QEMU can read (compressed, encrypted, on another image, with
-// features of later versions, or in more than two million pieces); Code::invalid when it is damaged.
+// features of later versions, or in more than two million pieces); Code::invalid when it is
+// damaged.
 Result<std::unique_ptr<Image>> make_qcow2_image(Fd fd, const std::string& name);
 
 // Any disk of the data plane, on a loop and a thread of its own. `make` runs on that thread and

@@ -101,6 +101,7 @@ Result<> InOrder<Piece, Out>::collect(const Deadline& deadline) {
     const auto ready = [&] {
       return begun_ > emitted_ ? slots_[emitted_ % k_window].done : working_ == 0;
     };
+    if (deadline.passed()) return fail(Code::timeout, "it was not done in time");
     while (!ready()) {
       if (deadline.passed()) return fail(Code::timeout, "it was not done in time");
       const uint64_t wait_ns = std::min(k_tick_ns, deadline.left_ns());

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Plain qcow2 files (docs/interop/qcow2.txt in QEMU): two levels of tables, both big-endian, say
 // where in the file each cluster lies. They are read once, when the image is opened.
-#include <endian.h>
-
 #include <cstring>
+#include <endian.h>
 
 #include <fmt/format.h>
 
@@ -14,8 +13,8 @@ namespace pv::verify {
 namespace {
 
 constexpr size_t k_header = 104;
-constexpr uint64_t k_max_l1 = 32 << 20;       // bytes, as in QEMU
-constexpr size_t k_max_runs = 2'000'000;      // 48 MB of memory
+constexpr uint64_t k_max_l1 = 32 << 20;   // bytes, as in QEMU
+constexpr size_t k_max_runs = 2'000'000;  // 48 MB of memory
 constexpr uint64_t k_offset_bits = 0x00fffffffffffe00ULL;
 constexpr uint64_t k_compressed = 1ULL << 62;
 constexpr uint64_t k_reads_zero = 1;  // version 3
@@ -93,8 +92,8 @@ class Tables {
     table.resize(entries);
     if (place % cluster_ != 0 || place > file_size_ || entries * 8 > file_size_ - place)
       return damaged(fmt::format("a table at {} is not in the file", place));
-    TRY_ASSIGN(const size_t n, read_at(fd_, place, reinterpret_cast<char*>(table.data()),
-                                       entries * 8, name_));
+    TRY_ASSIGN(const size_t n,
+               read_at(fd_, place, reinterpret_cast<char*>(table.data()), entries * 8, name_));
     if (n < entries * 8) return damaged(fmt::format("a table at {} is cut off", place));
     for (uint64_t& entry : table) entry = be64toh(entry);
     return {};
@@ -195,9 +194,8 @@ class Qcow2Image final : public Image {
  private:
   // The first run that ends after `offset`.
   std::vector<Run>::const_iterator after(uint64_t offset) const {
-    return std::upper_bound(
-        runs_.begin(), runs_.end(), offset,
-        [](uint64_t at, const Run& run) { return at < run.at + run.length; });
+    return std::upper_bound(runs_.begin(), runs_.end(), offset,
+                            [](uint64_t at, const Run& run) { return at < run.at + run.length; });
   }
 
   Fd fd_;

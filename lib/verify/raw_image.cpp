@@ -26,8 +26,7 @@ class RawImage final : public Image {
 
   Result<> read(uint64_t offset, char* data, size_t length) override {
     TRY_ASSIGN(const size_t n, read_at(fd_.get(), offset, data, length, name_));
-    if (n < length)
-      return fail(Code::aborted, name_ + " became shorter while it was read");
+    if (n < length) return fail(Code::aborted, name_ + " became shorter while it was read");
     return {};
   }
 
@@ -108,10 +107,10 @@ Result<size_t> read_at(int fd, uint64_t offset, char* data, size_t length,
     const ssize_t n = pread(fd, data + done, length - done, static_cast<off_t>(offset + done));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0)
-      return fail(Code::io,
-                  fmt::format("cannot read {} at {}: {}", name, offset + done,
-                              strerrordesc_np(errno)),
-                  errno);
+      return fail(
+          Code::io,
+          fmt::format("cannot read {} at {}: {}", name, offset + done, strerrordesc_np(errno)),
+          errno);
     if (n == 0) break;
     done += static_cast<size_t>(n);
   }
