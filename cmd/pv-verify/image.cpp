@@ -24,6 +24,8 @@
 namespace pv::verifycmd {
 namespace {
 
+constexpr uint32_t k_large_sector = 4096;
+
 // A folder for the sockets and logs of daemons, gone with the image. One that a killed command
 // leaves is a temporary file to RunDir::sweep().
 class Scratch {
@@ -61,14 +63,21 @@ Result<std::unique_ptr<verify::Image>> open_by_source(cli::Context& context,
   source.format = flags.format;
   TRY(serve::set_source(spec, source));
   TRY_ASSIGN(const RunDir run, context.run_dir());
-  const auto ground = std::make_shared<Ground>();
-  TRY_ASSIGN(ground->scratch, Scratch::make(run));
-  return verify::make_disk_image(
-      [ground, spec](Loop& loop) mutable {
-        ground->source = std::make_unique<serve::Source>(ground->scratch->path(), loop);
-        return ground->source->open(spec);
-      },
-      flags.name, deadline);
+  const auto open = [&]() -> Result<std::unique_ptr<verify::Image>> {
+    const auto ground = std::make_shared<Ground>();
+    TRY_ASSIGN(ground->scratch, Scratch::make(run));
+    return verify::make_disk_image(
+        [ground, spec](Loop& loop) mutable {
+          ground->source = std::make_unique<serve::Source>(ground->scratch->path(), loop);
+          return ground->source->open(spec);
+        },
+        flags.name, deadline);
+  };
+  auto image = open();
+  if (image || spec.type != "uri" || image.error().code != Code::invalid) return image;
+  spec.sector_size = spec.physical_sector_size = k_large_sector;  // the server may want that
+  if (auto again = open()) return again;
+  return image;
 }
 
 Result<Fd> open_file(const std::string& path, bool read_only) {

@@ -57,9 +57,9 @@ std::string block_of(const BlockId& id, uint64_t offset) {
 // What other blocks the labels in a damaged one hint at.
 struct Candidates {
   std::vector<std::string> older, elsewhere;
-  std::vector<uint64_t> generations, places;  // of these
-  std::optional<uint64_t> from;               // of the first sector that belongs elsewhere
-  size_t wrong = 0, explained = 0;            // sectors
+  std::vector<uint64_t> generations, places, place_generations;  // of these
+  std::optional<uint64_t> from;     // of the first sector that belongs elsewhere
+  size_t wrong = 0, explained = 0;  // sectors
 
   void add(const BlockId& id, uint64_t offset, size_t sector, const SectorLabel& label) {
     if (label.id.size != id.size || label.id.seed != id.seed) return;
@@ -76,6 +76,7 @@ struct Candidates {
       older.push_back(block_of(there, offset));
     } else if (elsewhere.size() < k_max_candidates && sector == 0) {
       places.push_back(place);
+      place_generations.push_back(there.generation);
       elsewhere.push_back(block_of(there, place));
     }
   }
@@ -145,7 +146,10 @@ BlockReport examine(const BlockId& id, uint64_t offset, std::string_view actual)
   if (verdict.damage == Damage::stale || verdict.damage == Damage::torn)
     report.generation =
         verdict.candidate == SIZE_MAX ? 0 : candidates.generations[verdict.candidate];
-  if (verdict.damage == Damage::misdirected) report.from = candidates.places[verdict.candidate];
+  if (verdict.damage == Damage::misdirected) {
+    report.from = candidates.places[verdict.candidate];
+    report.generation = candidates.place_generations[verdict.candidate];
+  }
   // The edge of a write that came to lie across blocks: some of its sectors, the rest as before.
   if (verdict.damage == Damage::other && candidates.from &&
       candidates.explained == candidates.wrong) {

@@ -43,7 +43,7 @@ std::optional<SectorLabel> read_label(std::string_view sector);
 
 struct BlockReport {
   Verdict verdict;
-  std::optional<uint64_t> generation;  // stale and torn: of what is there instead; 0 for zeroes
+  std::optional<uint64_t> generation;  // of what is there instead; 0 for zeroes
   std::optional<uint64_t> from;        // misdirected: where it belongs
   std::optional<uint64_t> seed;        // other: of another filling
   std::vector<uint32_t> sectors;       // the first ones that are not as expected, at most 8

@@ -149,8 +149,16 @@ Result<> check_options(const FillOptions& options) {
   return {};
 }
 
-Result<FillTotals> fill(Image& image, const FillOptions& options) {
+// A filling of nothing would be found good, whatever the disk is.
+static Result<> check_size(const Image& image, const FillOptions& options) {
   TRY(check_options(options));
+  if (image.size() >= options.id.size) return {};
+  return fail(Code::invalid, fmt::format("the disk has {} bytes, less than a block of {}",
+                                         image.size(), options.id.size));
+}
+
+Result<FillTotals> fill(Image& image, const FillOptions& options) {
+  TRY(check_size(image, options));
   if (image.read_only()) return fail(Code::read_only, "the disk can only be read");
   Batches batches(options, image.size());
   std::vector<Space> spaces = spaces_for(options);
@@ -174,7 +182,7 @@ Result<FillTotals> fill(Image& image, const FillOptions& options) {
 }
 
 Result<CheckTotals> check(Image& image, const FillOptions& options, const BadBlock& bad) {
-  TRY(check_options(options));
+  TRY(check_size(image, options));
   Batches batches(options, image.size());
   std::vector<Space> spaces = spaces_for(options);
   CheckTotals totals;

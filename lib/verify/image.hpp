@@ -62,7 +62,7 @@ Result<std::unique_ptr<Image>> make_raw_image(Fd fd, const std::string& name, bo
 
 // A plain qcow2 file, only read: its data lies in the file at places that its tables name.
 // Code::unsupported for one that only QEMU can read (compressed, encrypted, on another image, with
-// features of later versions, or in more than two million pieces); Code::invalid when it is
+// features of later versions, or in more than a million pieces); Code::invalid when it is
 // damaged.
 Result<std::unique_ptr<Image>> make_qcow2_image(Fd fd, const std::string& name);
 

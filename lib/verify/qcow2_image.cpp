@@ -14,7 +14,7 @@ namespace {
 
 constexpr size_t k_header = 104;
 constexpr uint64_t k_max_l1 = 32 << 20;   // bytes, as in QEMU
-constexpr size_t k_max_runs = 2'000'000;  // 48 MB of memory
+constexpr size_t k_max_runs = 1'000'000;  // 24 MB of memory
 constexpr uint64_t k_offset_bits = 0x00fffffffffffe00ULL;
 constexpr uint64_t k_compressed = 1ULL << 62;
 constexpr uint64_t k_reads_zero = 1;  // version 3

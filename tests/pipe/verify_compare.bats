@@ -64,6 +64,9 @@ poke() { printf '%s' "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; 
   done
   run -1 pv-verify compare "$(uri d)" a.qcow2
   has '.summary.first_bytes == 4100000'
+  serve large --image a.img --read-only --sector-size 4096
+  ok pv-verify compare "$(uri large)" a.qcow2
+  ok pv-verify compare large a.vmdk
   cp a.qcow2 noext
   ok pv-verify compare --format-b qcow2 a.img noext
   has '.summary.a_read_by == "file" and .summary.b_read_by == "qcow2"'

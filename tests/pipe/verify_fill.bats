@@ -116,6 +116,8 @@ bad() { jq -r 'select(.bad).bad | "\(.class) \(.offset_bytes)"' <<<"$output"; }
   expect_error usage 2 pv-verify fill t.img --order backwards
   expect_error usage 2 pv-verify fill t.img --rate 0
   expect_error no_image 4 pv-verify fill nosuch
+  truncate -s 1k small.img
+  expect_error invalid 4 pv-verify check small.img
   expect_error bad_document 3 bash -c 'echo "{\"v\":1}" | pv-verify check'
   expect_error bad_document 3 pv-verify check
   serve d --image t.img
