@@ -23,6 +23,7 @@ MAY_INCLUDE = {
            "serve/spec.hpp"],
     "snap": ["base/", "vm/", "snap/", "serve/client.hpp", "serve/disk_object.hpp",
              "serve/snapshot.hpp"],
+    "verify": ["base/", "blk/", "verify/"],
     "target": ["base/", "blk/", "cli/", "front/", "guest/", "serve/", "target/", "vm/"],
 }
 
