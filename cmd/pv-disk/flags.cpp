@@ -73,7 +73,8 @@ Result<serve::Spec> spec_from(cli::Context& context, const SpecFlags& flags) {
   }
   spec.serial = flags.serial;
   spec.direct = flags.direct;
-  spec.layers = flags.layers;
+  // What a document asks for stands right on the image.
+  spec.layers.insert(spec.layers.begin(), flags.layers.begin(), flags.layers.end());
   spec.read_only = flags.read_only;
   spec.no_fault = flags.no_fault;
   return spec;

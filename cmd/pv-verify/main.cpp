@@ -3,12 +3,19 @@
 #include "verbs.hpp"
 
 int main(int argc, char** argv) {
+  using namespace pv::verifycmd;
   const pv::cli::CommandSpec spec{
       "pv-verify",
       "verify",
       "Compares disks, under a live guest or at rest, and names every difference and its writer",
       {
           // One line for each verb, in the order of the manual.
+          {"record", "Have what changes a disk written down in a log", build_record},
+          {"mark", "Put a mark into the log of a disk", build_mark},
+          {"log", "List what is in a log", build_log},
+          {"replay", "Carry out a log on an image, up to any point", build_replay},
+          {"export", "Make a log of dm-log-writes from a log", build_export},
+          {"import", "Make a log from one of dm-log-writes", build_import},
       }};
   return pv::cli::command_main(spec, argc, argv);
 }

@@ -4,4 +4,13 @@
 
 #include "cli/command.hpp"
 
-namespace pv::verifycmd {}  // namespace pv::verifycmd
+namespace pv::verifycmd {
+
+void build_record(cli::Verb& verb);
+void build_mark(cli::Verb& verb);
+void build_log(cli::Verb& verb);
+void build_replay(cli::Verb& verb);
+void build_export(cli::Verb& verb);
+void build_import(cli::Verb& verb);
+
+}  // namespace pv::verifycmd

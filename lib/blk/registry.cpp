@@ -27,6 +27,7 @@ const LayerRow k_layers[] = {
     {"fua", "FUA ignored and declared so, or made of write and flush", fua_params(), make_fua},
     {"readcache", "keeps what was read from a slow disk", readcache_params(), make_readcache},
     {"readonly", "refuses every change", readonly_params(), make_readonly},
+    {"record", "logs what changes the disk", record_params(), make_record},
     {"reserve", "persistent reservations, host by host", reserve_params(), make_reserve,
      k_hosts_are_lost_below, "it would not see every request, or not whose it is"},
     {"stats", "counts and times what passes", stats_params(), make_stats},

@@ -232,6 +232,7 @@ class DiskServer {
     json layers;
     stack_->inspect(layers);
     if (const json* faults = find(layers, "faults")) now["faults"] = *faults;
+    if (const json* record = find(layers, "record")) now["record"] = *record;
     if (const json* backend = find(layers, "backend")) {
       now["backend"] = *backend;
       now["type"] = get_string(*backend, "type");

@@ -49,6 +49,8 @@ Rows passing() {
       {.name = "throttle+delay",
        .layers = {"throttle:iops=50000,iops-read=100000,burst=1ms", "delay:for=50us"}},
       {.name = "stats+fault+stats", .layers = {"stats", "fault", "stats:name=below"}},
+      {.name = "record", .layers = {"record:file=@/log"}},
+      {.name = "record+delay", .layers = {"record:file=@/log", "delay:for=50us"}},
       {.name = "reserve", .layers = {"reserve"}},
       {.name = "reserve(ptpl)", .layers = {"reserve:ptpl=@/ptpl", "delay:for=50us"}},
   };

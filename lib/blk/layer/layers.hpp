@@ -46,6 +46,10 @@ std::span<const ParamSpec> readcache_params();
 Result<std::unique_ptr<Disk>> make_readcache(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                              const Env& env);
 
+std::span<const ParamSpec> record_params();
+Result<std::unique_ptr<Disk>> make_record(std::unique_ptr<Disk> lower, const LayerSpec& spec,
+                                          const Env& env);
+
 std::span<const ParamSpec> reserve_params();
 Result<std::unique_ptr<Disk>> make_reserve(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                            const Env& env);
