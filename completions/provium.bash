@@ -26,7 +26,7 @@ _provium_values() {
   case $1 in
     --json) echo compact pretty ;;
     --layer) "${2}pv-disk" layers -o name ;;
-    --format) echo raw qcow2 vmdk vhdx vpc vdi luks qed parallels dmg ;;
+    --format | --format-a | --format-b) echo raw qcow2 vmdk vhdx vpc vdi luks qed parallels dmg ;;
     --op) echo read write flush discard zero map cache ;;
     --errno) echo EIO ENOSPC EPERM EROFS EINVAL ENOMEM ETIMEDOUT ENODEV EBUSY ;;
     --survivors) echo none all random listed ;;
@@ -36,6 +36,7 @@ _provium_values() {
     operation) echo run close list ;;
     scope) "${2}pv-vm" scope list -o name ;;
     --clock) echo keep host ;;
+    --order) echo sequential random ;;
     snap) "${2}pv-snap" list -o name ;;
     --disk | disk) "${2}pv-disk" list -o id ;;
     vm | name | names) "${2}pv-vm" list -o name ;;

@@ -29,7 +29,7 @@ function __provium_values
             printf '%s\n' compact pretty
         case --layer
             "$argv[2]pv-disk" layers -o name 2>/dev/null </dev/null
-        case --format
+        case --format --format-a --format-b
             printf '%s\n' raw qcow2 vmdk vhdx vpc vdi luks qed parallels dmg
         case --op
             printf '%s\n' read write flush discard zero map cache
@@ -49,6 +49,8 @@ function __provium_values
             "$argv[2]pv-vm" scope list -o name 2>/dev/null </dev/null
         case --clock
             printf '%s\n' keep host
+        case --order
+            printf '%s\n' sequential random
         case snap
             "$argv[2]pv-snap" list -o name 2>/dev/null </dev/null
         case --disk disk
