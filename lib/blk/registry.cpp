@@ -15,7 +15,7 @@ namespace {
 
 // Layers that answer from a store of their own, write later on in nobody's name, or use other
 // images besides.
-constexpr const char* k_hosts_are_lost_below[] = {"cache", "cow", "readcache", "stripe"};
+constexpr const char* k_hosts_are_lost_below[] = {"cache", "cow", "mirror", "readcache", "stripe"};
 
 const LayerRow k_layers[] = {
     {"cache", "holds writes in memory until a flush", cache_params(), make_cache},
@@ -25,6 +25,7 @@ const LayerRow k_layers[] = {
     {"discard", "what a discard does, and what is said of it", discard_params(), make_discard},
     {"fault", "misbehaves by rule; idle without rules", fault_params(), make_fault},
     {"fua", "FUA ignored and declared so, or made of write and flush", fua_params(), make_fua},
+    {"mirror", "compares with a reference", mirror_params(), make_mirror, {}, "", k_base_identity},
     {"readcache", "keeps what was read from a slow disk", readcache_params(), make_readcache},
     {"readonly", "refuses every change", readonly_params(), make_readonly},
     {"record", "logs what changes the disk", record_params(), make_record},
