@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
           {"replay", "Carry out a log on an image, up to any point", build_replay},
           {"export", "Make a log of dm-log-writes from a log", build_export},
           {"import", "Make a log from one of dm-log-writes", build_import},
+          {"report", "Give the verdict on a disk that is compared", build_report},
       }};
   return pv::cli::command_main(spec, argc, argv);
 }

@@ -39,17 +39,17 @@ Result<json> source_from(cli::Context& context, const Options& options) {
 }
 
 Result<int> record(cli::Context& context, const Options& options) {
-  TRY_ASSIGN(json source, source_from(context, options));
+  TRY_ASSIGN(const json source, source_from(context, options));
   blk::LayerSpec layer{"record", {{"file", absolute_path(options.log)}}};
   if (options.append) layer.params["append"] = "yes";
   json layers = json::array({blk::layer_text(layer)});
-  if (const json* more = find(source, "layers"); more && more->is_array())
-    layers.insert(layers.end(), more->begin(), more->end());
-  source["layers"] = layers;
   json& disk = context.document()["disk"];
-  if (!disk.is_object()) disk = json::object();
+  if (!disk.is_object() || get_string(disk, "state") != "created") disk = json::object();
+  if (const json* more = find(disk, "layers"); more && more->is_array())
+    layers.insert(layers.begin(), more->begin(), more->end());
   disk["state"] = "created";
   disk["source"] = source;
+  disk["layers"] = layers;
   TRY(context.emit());
   return 0;
 }

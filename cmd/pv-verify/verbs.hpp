@@ -12,5 +12,6 @@ void build_log(cli::Verb& verb);
 void build_replay(cli::Verb& verb);
 void build_export(cli::Verb& verb);
 void build_import(cli::Verb& verb);
+void build_report(cli::Verb& verb);
 
 }  // namespace pv::verifycmd

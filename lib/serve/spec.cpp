@@ -128,9 +128,6 @@ Result<> set_source(Spec& spec, const json& source) {
   if (type == "image" || type == "template" || type == "uri")
     flags.format = get_string(source, "format");
   flags.key_file = get_string(source, "key_file");
-  if (const json* layers = find(source, "layers"))
-    for (const json& layer : *layers)
-      if (layer.is_string()) spec.layers.push_back(layer.get<std::string>());
   if (!flags.any())
     return fail(Code::bad_document, fmt::format("disk.source has no usable type ('{}')", type));
   return set_source(spec, flags);
