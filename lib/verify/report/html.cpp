@@ -23,7 +23,8 @@ constexpr const char* k_head = R"html(<!DOCTYPE html>
 <title>pv-verify report</title>
 <style>
 :root { color-scheme: light dark; --line: #8884; --bad: #d33; --fault: #e90; --good: #2a7; }
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 72rem; margin: 1.5rem auto; padding: 0 1rem; }
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 72rem; margin: 1.5rem auto;
+ padding: 0 1rem; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 1.6rem 0 .4rem; }
 code, pre { font-family: ui-monospace, monospace; font-size: 13px; }
 #verdict { color: #fff; border-radius: 4px; padding: .1rem .6rem; margin-left: .6rem; }
