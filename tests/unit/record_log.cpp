@@ -354,3 +354,18 @@ TEST_CASE("record: a new size is part of the log", "[record]") {
   CHECK(*replayed(rig.log(), {}, std::string(64 << 10, '\0')) == content);
   CHECK(content.size() == 128 << 10);
 }
+
+TEST_CASE(
+    "record: a disk can be closed while its log is being written, also when its loop has "
+    "stopped",
+    "[record]") {
+  for (const bool stopped : {false, true}) {
+    RecordRig rig;
+    REQUIRE(rig.open("", 16 << 20));
+    rig.start(Op::write, 0, 4 << 20, 0, 'm');  // more than a batch: it is on its way at once
+    if (stopped) rig.loop->stop();
+    rig.close();
+    CHECK(logged(rig.log()).size() == 1);
+    CHECK(LogReader::open(rig.log())->head().state == LogHead::closed);
+  }
+}

@@ -50,7 +50,9 @@ LogWriter::~LogWriter() {
   env_.timers.cancel(timer_);
   on_progress_ = nullptr;
   write_now();
-  while (calling_ && env_.loop != nullptr && env_.loop->run_once(-1)) continue;
+  // The memory belongs to the call as long as it lasts. The loop may have been stopped by now.
+  closing_ = true;
+  while (calling_ && env_.loop != nullptr && env_.loop->run()) continue;
   if (error_ != 0) return;
   parts_.head.state = LogHead::closed;
   save_head();
@@ -146,6 +148,7 @@ void LogWriter::start() {
 
 void LogWriter::called(int64_t result) {
   calling_ = false;
+  if (closing_) return env_.loop->stop();
   if (error_ != 0) return pieces_.clear();
   if (result == -EINTR || result == -EAGAIN) return push();
   if (result <= 0) return break_off(result < 0 ? static_cast<int>(-result) : EIO);
