@@ -10,6 +10,9 @@ int main(int argc, char** argv) {
       "Compares disks, under a live guest or at rest, and names every difference and its writer",
       {
           // One line for each verb, in the order of the manual.
+          {"compare", "List every range in which two disks differ", build_compare},
+          {"fill", "Write blocks that say of themselves where they belong", build_fill},
+          {"check", "Find blocks that are not what fill has written, and say why", build_check},
           {"record", "Have what changes a disk written down in a log", build_record},
           {"mark", "Put a mark into the log of a disk", build_mark},
           {"log", "List what is in a log", build_log},

@@ -6,6 +6,9 @@
 
 namespace pv::verifycmd {
 
+void build_compare(cli::Verb& verb);
+void build_fill(cli::Verb& verb);
+void build_check(cli::Verb& verb);
 void build_record(cli::Verb& verb);
 void build_mark(cli::Verb& verb);
 void build_log(cli::Verb& verb);
