@@ -3,12 +3,17 @@
 #include "verbs.hpp"
 
 int main(int argc, char** argv) {
+  using namespace pv::verifycmd;
   const pv::cli::CommandSpec spec{
       "pv-verify",
       "verify",
       "Compares disks, under a live guest or at rest, and names every difference and its writer",
       {
           // One line for each verb, in the order of the manual.
+          {"mirror", "A disk that is compared while it is in use", build_mirror},
+          {"findings", "What such a disk has found", build_findings},
+          {"held", "Requests that it holds", build_held},
+          {"release", "Let held requests go", build_release},
       }};
   return pv::cli::command_main(spec, argc, argv);
 }

@@ -2,6 +2,15 @@
 // The verbs of pv-verify, and what they share.
 #pragma once
 
+#include <nlohmann/json.hpp>
+
 #include "cli/command.hpp"
 
-namespace pv::verifycmd {}  // namespace pv::verifycmd
+namespace pv::verifycmd {
+
+void build_mirror(cli::Verb& verb);
+void build_findings(cli::Verb& verb);
+void build_held(cli::Verb& verb);
+void build_release(cli::Verb& verb);
+
+}  // namespace pv::verifycmd
