@@ -87,9 +87,8 @@ Result<int> findings(cli::Context& context, const FindingsOptions& options) {
   summary["good"] = good;
   summary["dropped"] = where["dropped"];
   if (!context.selects_field() || !options.follow)
-    TRY(context.emit({{"v", cli::k_document_version},
-                      {"summary", summary},
-                      {"disk", session.reference()}}));
+    TRY(context.emit(
+        {{"v", cli::k_document_version}, {"summary", summary}, {"disk", session.reference()}}));
   return good ? 0 : 1;
 }
 

@@ -25,10 +25,11 @@ struct Options {
 
 // The same file under two names is no second opinion.
 Result<> check_files(const Options& options) {
-  struct stat a {}, b {};
-  const bool files = stat(options.test.c_str(), &a) == 0 && stat(options.reference.c_str(), &b) == 0;
-  if (options.test == options.reference ||
-      (files && a.st_dev == b.st_dev && a.st_ino == b.st_ino))
+  struct stat a {
+  }, b{};
+  const bool files =
+      stat(options.test.c_str(), &a) == 0 && stat(options.reference.c_str(), &b) == 0;
+  if (options.test == options.reference || (files && a.st_dev == b.st_dev && a.st_ino == b.st_ino))
     return fail(Code::usage, fmt::format("--test and --reference are the same, {}", options.test));
   return {};
 }
@@ -126,8 +127,10 @@ void build_mirror(cli::Verb& verb) {
               "Compare with checksums of what was written, kept in this file, instead");
   verb.option("--on-mismatch", options->on_mismatch, "POLICY",
               "What is answered: report (default), eio, hold or stop_vm");
-  verb.option("--hold", options->hold, "DURATION", "Hold a request at most this long (default: 1m)");
-  verb.flag("--assume-identical", options->assume_identical, "Do not compare the legs at the start");
+  verb.option("--hold", options->hold, "DURATION",
+              "Hold a request at most this long (default: 1m)");
+  verb.flag("--assume-identical", options->assume_identical,
+            "Do not compare the legs at the start");
   verb.flag("--scrub", options->scrub, "Compare in the background too, while nothing else happens");
   verb.option("--scrub-rate", options->scrub_rate, "SIZE", "Bytes a second for it (default: 64M)");
   verb.option("--layer", options->layers, "NAME:KEY=VALUE",

@@ -3,7 +3,6 @@
 // writes reach its legs in different orders.
 #include <cstdlib>
 
-#include "blk/line_journal.hpp"
 #include "mirror_rig.hpp"
 
 using namespace pv;
@@ -28,10 +27,11 @@ Geometry racing(DiscardBehaviour discard) {
 }
 
 std::unique_ptr<Io> random_io(Rng& rng) {
-  constexpr Op k_mix[] = {Op::read, Op::read,    Op::read, Op::write, Op::write,
+  constexpr Op k_mix[] = {Op::read, Op::read,    Op::read,  Op::write, Op::write,
                           Op::zero, Op::discard, Op::flush, Op::map};
   const Op op = k_mix[rng.below(std::size(k_mix))];
-  const uint64_t first = rng.below(k_sectors), count = 1 + rng.below(std::min<uint64_t>(k_sectors - first, 12));
+  const uint64_t first = rng.below(k_sectors),
+                 count = 1 + rng.below(std::min<uint64_t>(k_sectors - first, 12));
   auto io = op == Op::flush ? std::make_unique<Io>(op, 0, 0)
                             : std::make_unique<Io>(op, first * 512, count * 512);
   if (op == Op::write)

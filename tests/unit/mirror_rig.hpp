@@ -3,6 +3,7 @@
 // it, completions that come back in any order.
 #pragma once
 
+#include "blk/line_journal.hpp"
 #include "layer_rig.hpp"
 
 namespace pv::test {
