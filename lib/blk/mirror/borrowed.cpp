@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "blk/mirror/borrowed.hpp"
 
+#include <atomic>
 #include <csetjmp>
 #include <csignal>
 #include <cstring>
@@ -8,7 +9,7 @@
 namespace pv::blk {
 namespace {
 
-thread_local sigjmp_buf* t_way_out = nullptr;
+thread_local sigjmp_buf* volatile t_way_out = nullptr;
 
 // Anywhere else it is what it always was.
 void on_bus_error(int number) {
@@ -31,7 +32,9 @@ bool guarded(Look&& look) {
     return false;
   }
   t_way_out = &way_out;
+  std::atomic_signal_fence(std::memory_order_seq_cst);  // the look stays in between
   look();
+  std::atomic_signal_fence(std::memory_order_seq_cst);
   t_way_out = nullptr;
   return true;
 }
