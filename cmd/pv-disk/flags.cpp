@@ -12,7 +12,6 @@ Result<uint32_t> parse_sector_size(std::string_view what, const std::string& tex
   return static_cast<uint32_t>(size);
 }
 
-
 // A disk that was described and is not served yet may have layers; those of the command line stand
 // further out.
 Result<> add_layers(serve::Spec& spec, const json& disk) {

@@ -25,6 +25,7 @@ const LayerRow k_layers[] = {
     {"discard", "what a discard does, and what is said of it", discard_params(), make_discard},
     {"fault", "misbehaves by rule; idle without rules", fault_params(), make_fault},
     {"fua", "FUA ignored and declared so, or made of write and flush", fua_params(), make_fua},
+    {"history", "checks what is read by what was written", history_params(), make_history},
     {"mirror", "compares with a reference", mirror_params(), make_mirror, {}, "", k_base_identity},
     {"readcache", "keeps what was read from a slow disk", readcache_params(), make_readcache},
     {"readonly", "refuses every change", readonly_params(), make_readonly},

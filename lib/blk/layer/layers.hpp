@@ -30,6 +30,10 @@ std::span<const ParamSpec> fua_params();
 Result<std::unique_ptr<Disk>> make_fua(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                        const Env& env);
 
+std::span<const ParamSpec> history_params();
+Result<std::unique_ptr<Disk>> make_history(std::unique_ptr<Disk> lower, const LayerSpec& spec,
+                                           const Env& env);
+
 std::span<const ParamSpec> mirror_params();
 Result<std::unique_ptr<Disk>> make_mirror(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                           const Env& env);

@@ -31,6 +31,7 @@ Mirror::Mirror(std::unique_ptr<Disk> test, std::unique_ptr<Disk> reference, cons
       undefined_(lower().geometry().size),
       scrub_(*this, env, options.scrub_bytes_per_s) {
   changed_wall_ns_ = env_.clock.wall_ns();
+  catch_bus_errors();
   refresh();
 }
 
@@ -52,6 +53,7 @@ void Mirror::submit(Request& request) {
   flight.parent = &request;
   flight.number = ++requests_;
   flight.outcome = 0;
+  flight.plain = false;
   if (!scrub_.is_mine(request)) scrub_.busy();
   if (!has_range(request.op)) return start(flight);
   flight.place.begin = request.offset;
@@ -90,7 +92,10 @@ void Mirror::submit_to(Flight& flight, Side side) {
         error;
     if (--done.pending == 0) done.mirror->both_done(done);
   });
-  leg.child.loan = nullptr;  // the bytes are looked at
+  // What both lend is compared where it lies. A pipe shows nobody its bytes, so none is offered.
+  const bool takes_loan = side == Writes::reference || leg.child.loan != nullptr;
+  leg.loan = Loan{};
+  leg.child.loan = leg.child.op == Op::read && takes_loan && !flight.plain ? &leg.loan : nullptr;
   leg.child.wire = nullptr;  // what goes out is decided when both have ended
   if (!leg.injected.rule.empty()) leg.injected = Injected{};
   leg.child.injected = &leg.injected;
@@ -115,12 +120,9 @@ void Mirror::both_done(Flight& flight) {
   const int reference = flight.legs[Writes::reference].error;
   if (changes_data(flight.parent->op)) changed(flight);
   if (test != reference) {
-    // The guest goes on with the one that has succeeded, or hears what the reference says.
     flight.outcome = test == 0 ? 0 : reference;
-    if (flight.parent->op == Op::read && test != 0 && reference == 0)
-      scatter(*flight.parent, 0, flight.buffer.get(), flight.parent->length);
-    if (flight.parent->op == Op::map && flight.outcome == 0)
-      *flight.parent->extents = flight.legs[test == 0 ? 0 : 1].extents;
+    if (flight.outcome == 0 && !give_one(flight, test == 0 ? Writes::test : Writes::reference))
+      return read_again(flight);
     return record_status(flight);
   }
   if (test != 0) return finish(flight, test);
@@ -144,24 +146,82 @@ void Mirror::changed(Flight& flight) {
     undefined_.set(request.offset, request.offset + request.length, failed || open);
 }
 
-void Mirror::compare(Flight& flight) {
-  const char* reference = flight.buffer.get();
+Compared Mirror::compare_bytes(const Flight& flight) const {
   const Request& request = *flight.parent;
-  compared_bytes_ += request.length;
+  const Loan &lent = flight.legs[Writes::test].loan, &other = flight.legs[Writes::reference].loan;
+  const char* reference = other.kind == Loan::memory ? other.at : flight.buffer.get();
+  if (lent.kind == Loan::memory) return compare_borrowed(lent.at, reference, request.length);
   for (int i = 0; i < request.segments; ++i) {
     const iovec& segment = request.data[i];
-    if (std::memcmp(segment.iov_base, reference, segment.iov_len) != 0)
-      return compare_closely(flight);
+    const Compared compared =
+        compare_borrowed(static_cast<const char*>(segment.iov_base), reference, segment.iov_len);
+    if (compared != Compared::equal) return compared;
     reference += segment.iov_len;
   }
+  return Compared::equal;
+}
+
+void Mirror::compare(Flight& flight) {
+  compared_bytes_ += flight.parent->length;
+  switch (compare_bytes(flight)) {
+    case Compared::equal:
+      return give_lent(flight);
+    case Compared::different:
+      return compare_closely(flight);
+    case Compared::gone:
+      return read_again(flight);
+  }
+}
+
+// A file was cut while its bytes were looked at: the plain way tells what is there now.
+void Mirror::read_again(Flight& flight) {
+  flight.plain = true;
+  start(flight);
+}
+
+// The guest goes on with the leg that has succeeded; where none has, it hears what the reference
+// says.
+bool Mirror::give_one(Flight& flight, Side side) {
+  const Request& request = *flight.parent;
+  if (request.op == Op::map) {
+    const auto& extents = flight.legs[side].extents;
+    request.extents->insert(request.extents->end(), extents.begin(), extents.end());
+  }
+  if (request.op != Op::read) return true;
+  std::string bytes;
+  if (!collect(flight, side, bytes)) return false;
+  scatter(request, 0, bytes.data(), request.length);
+  return true;
+}
+
+void Mirror::give_lent(Flight& flight) {
+  const Loan& lent = flight.legs[Writes::test].loan;
+  if (lent.kind == Loan::memory) {
+    flight.parent->loan->kind = Loan::memory;
+    flight.parent->loan->at = lent.at;
+  }
   finish(flight, 0);
+}
+
+// What a leg has read, in one piece; false when it is gone.
+bool Mirror::collect(const Flight& flight, Side side, std::string& bytes) const {
+  const Request& request = *flight.parent;
+  const Loan& lent = flight.legs[side].loan;
+  bytes.resize(request.length);
+  if (lent.kind == Loan::memory) return copy_borrowed(bytes.data(), lent.at, request.length);
+  if (side == Writes::test)
+    gather(request, 0, bytes.data(), request.length);
+  else
+    std::memcpy(bytes.data(), flight.buffer.get(), request.length);
+  return true;
 }
 
 // They differ somewhere. That means nothing where nobody has promised anything.
 void Mirror::compare_closely(Flight& flight) {
   const Request& request = *flight.parent;
-  std::string test(request.length, '\0'), reference(flight.buffer.get(), request.length);
-  gather(request, 0, test.data(), request.length);
+  std::string test, reference;
+  if (!collect(flight, Writes::test, test) || !collect(flight, Writes::reference, reference))
+    return read_again(flight);
   // Whatever follows, the guest sees one of the two from now on, and always the same.
   scatter(request, 0, reference.data(), request.length);
   if (!undefined_.empty())

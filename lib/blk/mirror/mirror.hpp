@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "blk/child.hpp"
+#include "blk/mirror/borrowed.hpp"
 #include "blk/mirror/range_lock.hpp"
 #include "blk/mirror/scrub.hpp"
 #include "blk/mirror/undefined.hpp"
@@ -46,6 +47,7 @@ class Mirror final : public Forward {
     Request child;
     Injected injected;
     int error = 0;
+    Loan loan;
     std::vector<Extent> extents;
   };
   struct Flight {
@@ -57,6 +59,7 @@ class Mirror final : public Forward {
     int pending = 0;
     uint64_t number = 0;             // of the request, from 1
     uint64_t serial = 0;             // of a change, in writes_
+    bool plain = false;              // what is lent cannot be looked at: read it
     int outcome = 0;                 // what is answered unless the policy says otherwise
     std::unique_ptr<char[]> buffer;  // what the reference reads
     uint64_t room = 0;
@@ -71,7 +74,12 @@ class Mirror final : public Forward {
   Writes::Write::Content content_after(Op op) const;
   void changed(Flight& flight);
   void compare(Flight& flight);
+  Compared compare_bytes(const Flight& flight) const;
+  bool collect(const Flight& flight, Side side, std::string& bytes) const;
   void compare_closely(Flight& flight);
+  bool give_one(Flight& flight, Side side);
+  void give_lent(Flight& flight);
+  void read_again(Flight& flight);
   void give_extents(Flight& flight);
   void settle(Flight& flight, int error);
   void finish(Flight& flight, int error);
@@ -81,9 +89,7 @@ class Mirror final : public Forward {
   void record_mismatch(Flight& flight, const std::string& test, const std::string& reference,
                        std::vector<ByteSpan> spans);
   void record_status(Flight& flight);
-  json shown_request(const Flight& flight) const;
-  json shown_write(const Writes::Write& write, Side side) const;
-  json last_writer(uint64_t begin, uint64_t end, Side side) const;
+  json shown(const Flight& flight) const;
   void add_rules(json& record, const Flight& flight) const;
   void look_outside(json& record);
 

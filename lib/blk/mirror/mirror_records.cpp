@@ -2,14 +2,12 @@
 // What a mirror writes down of a difference. man/pv-verify.1 says what each key means.
 #include <algorithm>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "base/text.hpp"
 #include "blk/mirror/mirror.hpp"
+#include "blk/mirror/records.hpp"
 
 namespace pv::blk {
 namespace {
@@ -19,14 +17,6 @@ constexpr uint64_t k_excerpt = 256;                      // bytes of each side
 constexpr uint64_t k_excerpt_row = 16;                   // where an excerpt begins
 constexpr uint64_t k_clock_slack_ns = 20 * k_ns_per_ms;  // by which a file's time may be late
 
-std::string status_name(int error) {
-  return error == 0 ? "OK" : errno_name(error);
-}
-
-std::string hash_text(std::string_view bytes) {
-  return fmt::format("{:016x}", XXH3_64bits(bytes.data(), bytes.size()));
-}
-
 json shown_ranges(const std::vector<ByteSpan>& spans) {
   json rows = json::array();
   for (size_t i = 0; i < std::min(spans.size(), k_max_ranges); ++i)
@@ -35,47 +25,6 @@ json shown_ranges(const std::vector<ByteSpan>& spans) {
 }
 
 }  // namespace
-
-json Mirror::shown_request(const Flight& flight) const {
-  const Request& request = *flight.parent;
-  json shown = {{"number", flight.number},         {"op", op_name(request.op)},
-                {"offset_bytes", request.offset},  {"length_bytes", request.length},
-                {"t_ns", watch_.now_ns()},         {"front", front_name(request.front)},
-                {"connection", request.connection}};
-  if (scrub_.is_mine(request)) shown["scrub"] = true;
-  return shown;
-}
-
-json Mirror::shown_write(const Writes::Write& write, Side side) const {
-  const uint16_t status = write.status[side];
-  json shown = {{"number", write.request},
-                {"op", op_name(write.op)},
-                {"offset_bytes", write.offset},
-                {"length_bytes", write.end - write.offset},
-                {"t_ns", write.t_ns},
-                {"front", front_name(write.front)},
-                {"connection", write.connection},
-                {"status", status == Writes::k_in_flight ? "in_flight" : status_name(status)}};
-  if (write.rule[side] != 0) shown["rule"] = writes_.rule_name(write.rule[side]);
-  return shown;
-}
-
-// The newest change of the range that this side has acknowledged.
-json Mirror::last_writer(uint64_t begin, uint64_t end, Side side) const {
-  const Writes::Write* last = nullptr;
-  writes_.each(begin, end, [&](const Writes::Write& write) {
-    if (write.status[side] != 0) return true;
-    last = &write;
-    return false;
-  });
-  if (last != nullptr) return shown_write(*last, side);
-  const Writes::Area area = writes_.area(begin);
-  if (area.request == 0) return nullptr;  // nobody since the mirror was made
-  // Too long ago to be known exactly: who wrote last somewhere near.
-  return json{{"number", area.request},
-              {"exact", false},
-              {"area", {{"offset_bytes", area.offset}, {"length_bytes", area.length}}}};
-}
 
 // The rules of a fault layer on one leg that have touched this request.
 void Mirror::add_rules(json& record, const Flight& flight) const {
@@ -96,6 +45,12 @@ void Mirror::look_outside(json& record) {
   if (changed_outside_) record["reference_changed_outside"] = true;
 }
 
+json Mirror::shown(const Flight& flight) const {
+  json request = shown_request(flight.number, *flight.parent, watch_.now_ns());
+  if (scrub_.is_mine(*flight.parent)) request["scrub"] = true;
+  return request;
+}
+
 void Mirror::record_mismatch(Flight& flight, const std::string& test, const std::string& reference,
                              std::vector<ByteSpan> spans) {
   const Request& request = *flight.parent;
@@ -107,13 +62,13 @@ void Mirror::record_mismatch(Flight& flight, const std::string& test, const std:
   json record = {{"kind", "mismatch"},
                  {"class", damage_name(why.damage)},
                  {"suspect", suspect_name(why.suspect)},
-                 {"request", shown_request(flight)},
+                 {"request", shown(flight)},
                  {"ranges", shown_ranges(spans)},
                  {"ranges_total", spans.size()},
                  {"different_bytes", bytes}};
   const Side side = why.suspect == Explanation::reference ? Writes::reference : Writes::test;
   if (why.version != nullptr) {
-    record["version"] = shown_write(*why.version, side);
+    record["version"] = shown_write(writes_, *why.version, side);
     if (why.damage == Damage::misdirected) record["from"] = {{"offset_bytes", why.from}};
   }
   const uint64_t excerpt = std::max(begin / k_excerpt_row * k_excerpt_row, request.offset);
@@ -130,10 +85,10 @@ void Mirror::record_mismatch(Flight& flight, const std::string& test, const std:
                     {"test", hash_text(part(a, begin - request.offset, end - begin))},
                     {"reference", hash_text(part(b, begin - request.offset, end - begin))}};
   record["last_writer"] = {
-      {"test", last_writer(spans.front().offset, spans.front().offset + spans.front().length,
-                           Writes::test)},
-      {"reference", last_writer(spans.front().offset, spans.front().offset + spans.front().length,
-                                Writes::reference)}};
+      {"test", last_writer(writes_, spans.front().offset,
+                           spans.front().offset + spans.front().length, Writes::test)},
+      {"reference", last_writer(writes_, spans.front().offset,
+                                spans.front().offset + spans.front().length, Writes::reference)}};
   add_rules(record, flight);
   look_outside(record);
   flight.asker.owner = &flight;
@@ -146,7 +101,7 @@ void Mirror::record_mismatch(Flight& flight, const std::string& test, const std:
 
 void Mirror::record_status(Flight& flight) {
   json record = {{"kind", "status"},
-                 {"request", shown_request(flight)},
+                 {"request", shown(flight)},
                  {"status",
                   {{"test", status_name(flight.legs[Writes::test].error)},
                    {"reference", status_name(flight.legs[Writes::reference].error)}}}};

@@ -171,7 +171,10 @@ Result<json> Watch::release(const json& request) {
   return json{{"released", tickets}};
 }
 
-json Watch::stopped() {
+json Watch::stopped(const json& request) {
+  json record = {{"kind", "stop"}, {"vm", request.value("vm", json())}};
+  if (const json* error = find(request, "error")) record["error"] = *error;
+  if (get_bool(request, "told")) note(std::move(record));
   std::vector<uint64_t> tickets;
   for (const auto& [ticket, held] : held_)
     if (held.for_stop) tickets.push_back(ticket);
@@ -204,7 +207,7 @@ std::optional<Result<json>> Watch::control(const json& request) {
   if (op == "verify.held") return held();
   if (op == "verify.release") return release(request);
   if (op == "verify.stop_wanted") return json{{"wanted", std::exchange(stop_wanted_, false)}};
-  if (op == "verify.stopped") return stopped();
+  if (op == "verify.stopped") return stopped(request);
   if (op == "fault.stop") end_held(0);  // the server ends
   if (op == "power.off") end_held(ECANCELED);
   return std::nullopt;

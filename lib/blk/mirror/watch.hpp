@@ -10,7 +10,7 @@
 //   verify.held                     {"held":[{"ticket",…}]}
 //   verify.release tickets error    {"released"}   no tickets: every one
 //   verify.stop_wanted              {"wanted"}     whether a VM is to be stopped, told once
-//   verify.stopped                  {}             it is, or cannot be
+//   verify.stopped told vm error    {}             it is, or cannot be
 #pragma once
 
 #include <array>
@@ -75,7 +75,7 @@ class Watch {
   void let_go(uint64_t ticket, int error);
   Result<json> release(const json& request);
   json held() const;
-  json stopped();
+  json stopped(const json& request);
 
   Env env_;
   Options options_;
