@@ -83,7 +83,7 @@ class LogWriter {
   AsyncCall call_;
   std::vector<iovec> data_;  // of the call
   bool calling_ = false;
-  bool pushed_ = false;  // the last piece is to be written although it is not full
+  bool pushed_ = false;   // the last piece is to be written although it is not full
   bool closing_ = false;  // everything has been written, a call is waited for
   TimerId timer_ = 0;
   int error_ = 0;
