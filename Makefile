@@ -16,7 +16,7 @@ BUILD_PACKAGES := g++ make libcli11-dev nlohmann-json3-dev libexpected-dev libfm
 RUN_PACKAGES   := qemu-system-x86 qemu-utils qemu-block-extra libnbd0 libssl3 ca-certificates
 TEST_PACKAGES  := catch2 librapidcheck-dev bats bats-assert bats-support jq parallel procps \
                   libnbd-bin nbdkit fio e2fsprogs file git python3 mandoc clang-format shellcheck \
-                  zsh fish cpio cryptsetup-bin syslinux syslinux-common mtools dosfstools
+                  zsh fish cpio cryptsetup-bin syslinux syslinux-common mtools dosfstools chromium
 
 WARN     := -Wall -Wextra -Werror
 CXXFLAGS  = -std=c++20 $(OPT) -g1 $(WARN) $(SANITIZE) -Ilib -pthread -ffunction-sections \
@@ -145,7 +145,7 @@ tsan:
 # libFuzzer over every parser of foreign bytes, FUZZ_SECONDS each (needs clang).
 FUZZ_SECONDS ?= 30
 FUZZERS      := $(notdir $(basename $(wildcard tests/fuzz/*.cpp)))
-FUZZ_SRC     := $(shell find lib/base lib/blk lib/front/nbd -name '*.cpp') \
+FUZZ_SRC     := $(shell find lib/base lib/blk lib/front/nbd lib/verify/log -name '*.cpp') \
                 lib/lan/frames.cpp lib/lan/switch.cpp lib/lan/wire.cpp \
                 lib/cli/document.cpp lib/cli/render.cpp lib/guest/cpio.cpp \
                 lib/vm/device_state.cpp $(addprefix lib/vm/profile/,config.cpp guest_file.cpp) \

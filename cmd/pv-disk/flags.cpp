@@ -12,6 +12,20 @@ Result<uint32_t> parse_sector_size(std::string_view what, const std::string& tex
   return static_cast<uint32_t>(size);
 }
 
+// A disk that was described and is not served yet may have layers; those of the command line stand
+// further out.
+Result<> add_layers(serve::Spec& spec, const json& disk) {
+  const json* layers = find(disk, "layers");
+  if (layers == nullptr) return {};
+  if (!layers->is_array()) return fail(Code::bad_document, "disk.layers is no list");
+  for (const json& layer : *layers) {
+    if (!layer.is_string()) return fail(Code::bad_document, "disk.layers holds something else");
+    spec.layers.push_back(layer.get<std::string>());
+  }
+  spec.read_only = get_bool(disk, "read_only");
+  return {};
+}
+
 }  // namespace
 
 void add_spec_flags(cli::Verb& verb, SpecFlags& flags) {
@@ -44,6 +58,7 @@ void add_spec_flags(cli::Verb& verb, SpecFlags& flags) {
 
 Result<serve::Spec> spec_from(cli::Context& context, const SpecFlags& flags) {
   serve::Spec spec;
+  spec.layers = flags.layers;
   if (flags.source.any()) {
     TRY(serve::set_source(spec, flags.source));
   } else {
@@ -57,6 +72,7 @@ Result<serve::Spec> spec_from(cli::Context& context, const SpecFlags& flags) {
       TRY(serve::set_source(spec, *source));
     else
       TRY(serve::set_source(spec, flags.source));
+    if (source && get_string(*disk, "state") == "created") TRY(add_layers(spec, *disk));
   }
   if (!flags.sector_size.empty()) {
     TRY_ASSIGN(spec.sector_size, parse_sector_size("--sector-size", flags.sector_size));
@@ -73,8 +89,7 @@ Result<serve::Spec> spec_from(cli::Context& context, const SpecFlags& flags) {
   }
   spec.serial = flags.serial;
   spec.direct = flags.direct;
-  spec.layers = flags.layers;
-  spec.read_only = flags.read_only;
+  spec.read_only = spec.read_only || flags.read_only;
   spec.no_fault = flags.no_fault;
   return spec;
 }

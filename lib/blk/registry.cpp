@@ -15,7 +15,7 @@ namespace {
 
 // Layers that answer from a store of their own, write later on in nobody's name, or use other
 // images besides.
-constexpr const char* k_hosts_are_lost_below[] = {"cache", "cow", "readcache", "stripe"};
+constexpr const char* k_hosts_are_lost_below[] = {"cache", "cow", "mirror", "readcache", "stripe"};
 
 const LayerRow k_layers[] = {
     {"cache", "holds writes in memory until a flush", cache_params(), make_cache},
@@ -25,8 +25,11 @@ const LayerRow k_layers[] = {
     {"discard", "what a discard does, and what is said of it", discard_params(), make_discard},
     {"fault", "misbehaves by rule; idle without rules", fault_params(), make_fault},
     {"fua", "FUA ignored and declared so, or made of write and flush", fua_params(), make_fua},
+    {"history", "checks what is read by what was written", history_params(), make_history},
+    {"mirror", "compares with a reference", mirror_params(), make_mirror, {}, "", k_base_identity},
     {"readcache", "keeps what was read from a slow disk", readcache_params(), make_readcache},
     {"readonly", "refuses every change", readonly_params(), make_readonly},
+    {"record", "logs what changes the disk", record_params(), make_record},
     {"reserve", "persistent reservations, host by host", reserve_params(), make_reserve,
      k_hosts_are_lost_below, "it would not see every request, or not whose it is"},
     {"stats", "counts and times what passes", stats_params(), make_stats},

@@ -19,8 +19,12 @@ FaultWaits::~FaultWaits() {
 
 void FaultWaits::wait(ControlServer::ConnectionId who, const json& request,
                       ControlServer::Reply reply) {
-  Waiting one{who, get_string(request, "id"), get_u64(request, "hits", 1),
-              get_u64(request, "since"), std::move(reply)};
+  Waiting one{who,
+              get_string(request, "id"),
+              get_u64(request, "hits", 1),
+              get_u64(request, "since"),
+              get_string(request, "journal") == "verify",
+              std::move(reply)};
   if (!answer(one)) waiting_.push_back(std::move(one));
 }
 
@@ -55,7 +59,8 @@ void FaultWaits::end() {
 }
 
 bool FaultWaits::answer(const Waiting& one) {
-  auto said = disk_.control({{"op", one.id.empty() ? "fault.journal" : "fault.list"}});
+  const char* journal = one.findings ? "verify.journal" : "fault.journal";
+  auto said = disk_.control({{"op", one.id.empty() ? journal : "fault.list"}});
   if (!said) {
     one.reply(fail(said.error()));
     return true;

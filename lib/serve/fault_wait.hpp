@@ -3,6 +3,7 @@
 // They are answered when it is so, not by asking again and again. On the loop's thread.
 //   fault.wait id hits     {"rule"}
 //   fault.wait since       what fault.journal says
+//   fault.wait since, "journal":"verify"   the same of the journal of findings
 #pragma once
 
 #include <string>
@@ -34,6 +35,7 @@ class FaultWaits {
     ControlServer::ConnectionId who;
     std::string id;  // "": the journal
     uint64_t hits = 0, since = 0;
+    bool findings = false;
     ControlServer::Reply reply;
   };
   void look_soon();

@@ -27,6 +27,7 @@
 #include "serve/snap.hpp"
 #include "serve/snapshot.hpp"
 #include "serve/source.hpp"
+#include "serve/vm_stop.hpp"
 
 namespace pv::serve {
 namespace {
@@ -61,6 +62,7 @@ class DiskServer {
         medium_(!spec_.ejected) {}
   ~DiskServer() {
     control_.reset();
+    vm_stop_.reset();
     waits_.reset();
     snap_.reset();
     power_.reset();
@@ -82,6 +84,7 @@ class DiskServer {
       bottom = source_.identified(std::move(bottom));
     const auto on_fault = [this] {
       if (waits_) waits_->fired();
+      if (vm_stop_) vm_stop_->look_soon();
     };
     const blk::Env env{system_clock(), loop_,       &loop_,   fresh_seed(),
                        &source_,       object_.dir, on_fault, !spec_.saved_state.empty()};
@@ -98,6 +101,8 @@ class DiskServer {
     resizer_ = std::make_unique<Resizer>(
         Resizer::Parts{loop_, *stack_, counters_, *front_, *ops_, [this] { return save_size(); }});
     waits_ = std::make_unique<FaultWaits>(loop_, *stack_);
+    if (has_layer("mirror") || has_layer("history"))
+      vm_stop_ = std::make_unique<VmStop>(loop_, *stack_, object_);
     power_ = std::make_unique<Power>(
         Power::Parts{loop_, *stack_, counters_, *front_, *ops_, has_layer("fault")});
     snap_ = std::make_unique<Snap>(Snap::Parts{loop_, *stack_, *gate_, counters_, *front_, *ops_,
@@ -232,6 +237,7 @@ class DiskServer {
     json layers;
     stack_->inspect(layers);
     if (const json* faults = find(layers, "faults")) now["faults"] = *faults;
+    if (const json* record = find(layers, "record")) now["record"] = *record;
     if (const json* backend = find(layers, "backend")) {
       now["backend"] = *backend;
       now["type"] = get_string(*backend, "type");
@@ -286,6 +292,7 @@ class DiskServer {
   std::unique_ptr<ControlOps> ops_;
   std::unique_ptr<Resizer> resizer_;
   std::unique_ptr<FaultWaits> waits_;
+  std::unique_ptr<VmStop> vm_stop_;
   std::unique_ptr<Power> power_;
   std::unique_ptr<Snap> snap_;
   std::unique_ptr<ControlServer> control_;

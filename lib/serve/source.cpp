@@ -101,7 +101,10 @@ class Identified final : public blk::Forward {
     if (has_backing(path_)) return fail(Code::unsupported, path_ + " is not the only file");
     const auto mtime_ns = static_cast<uint64_t>(st.st_mtim.tv_sec) * k_ns_per_s +
                           static_cast<uint64_t>(st.st_mtim.tv_nsec);
-    return json{{"file_size", static_cast<uint64_t>(st.st_size)}, {"mtime_ns", mtime_ns}};
+    return json{{"file_size", static_cast<uint64_t>(st.st_size)},
+                {"mtime_ns", mtime_ns},
+                {"device", static_cast<uint64_t>(st.st_dev)},
+                {"inode", static_cast<uint64_t>(st.st_ino)}};
   }
 
  private:

@@ -228,6 +228,7 @@ void FaultLayer::let_go(uint64_t ticket, const char* who, int status, bool drop)
 Result<json> FaultLayer::set_mark(const json& request) {
   const std::string name = get_string(request, "name");
   TRY(check_name("mark", name));
+  static_cast<void>(lower().control({{"op", "record.mark"}, {"name", name}}));  // into a log, too
   return json{{"mark", name}, {"count", ++scene_.marks[name]}};
 }
 

@@ -1,22 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "blk/fault/journal.hpp"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
-#include "base/file.hpp"
 #include "base/text.hpp"
 
 namespace pv::blk {
 namespace {
-
-constexpr size_t k_buffer = 128 << 10;
-constexpr size_t k_max_file = 1 << 30;
-constexpr int k_max_layers = 256;
 
 std::string status_name(int error) {
   return error == 0 ? "OK" : errno_name(error);
@@ -44,117 +34,13 @@ void format_event(std::string& out, uint64_t number, const JournalEntry& e) {
                    phase_name(e.phase), e.phase == Phase::after_io, status_name(e.requested),
                    delivered_name(e));
   if (!e.note.empty()) fmt::format_to(to, ",{}", e.note);
-  out += "}\n";
+  out += '}';
 }
 
 }  // namespace
 
-Journal::Journal(std::string dir, uint64_t bytes)
-    : dir_(std::move(dir)), segment_bytes_(bytes / k_segments) {}
-
-Journal::~Journal() {
-  for (const Segment& segment : segments_)
-    if (!dir_.empty()) unlink(segment.path.c_str());
-}
-
 uint64_t Journal::add(const JournalEntry& entry) {
-  format_event(buffer_, ++last_, entry);
-  if (buffer_.size() >= k_buffer) write_out();
-  return last_;
-}
-
-// A stack may have several fault layers: the first name that is free is ours.
-bool Journal::open_file(Segment& segment) {
-  const uint64_t number = segment_number_++;
-  if (dir_.empty()) {
-    segment.file.reset(memfd_create("faults", MFD_CLOEXEC));
-    segment.path = fmt::format("/proc/{}/fd/{}", getpid(), segment.file.get());
-    return static_cast<bool>(segment.file);
-  }
-  for (int layer = 0; layer < k_max_layers; ++layer) {
-    const std::string prefix = prefix_.empty() ? fmt::format("{}/faults-{}", dir_, layer) : prefix_;
-    segment.path = fmt::format("{}.{}.jsonl", prefix, number);
-    segment.file.reset(open(segment.path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-    if (segment.file) prefix_ = prefix;
-    if (segment.file || !prefix_.empty() || errno != EEXIST) break;
-  }
-  return static_cast<bool>(segment.file);
-}
-
-bool Journal::begin_segment() {
-  Segment segment;
-  if (!open_file(segment)) {
-    error_ = errno;
-    return false;
-  }
-  segment.first = buffered_from_;
-  segments_.push_back(std::move(segment));
-  while (segments_.size() > k_segments) drop_oldest();
-  return true;
-}
-
-void Journal::drop_oldest() {
-  if (!dir_.empty()) unlink(segments_.front().path.c_str());
-  segments_.pop_front();
-}
-
-void Journal::write_out() {
-  if (buffer_.empty()) return;
-  const bool room = !segments_.empty() && segments_.back().bytes < segment_bytes_;
-  if (room || begin_segment()) {
-    Segment& segment = segments_.back();
-    const auto written = write_all(segment.file.get(), buffer_);
-    if (written) {
-      segment.bytes += buffer_.size();
-    } else {
-      // A line that is cut must not stay: what follows would be lost with it.
-      error_ = written.error().sys_errno;
-      lost_ += last_ - buffered_from_ + 1;
-      if (ftruncate(segment.file.get(), static_cast<off_t>(segment.bytes)) == 0)
-        lseek(segment.file.get(), static_cast<off_t>(segment.bytes), SEEK_SET);
-    }
-  } else {
-    lost_ += last_ - buffered_from_ + 1;
-  }
-  buffer_.clear();
-  buffered_from_ = last_ + 1;
-}
-
-json Journal::where() {
-  write_out();
-  json files = json::array();
-  for (size_t i = 0; i < segments_.size(); ++i) {
-    const uint64_t end = i + 1 < segments_.size() ? segments_[i + 1].first : last_ + 1;
-    files.push_back(
-        {{"path", segments_[i].path}, {"first", segments_[i].first}, {"last", end - 1}});
-  }
-  const uint64_t gone = segments_.empty() ? before_ : segments_.front().first - 1;
-  json out = {{"files", files}, {"last", last_}, {"dropped", gone + lost_}};
-  if (error_ != 0) out["write_error"] = errno_name(error_);
-  return out;
-}
-
-Result<json> read_journal(const json& where, uint64_t since, size_t max) {
-  json events = json::array();
-  for (const json& file : where.at("files")) {
-    if (get_u64(file, "last") <= since) continue;
-    auto text = read_file(get_string(file, "path"), k_max_file);
-    if (!text) continue;  // the oldest went while we were reading
-    const uint64_t last = get_u64(file, "last");
-    for (size_t at = 0; at < text->size();) {
-      const size_t end = text->find('\n', at);
-      if (end == std::string::npos) break;
-      const std::string_view line(text->data() + at, end - at);
-      at = end + 1;
-      // {"n":123,…: only what is wanted is parsed.
-      const uint64_t number = line.size() > 5 ? std::strtoull(line.data() + 5, nullptr, 10) : 0;
-      if (number <= since || number > last) continue;
-      TRY_ASSIGN(json event, parse_json(line));
-      events.push_back(std::move(event));
-      if (events.size() == max) return events;
-    }
-  }
-  return events;
+  return add_line([&](std::string& out, uint64_t number) { format_event(out, number, entry); });
 }
 
 }  // namespace pv::blk

@@ -236,6 +236,7 @@ void FaultLayer::finish(Flight& flight, int error) {
   const bool cut = flight.outcome.wire.kind == WireFault::hang_up;  // whatever the status is
   if (flight.acted && error != flight.promised && !cut) {
     if (parent->wire != nullptr) *parent->wire = WireFault{};
+    if (parent->injected != nullptr) *parent->injected = Injected{};
     // What was on record has not come to pass: the disk below had an error of its own.
     JournalEntry entry = entry_for(*parent);
     const std::string note = fmt::format(R"("corrects":{})", flight.event);
@@ -308,7 +309,8 @@ void FaultLayer::record_outcome(const Rule& rule, Flight& flight) {
   entry.wire = flight.outcome.wire.kind;
   entry.note = flight.outcome.note;
   flight.event = record(entry);
-  if (flight.promised != 0 && request.injected)
+  // Also where the status is good: a layer above may want to know what it has met.
+  if (request.injected)
     *request.injected = Injected{flight.rule, entry.phase};
 }
 

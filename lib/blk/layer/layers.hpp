@@ -30,6 +30,14 @@ std::span<const ParamSpec> fua_params();
 Result<std::unique_ptr<Disk>> make_fua(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                        const Env& env);
 
+std::span<const ParamSpec> history_params();
+Result<std::unique_ptr<Disk>> make_history(std::unique_ptr<Disk> lower, const LayerSpec& spec,
+                                           const Env& env);
+
+std::span<const ParamSpec> mirror_params();
+Result<std::unique_ptr<Disk>> make_mirror(std::unique_ptr<Disk> lower, const LayerSpec& spec,
+                                          const Env& env);
+
 std::span<const ParamSpec> readonly_params();
 Result<std::unique_ptr<Disk>> make_readonly(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                             const Env& env);
@@ -45,6 +53,10 @@ Result<std::unique_ptr<Disk>> make_fault(std::unique_ptr<Disk> lower, const Laye
 std::span<const ParamSpec> readcache_params();
 Result<std::unique_ptr<Disk>> make_readcache(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                              const Env& env);
+
+std::span<const ParamSpec> record_params();
+Result<std::unique_ptr<Disk>> make_record(std::unique_ptr<Disk> lower, const LayerSpec& spec,
+                                          const Env& env);
 
 std::span<const ParamSpec> reserve_params();
 Result<std::unique_ptr<Disk>> make_reserve(std::unique_ptr<Disk> lower, const LayerSpec& spec,

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT
+// log: what is in a write log, request by request.
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/text.hpp"
+#include "verbs.hpp"
+#include "verify/log/requests.hpp"
+
+namespace pv::verifycmd {
+namespace {
+
+using blk::LogKind;
+using verify::Logged;
+
+struct Options {
+  std::string log;
+  bool summary = false, stable = false;
+};
+
+struct Counts {
+  uint64_t writes = 0, written = 0, zeroes = 0, zeroed = 0, discards = 0, discarded = 0;
+  uint64_t flushes = 0, fua = 0, marks = 0, failed = 0, pending = 0;
+
+  void add(const Logged& one) {
+    const blk::LogEntry& entry = one.entry;
+    if (one.fate == Logged::pending) ++pending;
+    if (one.fate == Logged::failed) ++failed;
+    if ((entry.flags & blk::k_log_fua) != 0) ++fua;
+    const auto count = [&](uint64_t& requests, uint64_t& bytes) {
+      ++requests;
+      bytes += entry.length;
+    };
+    if (entry.kind == LogKind::write) count(writes, written);
+    if (entry.kind == LogKind::zero) count(zeroes, zeroed);
+    if (entry.kind == LogKind::discard) count(discards, discarded);
+    if (entry.kind == LogKind::flush) ++flushes;
+    if (entry.kind == LogKind::mark) ++marks;
+  }
+};
+
+std::string status_text(const Logged& one) {
+  if (one.fate == Logged::pending) return "PENDING";
+  return one.fate == Logged::failed ? errno_name(one.error) : "OK";
+}
+
+json to_json(const Logged& one, bool stable) {
+  const blk::LogEntry& entry = one.entry;
+  json shown = {{"n", entry.n}, {"op", blk::log_kind_name(entry.kind)}};
+  if (!stable) shown["submitted_ns"] = entry.t_ns;
+  if (entry.kind == LogKind::mark) set_text(shown, "mark", one.mark);
+  if (entry.kind == LogKind::resize) shown["size_bytes"] = entry.length;
+  if (entry.kind == LogKind::session) shown["began_ns"] = std::to_string(entry.length);
+  if (entry.kind == LogKind::mark || entry.kind == LogKind::resize ||
+      entry.kind == LogKind::session)
+    return shown;
+  if (entry.kind != LogKind::flush) {
+    shown["offset_bytes"] = entry.offset;
+    shown["length_bytes"] = entry.length;
+    shown["fua"] = (entry.flags & blk::k_log_fua) != 0;
+  }
+  if (entry.kind == LogKind::zero) shown["no_unmap"] = (entry.flags & blk::k_log_no_unmap) != 0;
+  if (entry.kind == LogKind::write) shown["xxh3"] = fmt::format("{:016x}", entry.hash);
+  shown["status"] = status_text(one);
+  if (one.fate == Logged::pending) return shown;
+  shown["completed"] = one.done_order;
+  if (!stable) shown["completed_ns"] = one.done_ns;
+  return shown;
+}
+
+const char* state_name(const blk::LogHead& head) {
+  switch (head.state) {
+    case blk::LogHead::closed:
+      return "closed";
+    case blk::LogHead::broken:
+      return "broken";
+    default:
+      return "recording";
+  }
+}
+
+json summary(const blk::LogReader& log, const Counts& counts, uint64_t unused) {
+  const blk::LogHead& head = log.head();
+  json shown = {{"requests", log.last()},
+                {"writes", counts.writes},
+                {"written_bytes", counts.written},
+                {"zeroes", counts.zeroes},
+                {"zeroed_bytes", counts.zeroed},
+                {"discards", counts.discards},
+                {"discarded_bytes", counts.discarded},
+                {"flushes", counts.flushes},
+                {"fua", counts.fua},
+                {"marks", counts.marks},
+                {"failed", counts.failed},
+                {"pending", counts.pending},
+                {"state", state_name(head)},
+                {"used_bytes", log.used()},
+                {"unused_bytes", unused},
+                {"sector_size", head.sector_size},
+                {"size_bytes", head.size == 0 ? json(nullptr) : json(head.size)},
+                {"began_ns", std::to_string(head.began_ns)}};
+  if (head.state == blk::LogHead::broken) shown["error"] = errno_name(static_cast<int>(head.error));
+  return shown;
+}
+
+Result<> print(cli::Context& context, const Logged& one, bool stable) {
+  if (!context.text_output() || context.selects_field())
+    return context.emit({{"v", cli::k_document_version}, {"entry", to_json(one, stable)}});
+  const blk::LogEntry& entry = one.entry;
+  const bool request = entry.kind == LogKind::write || entry.kind == LogKind::zero ||
+                       entry.kind == LogKind::discard || entry.kind == LogKind::flush;
+  return context.emit_raw(fmt::format("{:>8} {:<8} {:>16} {:>12} {:<4} {}\n", entry.n,
+                                      blk::log_kind_name(entry.kind), entry.offset, entry.length,
+                                      (entry.flags & blk::k_log_fua) != 0 ? "fua" : "",
+                                      request ? status_text(one) : printable(one.mark)));
+}
+
+Result<int> act(cli::Context& context, const Options& options) {
+  TRY_ASSIGN(blk::LogReader reader, blk::LogReader::open(options.log));
+  verify::LogRequests requests(std::move(reader));
+  Counts counts;
+  while (true) {
+    TRY_ASSIGN(const std::optional<Logged> one, requests.next());
+    if (!one) break;
+    counts.add(*one);
+    if (!options.summary) TRY(print(context, *one, options.stable));
+  }
+  TRY_ASSIGN(const uint64_t unused, requests.reader().unused());
+  if (options.summary || !context.selects_field())
+    TRY(context.emit(
+        {{"v", cli::k_document_version}, {"summary", summary(requests.reader(), counts, unused)}}));
+  return 0;
+}
+
+}  // namespace
+
+void build_log(cli::Verb& verb) {
+  auto options = std::make_shared<Options>();
+  verb.positional("log", options->log, "The log")->required();
+  verb.flag("--summary", options->summary, "Print the summary only");
+  verb.flag("--stable", options->stable, "Without times: equal for equal requests");
+  verb.run([options](cli::Context& context) { return act(context, *options); });
+}
+
+}  // namespace pv::verifycmd

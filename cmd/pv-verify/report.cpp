@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT
+// report: the verdict on a disk that is compared, for programs, for people, and as a page of HTML.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "base/file.hpp"
+#include "base/text.hpp"
+#include "blk/line_journal.hpp"
+#include "serve/client.hpp"
+#include "target/disk_target.hpp"
+#include "verbs.hpp"
+#include "verify/report/page.hpp"
+
+namespace pv::verifycmd {
+namespace {
+
+constexpr size_t k_at_once = 4096;
+constexpr size_t k_max_lines = 200'000;  // of a journal: the newest
+
+struct Options {
+  std::string disk, html;
+  bool hex = false;
+};
+
+Result<json> read_all_of(const json& where, uint64_t& dropped) {
+  json all = json::array();
+  uint64_t since = get_u64(where, "last") > k_max_lines ? get_u64(where, "last") - k_max_lines : 0;
+  dropped = std::max(since, get_u64(where, "dropped"));
+  while (true) {
+    TRY_ASSIGN(json events, blk::read_journal(where, since, k_at_once));
+    if (events.empty()) return all;
+    for (json& event : events) {
+      since = get_u64(event, "n");
+      all.push_back(std::move(event));
+    }
+  }
+}
+
+uint64_t began(const json& where) {
+  return std::strtoull(get_string(where, "began_ns").c_str(), nullptr, 10);
+}
+
+Result<verify::ReportInput> ask(cli::Context& context, const target::DiskTarget& at) {
+  TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
+  TRY_ASSIGN(serve::DiskClient client, serve::DiskClient::connect(at.disk, deadline));
+  verify::ReportInput input;
+  input.disk = at.disk.display();
+  auto where = client.call({{"op", "verify.journal"}});
+  if (!where && where.error().code == Code::unsupported)
+    return fail(Code::unsupported, "disk '" + input.disk +
+                                       "' is not compared with anything: pv-verify mirror makes "
+                                       "one that is");
+  if (!where) return fail(where.error());
+  input.findings_began_ns = began(*where);
+  TRY_ASSIGN(input.findings, read_all_of(*where, input.dropped));
+  // A disk without a fault layer has no faults.
+  if (const auto faults = client.call({{"op", "fault.journal"}})) {
+    input.faults_began_ns = began(*faults);
+    TRY_ASSIGN(input.faults, read_all_of(*faults, input.faults_dropped));
+  }
+  TRY_ASSIGN(const json info, client.call({{"op", "info"}}));
+  if (const json* disk = find(info, "disk")) input.size = get_u64(*disk, "size_bytes");
+  return input;
+}
+
+Result<int> act(cli::Context& context, const Options& options) {
+  TRY_ASSIGN(const target::DiskTarget at, target::disk_target(context, options.disk));
+  TRY_ASSIGN(const verify::ReportInput input, ask(context, at));
+  const std::vector<verify::Case> cases = verify::cases(input);
+  const json verdict = verify::verdict(input, cases);
+  if (!options.html.empty())
+    TRY(write_file_atomic(options.html, verify::report_html(input, cases, verdict), 0644));
+  if (options.hex || (context.text_output() && !context.selects_field())) {
+    verify::PageOptions page;
+    page.hex = options.hex;
+    page.colour = isatty(STDOUT_FILENO) != 0;
+    TRY(context.emit_raw(verify::report_page(input, cases, verdict, page)));
+  } else {
+    context.document()["report"] = verdict;
+    if (!options.html.empty()) context.document()["report"]["html"] = absolute_path(options.html);
+    TRY(context.emit());
+  }
+  return get_string(verdict, "verdict") == "good" ? 0 : 1;
+}
+
+}  // namespace
+
+void build_report(cli::Verb& verb) {
+  auto options = std::make_shared<Options>();
+  verb.option("--disk", options->disk, "NAME",
+              "The disk (default: the one of the document on stdin)");
+  verb.flag("--hex", options->hex, "A page for people, with the bytes of both sides");
+  verb.option("--html", options->html, "FILE", "Write a page of HTML as well");
+  verb.run([options](cli::Context& context) { return act(context, *options); });
+}
+
+}  // namespace pv::verifycmd

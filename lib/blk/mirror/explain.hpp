@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+// From two versions of the same bytes to what has happened: which of them is wrong, and in what
+// way. Pure: looks at the bytes and at what was written lately, and changes nothing.
+#pragma once
+
+#include <utility>
+#include <vector>
+
+#include "blk/mirror/writes.hpp"
+
+namespace pv::blk {
+
+// What is wrong with a range.
+enum class Damage : uint8_t { stale, torn, misdirected, zeroed, bit_flip, other };
+constexpr int k_damages = 6;
+const char* damage_name(Damage damage);
+
+struct ByteSpan {
+  uint64_t offset, length;
+};
+
+// Where two ranges that begin at `offset` on the disk differ, in order; neighbours that are less
+// than `join` equal bytes apart are one.
+std::vector<ByteSpan> differences(const char* a, const char* b, uint64_t offset, uint64_t length,
+                                  uint64_t join);
+
+struct Explanation {
+  Damage damage = Damage::other;
+  // Which side holds other bytes than were written there last.
+  enum Suspect : uint8_t { test, reference, both, unknown } suspect = unknown;
+  // stale, torn: whose version is there; misdirected: who wrote these bytes, to `from`.
+  const Writes::Write* version = nullptr;
+  uint64_t from = 0;
+};
+const char* suspect_name(Explanation::Suspect suspect);
+
+// `spans` are the differences, not empty. `offset` and `length` are multiples of k_unit.
+Explanation explain(const Writes& writes, const char* test, const char* reference, uint64_t offset,
+                    uint64_t length, const std::vector<ByteSpan>& spans);
+
+}  // namespace pv::blk

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT
+#include "blk/mirror/history_file.hpp"
+
+#include <array>
+#include <cstring>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include "base/file.hpp"
+
+namespace pv::blk {
+namespace {
+
+constexpr char k_magic[8] = {'P', 'V', 'H', 'I', 'S', 'T', '\0', '\1'};
+constexpr uint64_t k_head_bytes = 4096;
+constexpr size_t k_boot_id = 36;
+
+struct Head {
+  char magic[8];
+  uint64_t disk_size;
+  uint64_t block;
+  char boot_id[40];  // of the machine that has it in use; "" when it was closed in order
+};
+
+std::string boot_id() {
+  auto text = read_file("/proc/sys/kernel/random/boot_id", 64);
+  return text ? text->substr(0, k_boot_id) : std::string(k_boot_id, '?');
+}
+
+uint64_t file_bytes(uint64_t disk_size) {
+  const uint64_t blocks = (disk_size + HistoryFile::k_block - 1) / HistoryFile::k_block;
+  return k_head_bytes + blocks * sizeof(HistoryFile::Entry);
+}
+
+int transfer(bool out, int fd, void* data, size_t size, off_t at) {
+  auto* bytes = static_cast<char*>(data);
+  while (size != 0) {
+    const ssize_t n = out ? pwrite(fd, bytes, size, at) : pread(fd, bytes, size, at);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return errno;
+    if (n == 0) return EIO;  // cut from outside
+    bytes += n;
+    at += n;
+    size -= static_cast<size_t>(n);
+  }
+  return 0;
+}
+
+off_t place(uint64_t block) {
+  return static_cast<off_t>(k_head_bytes + block * sizeof(HistoryFile::Entry));
+}
+
+}  // namespace
+
+Result<HistoryFile> HistoryFile::open(const std::string& path, uint64_t disk_size) {
+  HistoryFile file;
+  file.path_ = path;
+  file.fd_.reset(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!file.fd_) return fail_errno("cannot open the history " + path, errno);
+  if (flock(file.fd_.get(), LOCK_EX | LOCK_NB) < 0)
+    return fail(Code::in_use, "the history " + path + " is in use by another disk");
+  struct stat st {};
+  if (fstat(file.fd_.get(), &st) < 0) return fail_errno("cannot stat " + path, errno);
+  if (!S_ISREG(st.st_mode)) return fail(Code::invalid, path + " is no regular file");
+  TRY(st.st_size == 0 ? file.begin(disk_size) : file.take_up(disk_size));
+  return file;
+}
+
+HistoryFile::~HistoryFile() {
+  // One that was refused is somebody else's, and stays as it is.
+  if (fd_ && disk_size_ != 0) static_cast<void>(write_head(false));
+}
+
+Result<> HistoryFile::begin(uint64_t disk_size) {
+  disk_size_ = disk_size;
+  if (ftruncate(fd_.get(), 0) < 0 ||
+      ftruncate(fd_.get(), static_cast<off_t>(file_bytes(disk_size))) < 0)
+    return fail_errno("cannot size the history " + path_, errno);
+  return write_head(true);
+}
+
+Result<> HistoryFile::take_up(uint64_t disk_size) {
+  Head head{};
+  struct stat st {};
+  const auto damaged = [&](const char* how) {
+    return fail(Code::invalid, fmt::format("the history {} is damaged: {}", path_, how));
+  };
+  if (transfer(false, fd_.get(), &head, sizeof head, 0) != 0 ||
+      std::memcmp(head.magic, k_magic, sizeof k_magic) != 0)
+    return fail(Code::invalid, path_ + " is no history of a disk");
+  if (head.block != k_block) return damaged("blocks of another size");
+  if (head.disk_size != disk_size)
+    return fail(Code::incompatible,
+                fmt::format("the history {} is of a disk of {} bytes, and this one has {}", path_,
+                            head.disk_size, disk_size));
+  if (fstat(fd_.get(), &st) < 0 || static_cast<uint64_t>(st.st_size) != file_bytes(disk_size))
+    return damaged("it is not as long as it should be");
+  const std::string_view used_by(head.boot_id, strnlen(head.boot_id, sizeof head.boot_id));
+  disk_size_ = disk_size;
+  if (!used_by.empty() && used_by != boot_id()) {
+    forgotten_ = true;
+    return begin(disk_size);
+  }
+  return write_head(true);
+}
+
+Result<> HistoryFile::write_head(bool in_use) {
+  Head head{};
+  std::memcpy(head.magic, k_magic, sizeof k_magic);
+  head.disk_size = disk_size_;
+  head.block = k_block;
+  if (in_use) std::memcpy(head.boot_id, boot_id().data(), k_boot_id);
+  // In order: what it says must be true whenever it is there.
+  if (!in_use) fdatasync(fd_.get());
+  if (const int error = transfer(true, fd_.get(), &head, sizeof head, 0))
+    return fail_errno("cannot write to the history " + path_, error);
+  if (in_use && fdatasync(fd_.get()) < 0)
+    return fail_errno("cannot write to the history " + path_, errno);
+  return {};
+}
+
+int HistoryFile::read(uint64_t first, uint64_t count, std::vector<Entry>& entries) const {
+  entries.resize(count);
+  return transfer(false, fd_.get(), entries.data(), count * sizeof(Entry), place(first));
+}
+
+int HistoryFile::write(uint64_t first, const std::vector<Entry>& entries) {
+  // transfer() goes both ways, and this way it changes nothing.
+  auto* data = const_cast<Entry*>(entries.data());
+  return transfer(true, fd_.get(), data, entries.size() * sizeof(Entry), place(first));
+}
+
+int HistoryFile::sync() {
+  return fdatasync(fd_.get()) < 0 ? errno : 0;
+}
+
+Result<> HistoryFile::resize(uint64_t disk_size) {
+  if (ftruncate(fd_.get(), static_cast<off_t>(file_bytes(disk_size))) < 0)
+    return fail_errno("cannot size the history " + path_, errno);
+  disk_size_ = disk_size;
+  return write_head(true);
+}
+
+}  // namespace pv::blk

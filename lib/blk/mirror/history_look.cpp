@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT
+// What was read against what should be there.
+#include <algorithm>
+#include <cstring>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/text.hpp"
+#include "blk/mirror/history.hpp"
+#include "blk/mirror/records.hpp"
+#include "blk/segments.hpp"
+
+namespace pv::blk {
+namespace {
+
+constexpr uint64_t k_excerpt = 256;  // bytes
+
+bool is_zero(const char* bytes, size_t size) {
+  return std::all_of(bytes, bytes + size, [](char c) { return c == 0; });
+}
+
+// Whether one bit, turned, makes the checksum right. Some milliseconds for a block of 4 KiB, which
+// is little for something that is found once.
+bool one_bit_off(const char* bytes, size_t size, uint64_t wanted) {
+  std::string copy(bytes, size);
+  for (size_t bit = 0; bit < 8 * size; ++bit) {
+    const char mask = static_cast<char>(1 << bit % 8);
+    copy[bit / 8] = static_cast<char>(copy[bit / 8] ^ mask);
+    const bool right = XXH3_64bits(copy.data(), size) == wanted;
+    copy[bit / 8] = static_cast<char>(copy[bit / 8] ^ mask);
+    if (right) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+// The whole blocks of a flight in one piece.
+const char* History::bytes_of(Flight& flight, std::string& gathered) const {
+  if (!flight.buffer.empty()) return flight.buffer.data();
+  const Request& request = *flight.parent;
+  if (request.segments == 1) return static_cast<const char*>(request.data[0].iov_base);
+  gathered.resize(request.length);
+  gather(request, 0, gathered.data(), request.length);
+  return gathered.data();
+}
+
+// What may be there by the entry; from then on it is the one that is.
+bool History::fits(Entry& entry, uint64_t checksum, bool& changed) const {
+  const bool unknown = entry.generation == 0 || (entry.flags & HistoryFile::k_unknown) != 0;
+  if (entry.checksum == checksum && entry.flags == 0 && !unknown) return true;
+  const bool either = (entry.flags & HistoryFile::k_either) != 0;
+  if (!unknown && entry.checksum != checksum && !(either && entry.before == checksum)) return false;
+  entry.checksum = checksum;
+  entry.generation = std::max<uint32_t>(entry.generation, 1);
+  entry.flags = 0;
+  return changed = true;
+}
+
+// False when a mismatch was found and the policy answers the request in its time. A write that only
+// has to know the rest of its blocks does not wait.
+bool History::look(Flight& flight) {
+  const uint64_t first = first_block(flight), count = block_count(flight);
+  if (const int error = file_.read(first, count, flight.entries)) {
+    file_error_ = error;
+    return true;
+  }
+  const bool waits = flight.parent->op == Op::read;
+  std::string gathered;
+  const char* bytes = bytes_of(flight, gathered);
+  bool changed = false;
+  uint64_t bad = count;  // the first one; a request has one record
+  for (uint64_t i = 0; i < count; ++i) {
+    const uint64_t size = bytes_of_block(first + i);
+    checked_bytes_ += size;
+    bool learned = false;
+    if (!fits(flight.entries[i], XXH3_64bits(bytes + i * k_block, size), learned))
+      bad = std::min(bad, i);
+    learned_ += learned ? 1 : 0;
+    changed = changed || learned;
+  }
+  if (changed)
+    if (const int error = file_.write(first, flight.entries)) file_error_ = error;
+  if (bad == count) return true;
+  const Entry entry = flight.entries[bad];
+  record_mismatch(flight, first + bad, bytes + bad * k_block, entry, waits);
+  return false;
+}
+
+// By what of its sectors is known of this run: the hashes that writes have left.
+Damage History::damage_by_sectors(uint64_t offset, const char* bytes, uint64_t size,
+                                  json& record) const {
+  size_t current = 0, older = 0, sectors = 0;
+  const Writes::Write* version = nullptr;
+  for (uint64_t at = 0; at + k_unit <= size; at += k_unit, ++sectors) {
+    const uint64_t there = hash_unit(bytes + at);
+    bool newest = true;
+    writes_.each(offset + at, offset + at + k_unit, [&](const Writes::Write& write) {
+      if (writes_.hash(write, offset + at) == there) {
+        ++(newest ? current : older);
+        if (!newest) version = &write;
+        return false;
+      }
+      newest = false;
+      return true;
+    });
+  }
+  if (version != nullptr) record["version"] = shown_write(writes_, *version, Writes::test);
+  if (older != 0 && older + current == sectors) return current == 0 ? Damage::stale : Damage::torn;
+  record.erase("version");
+  if (is_zero(bytes, size)) return Damage::zeroed;
+  for (uint64_t at = 0; at + k_unit <= size; at += k_unit) {
+    const uint64_t there = hash_unit(bytes + at);
+    if (there == zero_unit_hash()) continue;
+    const auto found = writes_.find(there, offset + at);
+    if (!found) break;
+    if (found->write->offset < offset + size && offset < found->write->end) continue;
+    record["version"] = shown_write(writes_, *found->write, Writes::test);
+    record["from"] = {{"offset_bytes", found->offset}};
+    return Damage::misdirected;
+  }
+  return Damage::other;
+}
+
+Damage History::damage_of(const Flight&, uint64_t block, const char* bytes, const Entry& entry,
+                          json& record) const {
+  const uint64_t size = bytes_of_block(block);
+  if (XXH3_64bits(bytes, size) == entry.before && entry.generation > 1) return Damage::stale;
+  const Damage damage = damage_by_sectors(block * k_block, bytes, size, record);
+  if (damage != Damage::other) return damage;
+  return one_bit_off(bytes, size, entry.checksum) ? Damage::bit_flip : Damage::other;
+}
+
+void History::record_mismatch(Flight& flight, uint64_t block, const char* bytes, const Entry& entry,
+                              bool waits) {
+  const uint64_t offset = block * k_block, size = bytes_of_block(block);
+  json record = {{"kind", "mismatch"}, {"class", ""}, {"suspect", "test"}};
+  json request = shown_request(flight.number, *flight.parent, watch_.now_ns());
+  if (scrub_.is_mine(*flight.parent)) request["scrub"] = true;
+  record["request"] = std::move(request);
+  record["ranges"] = json::array({{{"offset_bytes", offset}, {"length_bytes", size}}});
+  record["ranges_total"] = 1;
+  const Damage damage = damage_of(flight, block, bytes, entry, record);
+  record["class"] = damage_name(damage);
+  record["generation"] = entry.generation;
+  record["excerpt"] = {
+      {"offset_bytes", offset},
+      {"test_b64", base64_encode({bytes, static_cast<size_t>(std::min(k_excerpt, size))})}};
+  record["xxh3"] = {{"offset_bytes", offset},
+                    {"length_bytes", size},
+                    {"test", hash_text({bytes, static_cast<size_t>(size)})},
+                    {"reference", fmt::format("{:016x}", entry.checksum)}};
+  record["last_writer"] = {{"test", last_writer(writes_, offset, offset + size, Writes::test)}};
+  if (!flight.injected.rule.empty())
+    record["rule"] = {{"leg", "test"}, {"id", flight.injected.rule}};
+  flight.asker.owner = &flight;
+  flight.asker.go = [](Watch::Asker& asker, int error) {
+    auto& asked = *static_cast<Flight*>(asker.owner);
+    asked.history->finish(asked, error);
+  };
+  watch_.found(damage, std::move(record), waits ? &flight.asker : nullptr);
+}
+
+}  // namespace pv::blk

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT
+// Two legs that should hold the same: the disk below is under test, the other one is the reference.
+// Every operation goes to both at once; what they read is compared, and so is how they end. What
+// differs becomes a record in a journal and never the end of a process (watch.hpp says what the
+// guest gets). Owned by its stack, on the loop's thread like every layer.
+//
+// Requests that overlap, one of which changes something, go one after another (range_lock.hpp).
+//
+// mirror.cpp is the way of a request, mirror_records.cpp what is written down of it,
+// mirror_control.cpp the conversation and the layer's keys, scrub.cpp the comparison in the
+// background, start_check.cpp the one before the first request.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "blk/child.hpp"
+#include "blk/mirror/borrowed.hpp"
+#include "blk/mirror/range_lock.hpp"
+#include "blk/mirror/scrub.hpp"
+#include "blk/mirror/undefined.hpp"
+#include "blk/mirror/watch.hpp"
+#include "blk/mirror/writes.hpp"
+
+namespace pv::blk {
+
+class Mirror final : public Forward {
+ public:
+  struct Options {
+    Watch::Options watch;
+    uint64_t scrub_bytes_per_s = 0;  // 0: not
+  };
+  Mirror(std::unique_ptr<Disk> test, std::unique_ptr<Disk> reference, const Env& env,
+         const Options& options);
+
+  const Geometry& geometry() const override { return geometry_; }
+  void submit(Request& request) override;
+  Result<json> control(const json& request) override;
+  Result<> resize(uint64_t size) override;
+  void inspect(json& out) const override;
+  Result<> save_state(StateOut& out) override;
+
+ private:
+  using Side = Writes::Side;
+  struct Leg {
+    Request child;
+    Injected injected;
+    int error = 0;
+    Loan loan;
+    std::vector<Extent> extents;
+  };
+  struct Flight {
+    Mirror* mirror = nullptr;
+    Request* parent = nullptr;
+    RangeLock::Place place;
+    Watch::Asker asker;
+    std::array<Leg, 2> legs;
+    int pending = 0;
+    uint64_t number = 0;             // of the request, from 1
+    uint64_t serial = 0;             // of a change, in writes_
+    bool plain = false;              // what is lent cannot be looked at: read it
+    int outcome = 0;                 // what is answered unless the policy says otherwise
+    std::unique_ptr<char[]> buffer;  // what the reference reads
+    uint64_t room = 0;
+    iovec piece{};
+  };
+
+  // mirror.cpp
+  void refresh();
+  void start(Flight& flight);
+  void submit_to(Flight& flight, Side side);
+  void both_done(Flight& flight);
+  Writes::Write::Content content_after(Op op) const;
+  void changed(Flight& flight);
+  void compare(Flight& flight);
+  Compared compare_bytes(const Flight& flight) const;
+  bool collect(const Flight& flight, Side side, std::string& bytes) const;
+  void compare_closely(Flight& flight);
+  bool give_one(Flight& flight, Side side);
+  void give_lent(Flight& flight);
+  void read_again(Flight& flight);
+  void give_extents(Flight& flight);
+  void settle(Flight& flight, int error);
+  void finish(Flight& flight, int error);
+  void keep_or_drop_buffer(Flight& flight);
+
+  // mirror_records.cpp
+  void record_mismatch(Flight& flight, const std::string& test, const std::string& reference,
+                       std::vector<ByteSpan> spans);
+  void record_status(Flight& flight);
+  json shown(const Flight& flight) const;
+  void add_rules(json& record, const Flight& flight) const;
+  void look_outside(json& record);
+
+  std::unique_ptr<Disk> reference_;
+  Env env_;
+  Geometry geometry_;
+  bool same_discard_ = false;  // both legs read alike after one
+  Watch watch_;
+  Writes writes_;
+  RangeLock lock_;
+  UndefinedMap undefined_;
+  Scrub scrub_;
+  Pool<Flight> flights_;
+  uint64_t requests_ = 0;
+  uint64_t compared_bytes_ = 0;
+  uint64_t changed_wall_ns_ = 0;  // when the last change of our own had ended
+  bool changed_outside_ = false;  // the reference was, by somebody else
+};
+
+// Code::invalid with the first difference. Drives `loop`, where there is one, until it knows.
+Result<> check_identical(Disk& test, Disk& reference, Loop* loop);
+
+}  // namespace pv::blk

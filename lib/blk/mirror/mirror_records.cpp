@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT
+// What a mirror writes down of a difference. man/pv-verify.1 says what each key means.
+#include <algorithm>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/text.hpp"
+#include "blk/mirror/mirror.hpp"
+#include "blk/mirror/records.hpp"
+
+namespace pv::blk {
+namespace {
+
+constexpr size_t k_max_ranges = 64;                      // of one record; the rest is counted
+constexpr uint64_t k_excerpt = 256;                      // bytes of each side
+constexpr uint64_t k_excerpt_row = 16;                   // where an excerpt begins
+constexpr uint64_t k_clock_slack_ns = 20 * k_ns_per_ms;  // by which a file's time may be late
+
+json shown_ranges(const std::vector<ByteSpan>& spans) {
+  json rows = json::array();
+  for (size_t i = 0; i < std::min(spans.size(), k_max_ranges); ++i)
+    rows.push_back({{"offset_bytes", spans[i].offset}, {"length_bytes", spans[i].length}});
+  return rows;
+}
+
+}  // namespace
+
+// The rules of a fault layer on one leg that have touched this request.
+void Mirror::add_rules(json& record, const Flight& flight) const {
+  for (const Side side : {Writes::test, Writes::reference}) {
+    const std::string& rule = flight.legs[side].injected.rule;
+    if (!rule.empty())
+      record["rule"] = {{"leg", side == Writes::test ? "test" : "reference"}, {"id", rule}};
+  }
+}
+
+// A reference that is a file knows when it was changed last: by somebody else, when that is after
+// our own last change.
+void Mirror::look_outside(json& record) {
+  const auto said = reference_->control({{"op", "base.identity"}});
+  if (!said) return;
+  if (get_u64(*said, "mtime_ns") > changed_wall_ns_ + k_clock_slack_ns && lock_.passed() <= 1)
+    changed_outside_ = true;
+  if (changed_outside_) record["reference_changed_outside"] = true;
+}
+
+json Mirror::shown(const Flight& flight) const {
+  json request = shown_request(flight.number, *flight.parent, watch_.now_ns());
+  if (scrub_.is_mine(*flight.parent)) request["scrub"] = true;
+  return request;
+}
+
+void Mirror::record_mismatch(Flight& flight, const std::string& test, const std::string& reference,
+                             std::vector<ByteSpan> spans) {
+  const Request& request = *flight.parent;
+  const Explanation why =
+      explain(writes_, test.data(), reference.data(), request.offset, request.length, spans);
+  const uint64_t begin = spans.front().offset, end = spans.back().offset + spans.back().length;
+  uint64_t bytes = 0;
+  for (const ByteSpan& span : spans) bytes += span.length;
+  json record = {{"kind", "mismatch"},
+                 {"class", damage_name(why.damage)},
+                 {"suspect", suspect_name(why.suspect)},
+                 {"request", shown(flight)},
+                 {"ranges", shown_ranges(spans)},
+                 {"ranges_total", spans.size()},
+                 {"different_bytes", bytes}};
+  const Side side = why.suspect == Explanation::reference ? Writes::reference : Writes::test;
+  if (why.version != nullptr) {
+    record["version"] = shown_write(writes_, *why.version, side);
+    if (why.damage == Damage::misdirected) record["from"] = {{"offset_bytes", why.from}};
+  }
+  const uint64_t excerpt = std::max(begin / k_excerpt_row * k_excerpt_row, request.offset);
+  const uint64_t skip = excerpt - request.offset;
+  const std::string_view a(test), b(reference);
+  const auto part = [&](std::string_view all, uint64_t from, uint64_t length) {
+    return all.substr(from, length);
+  };
+  record["excerpt"] = {{"offset_bytes", excerpt},
+                       {"test_b64", base64_encode(part(a, skip, k_excerpt))},
+                       {"reference_b64", base64_encode(part(b, skip, k_excerpt))}};
+  record["xxh3"] = {{"offset_bytes", begin},
+                    {"length_bytes", end - begin},
+                    {"test", hash_text(part(a, begin - request.offset, end - begin))},
+                    {"reference", hash_text(part(b, begin - request.offset, end - begin))}};
+  record["last_writer"] = {
+      {"test", last_writer(writes_, spans.front().offset,
+                           spans.front().offset + spans.front().length, Writes::test)},
+      {"reference", last_writer(writes_, spans.front().offset,
+                                spans.front().offset + spans.front().length, Writes::reference)}};
+  add_rules(record, flight);
+  look_outside(record);
+  flight.asker.owner = &flight;
+  flight.asker.go = [](Watch::Asker& asker, int error) {
+    auto& asked = *static_cast<Flight*>(asker.owner);
+    asked.mirror->settle(asked, error);
+  };
+  watch_.found(why.damage, std::move(record), &flight.asker);
+}
+
+void Mirror::record_status(Flight& flight) {
+  json record = {{"kind", "status"},
+                 {"request", shown(flight)},
+                 {"status",
+                  {{"test", status_name(flight.legs[Writes::test].error)},
+                   {"reference", status_name(flight.legs[Writes::reference].error)}}}};
+  add_rules(record, flight);
+  bool known = false;
+  for (const Leg& leg : flight.legs)
+    known = known || (leg.error != 0 && !leg.injected.rule.empty());
+  flight.asker.owner = &flight;
+  flight.asker.go = [](Watch::Asker& asker, int error) {
+    auto& asked = *static_cast<Flight*>(asker.owner);
+    asked.mirror->settle(asked, error);
+  };
+  watch_.status(std::move(record), known, &flight.asker);
+}
+
+}  // namespace pv::blk

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT
+#include "blk/mirror/scrub.hpp"
+
+#include <algorithm>
+
+#include <nlohmann/json.hpp>
+
+namespace pv::blk {
+namespace {
+
+constexpr uint64_t k_tick_ns = 20 * k_ns_per_ms;
+constexpr uint64_t k_ticks_per_s = k_ns_per_s / k_tick_ns;
+constexpr uint64_t k_piece = 256 << 10;
+
+}  // namespace
+
+Scrub::Scrub(Disk& disk, const Env& env, uint64_t bytes_per_s)
+    : disk_(disk), env_(env), rate_(bytes_per_s) {
+  if (rate_ == 0) return;
+  buffer_.reset(new char[k_piece]);
+  timer_ = env_.timers.after(k_tick_ns, [this] { tick(); });
+}
+
+Scrub::~Scrub() {
+  if (timer_ != 0) env_.timers.cancel(timer_);
+}
+
+// A tick in which somebody asked for something is not for us.
+void Scrub::tick() {
+  timer_ = env_.timers.after(k_tick_ns, [this] { tick(); });
+  if (!std::exchange(quiet_, true) || running_) return;
+  const uint64_t share = std::max<uint64_t>(rate_ / k_ticks_per_s, disk_.geometry().sector_size);
+  allowed_ = std::min(allowed_ + share, std::max(share, k_piece));
+  if (allowed_ >= std::min(share, k_piece)) step();
+}
+
+// First what is there, then, where it is no hole, the data.
+void Scrub::step() {
+  const uint64_t size = disk_.geometry().size;
+  if (position_ >= size) {
+    position_ = 0;
+    ++passes_;
+  }
+  running_ = true;
+  extents_.clear();
+  request_ = Request{};
+  request_.op = Op::map;
+  request_.flags = k_internal | k_one;
+  request_.offset = position_;
+  request_.length = size - position_;
+  request_.extents = &extents_;
+  request_.owner = this;
+  request_.done = [](Request& request, int error) {
+    static_cast<Scrub*>(request.owner)->done(error);
+  };
+  disk_.submit(request_);
+}
+
+void Scrub::done(int error) {
+  running_ = false;
+  const uint64_t sector = disk_.geometry().sector_size;
+  if (request_.op == Op::read) {
+    position_ += request_.length;
+    bytes_ += request_.length;
+    allowed_ -= std::min(allowed_, request_.length);
+    return;  // the next tick goes on
+  }
+  const uint64_t left = disk_.geometry().size - position_;
+  uint64_t length = left;
+  if (error == 0 && !extents_.empty()) {
+    length = std::min(length, extents_.front().length);
+    if ((extents_.front().flags & k_zero) != 0) {
+      position_ += length;
+      return;
+    }
+  }
+  length = std::min({length, k_piece, std::max(allowed_ / sector * sector, sector)});
+  running_ = true;
+  piece_ = {buffer_.get(), length};
+  request_.op = Op::read;
+  request_.flags = k_internal;
+  request_.length = length;
+  request_.extents = nullptr;
+  request_.data = &piece_;
+  request_.segments = 1;
+  disk_.submit(request_);
+}
+
+json Scrub::shown() const {
+  return {
+      {"bytes_per_s", rate_}, {"offset_bytes", position_}, {"passes", passes_}, {"bytes", bytes_}};
+}
+
+}  // namespace pv::blk

@@ -1,0 +1,203 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+# If this fails, a mirrored disk does not find what differs, tells it wrongly, or does not reach both
+# of its legs.
+
+load helper
+setup() { pv_setup; }
+teardown() { pv_teardown; }
+
+# mirror ID FLAGS…
+mirror() { pv-verify mirror "$@" </dev/null >/dev/null; }
+findings() { pv-verify findings --disk "$1" </dev/null; }
+
+@test "the first sector full of 0xcd on one side and of zeroes on the other is found" {
+  truncate -s 512K test.img ref.img
+  head -c 512 /dev/zero | tr '\0' '\315' | dd of=test.img conv=notrunc status=none
+  expect_error invalid 4 pv-verify mirror m --test test.img --reference ref.img
+  has '.error.offset_bytes == 0'
+  mirror m --test test.img --reference ref.img --assume-identical
+  qio m 'read -v 0 512' | grep '00000000:  00 00 00 00' # the reference's
+  qio m 'read 4k 4k'
+  run pv-verify findings --disk m </dev/null
+  [ "$status" -eq 1 ]
+  has '.summary.mismatches == 1 and .summary.good == false'
+  run jq -c '.finding | select(.) | [.kind, .ranges, .different_bytes, .request.op]' <<<"$output"
+  assert_output '["mismatch",[{"offset_bytes":0,"length_bytes":512}],512,"read"]'
+  run bash -c "pv-verify findings --disk m </dev/null | jq -r '.finding | select(.) |
+    .excerpt.test_b64' | base64 -d | od -An -tx1 -N4"
+  assert_output ' cd cd cd cd'
+}
+
+@test "writes, zeroes and discards reach both legs" {
+  random_file test.img 4M
+  cp test.img ref.img
+  mirror m --test test.img --reference ref.img
+  qio m 'write -P 0x11 64k 64k' 'write -z 1M 64k' 'discard 2M 64k' 'write -f -P 0x22 3M 512' flush >/dev/null
+  ok pv-verify findings --disk m </dev/null
+  has '.summary.good'
+  pv-disk close m </dev/null >/dev/null
+  cmp test.img ref.img
+  qemu-io -f raw -r -c 'read -P 0x11 64k 64k' -c 'read -P 0 1M 64k' -c 'read -P 0 2M 64k' \
+    -c 'read -P 0x22 3M 512' ref.img >io.log
+  run ! grep -i failed io.log
+}
+
+@test "a dropped write is stale, and its writer and rule are named" {
+  truncate -s 1M test.img ref.img
+  mirror m --test test.img --reference ref.img
+  qio m 'write -P 1 8k 4k' >/dev/null
+  pv-fault add drop_write --disk m --times 1 </dev/null >/dev/null
+  qio m 'write -P 2 8k 4k' >/dev/null
+  qio m 'read -P 2 8k 4k' >/dev/null
+  run findings m
+  has '.summary.by_class.stale == 1'
+  run jq -c '.finding | select(.) | [.class, .suspect, .last_writer.test.rule != null,
+    .last_writer.test.offset_bytes, .version.number < .last_writer.test.number]' <<<"$output"
+  assert_output '["stale","test",true,8192,true]'
+}
+
+@test "an error of one leg is told and does not reach the client; a rule is known" {
+  truncate -s 1M test.img ref.img
+  mirror m --test test.img --reference ref.img
+  pv-fault add eio_read --disk m </dev/null >/dev/null
+  qio m 'read -P 0 0 4k'
+  run pv-verify findings --disk m </dev/null
+  [ "$status" -eq 0 ]
+  has '.summary.status_differences_by_rule >= 1 and .summary.mismatches == 0'
+  pv-disk close m </dev/null >/dev/null
+}
+
+@test "legs in other formats and behind URIs are compared" {
+  truncate -s 8M ref.img
+  qemu-img create -q -f qcow2 test.qcow2 8M
+  serve r --image ref.img
+  mirror m --test test.qcow2 --reference "$(uri r)"
+  random_file data 8M
+  nbdcopy data "$(uri m)"
+  nbdcopy "$(uri m)" back
+  cmp data back
+  ok pv-verify findings --disk m </dev/null
+  pv-disk close m </dev/null >/dev/null
+  pv-disk close r </dev/null >/dev/null
+  cmp data ref.img
+  qemu-img compare -f qcow2 -F raw test.qcow2 ref.img
+}
+
+@test "a reference that vanishes gives records and ends nothing" {
+  truncate -s 8M test.img ref.img
+  serve r --image ref.img
+  mirror m --test test.img --reference "$(uri r)" --layer delay:ms=0
+  pv-disk close r --force </dev/null >/dev/null
+  timeout 20 qemu-io -f raw -c 'read -P 0 0 4k' "$(uri m)"
+  run pv-verify findings --disk m </dev/null
+  [ "$status" -eq 1 ]
+  has '.summary.status_differences >= 1'
+  run pv-disk info m -o state </dev/null
+  assert_output serving
+}
+
+@test "a leg that is cut while it is read gives records and ends nothing" {
+  random_file test.img 8M
+  cp test.img ref.img
+  mirror m --test test.img --reference ref.img
+  qio m 'read 0 8M' >/dev/null
+  truncate -s 4096 ref.img
+  qio m 'read 0 1M' 'read 4M 1M' 'read 4k 4k' >/dev/null
+  run pv-verify findings --disk m </dev/null
+  has '.summary.mismatches >= 1'
+  run bash -c "pv-verify findings --disk m </dev/null | jq -c 'select(.finding) |
+    .finding.reference_changed_outside' | sort -u"
+  assert_output true
+}
+
+@test "legs that make no mirror are refused" {
+  truncate -s 1M a.img
+  truncate -s 2M b.img
+  ln -s a.img c.img
+  expect_error invalid 4 pv-verify mirror m --test a.img --reference b.img
+  assert_output --partial 'different size'
+  expect_error usage 2 pv-verify mirror m --test a.img --reference a.img
+  expect_error usage 2 pv-verify mirror m --test a.img --reference c.img
+  expect_error invalid 4 pv-disk serve m --image a.img --read-only --layer mirror:with=a.img
+  expect_error no_image 4 pv-verify mirror m --test a.img --reference nosuch.img
+  expect_error usage 2 pv-verify mirror m --test a.img
+  expect_error usage 2 pv-verify mirror m --reference a.img
+  expect_error usage 2 pv-verify mirror m --test a.img --reference b.img --on-mismatch panic
+  expect_error usage 2 pv-verify mirror m --test a.img --history h --assume-identical
+  serve d --image a.img
+  expect_error unsupported 4 pv-verify findings --disk d
+  cp a.img r.img
+  chmod 444 r.img
+  [ -w r.img ] || expect_error no_image 4 pv-verify mirror m --test b.img --reference r.img
+}
+
+@test "a mismatch can be an error, or hold the request until it is released" {
+  truncate -s 1M ref.img
+  head -c 1M /dev/zero | tr '\0' x >test.img
+  mirror m --test test.img --reference ref.img --assume-identical --on-mismatch eio
+  run qio m 'read 0 4k'
+  assert_output --partial 'Input/output error'
+  pv-disk close m </dev/null >/dev/null
+  mirror m --test test.img --reference ref.img --assume-identical --on-mismatch hold --hold 20s
+  qio m 'read -P 0 0 4k' >io.log 2>&1 &
+  until_true bash -c "pv-verify held --disk m </dev/null | grep -q ticket"
+  ok pv-verify release --disk m </dev/null
+  has '.released == [1]'
+  wait $!
+  grep 'read 4096/4096' io.log
+}
+
+@test "without a name it is a document that pv-disk serves" {
+  truncate -s 1M a.img b.img
+  pv-verify mirror --test a.img --reference b.img </dev/null >doc.json
+  has '.disk.state == "created" and .disk.source.type == "image"' "$(cat doc.json)"
+  pv-disk serve d <doc.json >/dev/null
+  qio d 'write -P 7 0 4k' >/dev/null
+  cmp a.img b.img
+  ok pv-verify findings --disk d </dev/null
+}
+
+@test "the findings can be followed until the disk is closed" {
+  truncate -s 1M ref.img
+  head -c 1M /dev/zero | tr '\0' x >test.img
+  mirror m --test test.img --reference ref.img --assume-identical
+  pv-verify findings --disk m --follow </dev/null >stream &
+  qio m 'read 0 4k' >/dev/null
+  until_true grep -q mismatch stream
+  qio m 'read 8k 4k' >/dev/null
+  until_true test "$(grep -c mismatch stream)" -ge 1
+  pv-disk close m </dev/null >/dev/null
+  wait $! || true
+  has '.summary.mismatches >= 1' "$(cat stream)"
+}
+
+@test "a history finds a dropped write when the disk is served again" {
+  truncate -s 1M d.img
+  mirror m --test d.img --history h
+  qio m 'write -P 1 0 64k' >/dev/null
+  pv-fault add drop_write --disk m --times 1 </dev/null >/dev/null
+  qio m 'write -P 2 16k 4k' >/dev/null
+  pv-disk close m </dev/null >/dev/null
+  mirror m --test d.img --history h
+  qio m 'read 0 64k' >/dev/null
+  run findings m
+  has '.summary.by_class.stale == 1'
+  run jq -c '.finding | select(.) | [.ranges[0].offset_bytes, .generation]' <<<"$output"
+  assert_output '[16384,2]'
+  pv-disk close m </dev/null >/dev/null
+  truncate -s 2M d.img
+  expect_error incompatible 4 pv-verify mirror m --test d.img --history h
+  head -c 100 h >cut
+  truncate -s 1M d.img
+  expect_error invalid 4 pv-verify mirror m --test d.img --history cut
+}
+
+@test "a scrub finds what nobody has read" {
+  truncate -s 8M test.img ref.img
+  printf x | dd of=test.img bs=1 seek=5000000 conv=notrunc status=none
+  mirror m --test test.img --reference ref.img --assume-identical --scrub --scrub-rate 100M
+  until_true bash -c "pv-verify findings --disk m </dev/null | grep -q '\"scrub\":true'"
+  run bash -c "pv-verify findings --disk m </dev/null | jq -c 'select(.finding).finding.ranges[0]' | head -n 1"
+  assert_output '{"offset_bytes":5000000,"length_bytes":1}'
+}

@@ -1,0 +1,92 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+# If these fail, the verdict on a disk that was compared is wrong, or people cannot see why: on a
+# terminal, and in a browser.
+
+load helper
+setup() { pv_setup; }
+teardown() { pv_teardown; }
+
+# damaged: a mirror `m` whose tested leg has lost a write at 64k by rule, and has a byte that somebody
+# else has changed at 200000.
+damaged() {
+  truncate -s 1M a.img
+  truncate -s 1M b.img
+  pv-disk serve m --image a.img --layer mirror:with=b.img --layer fault </dev/null >/dev/null
+  qio m 'write -P 1 0 512k' 'flush'
+  pv-fault add drop_write --disk m --op write --range 64k+64k --id lost </dev/null >/dev/null
+  qio m 'write -P 2 64k 4k' 'flush'
+  printf x | dd of=a.img bs=1 seek=200000 conv=notrunc status=none
+  qio m 'read 64k 4k' 'read 192k 16k'
+}
+
+@test "report: a disk that is as it should be is good" {
+  truncate -s 1M a.img
+  truncate -s 1M b.img
+  ok pv-disk serve m --image a.img --layer mirror:with=b.img --layer fault
+  qio m 'write -P 1 0 64k' 'read -P 1 0 64k'
+  ok pv-verify report --disk m
+  has '.report | .verdict == "good" and .mismatches == 0 and .first == null and .ranges == []'
+  ok pv-disk serve d --memory 1M
+  expect_error unsupported 4 pv-verify report --disk d
+}
+
+@test "report: what a fault explains and what nothing explains" {
+  damaged
+  run --separate-stderr pv-verify report --disk m
+  [ "$status" -eq 1 ]
+  has '.report | .verdict == "damaged" and .mismatches == 2 and .explained == 1 and .unexplained == 1'
+  has '.report | .by_class.stale == 1 and .by_rule == {"lost": 1} and .faults == 1'
+  has '.report.ranges == [{"offset_bytes": 65536, "length_bytes": 4096, "mismatches": 1},
+    {"offset_bytes": 200000, "length_bytes": 1, "mismatches": 1}]'
+  has '.report.first | .class == "stale" and .rules == ["lost"] and .ranges[0].offset_bytes == 65536'
+  has '.report.last_writers | length == 2'
+}
+
+@test "report: everything explained is told apart" {
+  truncate -s 1M a.img
+  truncate -s 1M b.img
+  pv-disk serve m --image a.img --layer mirror:with=b.img --layer fault </dev/null >/dev/null
+  ok pv-fault add drop_write --disk m --id lost
+  qio m 'write -P 2 64k 4k' 'read 64k 4k'
+  run --separate-stderr pv-verify report --disk m
+  [ "$status" -eq 1 ]
+  has '.report | .verdict == "explained" and .mismatches == 1 and .by_rule.lost == 1'
+}
+
+@test "report: on a terminal, with both excerpts side by side and stars before what differs" {
+  damaged
+  run pv-verify report --disk m --text
+  [ "$status" -eq 1 ]
+  assert_line --partial 'm: damaged'
+  assert_line --partial 'faults       lost'
+  assert_line --partial 'faults       none explains it'
+  refute_line --partial '*01'
+  run pv-verify report --disk m --hex
+  [ "$status" -eq 1 ]
+  assert_line --regexp '^  000000010000 \*01\*01.*\|\.{8}\|  \*02\*02.*\|\.{8}\|$'
+  # 200000 is 0x30d40: one byte of the line differs.
+  assert_line --regexp '^  000000030d40 \*78 01 01.*\|x\.{7}\|  \*01 01 01.*\|\.{8}\|$'
+}
+
+@test "report: the page of HTML, as a browser shows it" {
+  command -v chromium >/dev/null || skip 'needs chromium'
+  damaged
+  run --separate-stderr pv-verify report --disk m --html r.html
+  [ "$status" -eq 1 ]
+  has ".report.html == \"$PWD/r.html\""
+  # Nothing is fetched from anywhere.
+  run grep -Eo '(src|href)=|url\(|https?:|@import' r.html
+  [ "$output" = '' ]
+  timeout -k 5 60 chromium --headless --no-sandbox --disable-gpu --user-data-dir="$PWD/profile" \
+    --dump-dom "file://$PWD/r.html" >dom.html 2>/dev/null 3>&-
+  grep -q '<span id="disk">m</span><span id="verdict" class="damaged">damaged</span>' dom.html
+  [ "$(grep -o '<tr [^>]*class="case[^"]*"' dom.html | wc -l)" -eq 2 ]
+  # The details of the first: rule, last writer, marked bytes.
+  grep -q '<tr><th>Faults</th><td>lost</td></tr>' dom.html
+  grep -Eq '<tr><th>Last writer, test</th><td>request [0-9]+, write 65536\+4096' dom.html
+  grep -q '<mark>01</mark>' dom.html
+  [ "$(grep -o '<div class="bad"' dom.html | wc -l)" -eq 5 ]
+  [ "$(grep -o '<span class="mismatch"' dom.html | wc -l)" -eq 2 ]
+  [ "$(grep -o '<span class="fault"' dom.html | wc -l)" -eq 1 ]
+}

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: MIT
+// If this fails, a history of a disk does not notice a write that went wrong, or complains of one
+// that did not; also after the disk was served anew.
+#include <cstdlib>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "base/file.hpp"
+#include "blk/line_journal.hpp"
+#include "blk/mirror/history_file.hpp"
+#include "layer_rig.hpp"
+
+using namespace pv;
+using namespace pv::blk;
+using namespace pv::test;
+
+namespace {
+
+constexpr uint64_t k_block = 4096;
+
+// A disk in memory that outlives the stacks that stand on it.
+struct Medium {
+  std::unique_ptr<Disk> disk;
+  explicit Medium(const Geometry& geometry) : disk(*make_memory_disk(geometry)) {}
+};
+struct Over final : Disk {
+  Disk& disk;
+  explicit Over(Disk& d) : disk(d) {}
+  const Geometry& geometry() const override { return disk.geometry(); }
+  void submit(Request& request) override { disk.submit(request); }
+};
+
+struct HistoryRig {
+  TempDir dir;
+  Medium medium;
+  ManualClock clock;
+  ManualTimers timers{clock};
+  std::unique_ptr<Disk> disk;
+  std::string keys;
+
+  explicit HistoryRig(Geometry geometry = LayerRig::small(), std::string more = "")
+      : medium(geometry), keys(std::move(more)) {
+    serve();
+  }
+  Result<> build() {
+    disk.reset();
+    std::vector<LayerSpec> specs = {*parse_layer("history:file=" + dir.path("h") + keys),
+                                    *parse_layer("fault")};
+    TRY_ASSIGN(disk, build_stack(std::make_unique<Over>(*medium.disk), specs,
+                                 {clock, timers, nullptr, 0}));
+    return {};
+  }
+  void serve() {
+    const auto built = build();
+    INFO((built ? "" : built.error().message));
+    REQUIRE(built);
+  }
+  Result<json> call(const json& request) { return disk->control(*parse_json(to_line(request))); }
+  int write_to(Disk& target, uint64_t offset, const std::string& bytes) {
+    Io io(Op::write, offset, bytes.size());
+    std::copy(bytes.begin(), bytes.end(), io.data.begin());
+    target.submit(io.request);
+    return io.error;
+  }
+  int write(uint64_t offset, const std::string& bytes) { return write_to(*disk, offset, bytes); }
+  int run(Op op, uint64_t offset, uint64_t length) {
+    Io io(op, offset, length);
+    disk->submit(io.request);
+    return io.error;
+  }
+  std::string read(uint64_t offset, uint64_t length) {
+    Io io(Op::read, offset, length);
+    disk->submit(io.request);
+    return io.error == 0 ? io.bytes() : "error " + std::to_string(io.error);
+  }
+  json findings() { return *read_journal(*call({{"op", "verify.journal"}}), 0, 1 << 20); }
+  std::string damage() {
+    const json all = findings();
+    return all.empty() ? "none" : all.back()["class"].get<std::string>();
+  }
+  void fault(json action, const char* op) {
+    REQUIRE(
+        call({{"op", "fault.add"},
+              {"rule", {{"match", {{"op", {op}}}}, {"when", {{"times", 1}}}, {"do", action}}}}));
+  }
+};
+
+}  // namespace
+
+TEST_CASE("whatever happens to a good disk, a history says nothing of it", "[history]") {
+  const uint64_t seed = test_seed();
+  SEED_INFO(seed);
+  Rng rng(seed);
+  Geometry geometry = LayerRig::small();
+  geometry.size = 40 * k_block + 3 * 512;  // the last block is a short one
+  geometry.discard = rng.below(2) == 0 ? DiscardBehaviour::zeroes : DiscardBehaviour::unspecified;
+  HistoryRig rig(geometry);
+  std::string model(geometry.size, '\0');
+  const uint64_t sectors = geometry.size / 512;
+  for (int i = 0; i < 20'000; ++i) {
+    const uint64_t first = rng.below(sectors),
+                   count = 1 + rng.below(std::min<uint64_t>(40, sectors - first));
+    const uint64_t offset = first * 512, length = count * 512;
+    switch (rng.below(6)) {
+      case 0:
+      case 1: {
+        const std::string bytes = random_bytes(rng, length);
+        REQUIRE(rig.write(offset, bytes) == 0);
+        model.replace(offset, length, bytes);
+        break;
+      }
+      case 2:
+        REQUIRE(rig.run(rng.below(2) == 0 ? Op::zero : Op::discard, offset, length) == 0);
+        model.replace(offset, length, std::string(length, '\0'));
+        break;
+      case 3:
+        if (rng.below(50) == 0) rig.serve();  // from the file alone
+        break;
+      default:
+        REQUIRE(rig.read(offset, length) == model.substr(offset, length));
+    }
+    if (!rig.findings().empty()) FAIL(rig.findings().back());
+  }
+}
+
+TEST_CASE("the five classes are told by what was written", "[history]") {
+  Rng rng(test_seed());
+  const auto fresh = [&] {
+    auto rig = std::make_unique<HistoryRig>();
+    for (int round = 0; round < 2; ++round)
+      for (uint64_t block = 0; block < 32; ++block)
+        REQUIRE(rig->write(block * k_block, random_bytes(rng, k_block)) == 0);
+    return rig;
+  };
+  struct Row {
+    const char* damage;
+    json fault;
+    const char* op;
+  };
+  const std::vector<Row> table = {
+      {"stale", {{"kind", "drop_write"}}, "write"},
+      {"torn", {{"kind", "torn_write"}, {"keep", "random"}}, "write"},
+      {"misdirected", {{"kind", "misdirect_read"}, {"shift_bytes", 4 * k_block}}, "read"},
+      {"zeroed", {{"kind", "corrupt_read"}, {"pattern", "zeroes"}}, "read"},
+      {"bit_flip", {{"kind", "corrupt_read"}, {"pattern", "bit"}}, "read"},
+  };
+  for (const Row& row : table) {
+    INFO(row.fault);
+    auto rig = fresh();
+    rig->fault(row.fault, row.op);
+    if (std::string(row.op) == "write")
+      REQUIRE(rig->write(5 * k_block, random_bytes(rng, k_block)) == 0);
+    CHECK(rig->findings().empty());
+    rig->read(5 * k_block, k_block);
+    CHECK(rig->damage() == row.damage);
+    CHECK(rig->findings().back()["ranges"][0]["offset_bytes"] == 5 * k_block);
+  }
+  auto rig = fresh();
+  rig->fault({{"kind", "misdirect_write"}, {"to_bytes", 9 * k_block}}, "write");
+  REQUIRE(rig->write(5 * k_block, random_bytes(rng, k_block)) == 0);
+  rig->read(9 * k_block, k_block);
+  CHECK(rig->damage() == "misdirected");
+  CHECK(rig->findings().back()["from"]["offset_bytes"] == 5 * k_block);
+  rig->read(5 * k_block, k_block);
+  CHECK(rig->damage() == "stale");
+}
+
+TEST_CASE("a dropped write is found after the disk was served anew", "[history]") {
+  HistoryRig rig;
+  REQUIRE(rig.write(0, many('a', k_block)) == 0);
+  rig.fault({{"kind", "drop_write"}}, "write");
+  REQUIRE(rig.write(0, many('b', k_block)) == 0);
+  rig.serve();
+  CHECK(rig.read(0, 512) == many('a', 512));
+  CHECK(rig.damage() == "stale");
+  CHECK(rig.findings().back()["generation"] == 2);
+  REQUIRE(rig.write(0, many('c', k_block)) == 0);
+  rig.read(0, k_block);
+  CHECK(rig.findings().size() == 1);
+}
+
+TEST_CASE("a write of less than a block is watched as well", "[history]") {
+  HistoryRig rig;
+  REQUIRE(rig.write(0, many('a', k_block)) == 0);
+  rig.fault({{"kind", "drop_write"}}, "write");
+  REQUIRE(rig.write(1024, many('b', 512)) == 0);
+  rig.read(0, k_block);
+  CHECK(rig.damage() == "stale");
+}
+
+TEST_CASE("a change that was under way when the server was killed may have happened or not",
+          "[history]") {
+  for (const bool happened : {false, true}) {
+    HistoryRig rig;
+    REQUIRE(rig.write(0, many('a', k_block)) == 0);
+    rig.fault({{"kind", "stall"}}, "write");
+    Io hanging(Op::write, 0, k_block);
+    std::fill(hanging.data.begin(), hanging.data.end(), 'b');
+    rig.disk->submit(hanging.request);
+    CHECK(hanging.completions == 0);
+    if (happened) REQUIRE(rig.write_to(*rig.medium.disk, 0, many('b', k_block)) == 0);
+    rig.serve();
+    CHECK(rig.read(0, k_block) == many(happened ? 'b' : 'a', k_block));
+    CHECK(rig.findings().empty());
+    // From now on it is what it was seen to be.
+    REQUIRE(rig.write_to(*rig.medium.disk, 0, many(happened ? 'a' : 'b', k_block)) == 0);
+    rig.read(0, k_block);
+    CHECK(rig.findings().size() == 1);
+  }
+}
+
+TEST_CASE("a history that is none, damaged or another disk's is refused", "[history]") {
+  HistoryRig rig;
+  const std::string path = rig.dir.path("h");
+  rig.disk.reset();
+  CHECK(HistoryFile::open(path, 1 << 20));
+  const auto other = HistoryFile::open(path, 1 << 21);
+  REQUIRE_FALSE(other);
+  CHECK(other.error().code == Code::incompatible);
+  struct stat st {};
+  REQUIRE(stat(path.c_str(), &st) == 0);
+  for (const off_t size : {off_t{1}, off_t{40}, off_t{4096}, st.st_size - 1, st.st_size + 1}) {
+    REQUIRE(truncate(path.c_str(), size) == 0);
+    const auto opened = HistoryFile::open(path, 1 << 20);
+    REQUIRE_FALSE(opened);
+    CHECK(opened.error().code == Code::invalid);
+  }
+  REQUIRE(write_file_atomic(path, many('x', 100'000)));
+  CHECK_FALSE(HistoryFile::open(path, 1 << 20));
+}
+
+TEST_CASE("after an end of the machine nothing of a history is believed", "[history]") {
+  HistoryRig rig;
+  const std::string path = rig.dir.path("h");
+  REQUIRE(rig.write(0, many('a', k_block)) == 0);
+  {
+    const Fd file(open(path.c_str(), O_RDWR));
+    REQUIRE(pwrite(file.get(), "another-boot", 13, 24) == 13);  // whose boot has it in use
+    Fd copy(open(rig.dir.path("copy").c_str(), O_RDWR | O_CREAT, 0600));
+    REQUIRE(copy_sparse(file.get(), copy.get()));
+  }
+  const auto opened = HistoryFile::open(rig.dir.path("copy"), 1 << 20);
+  REQUIRE(opened);
+  CHECK(opened->forgotten());
+  std::vector<HistoryFile::Entry> entries;
+  CHECK(opened->read(0, 1, entries) == 0);
+  CHECK(entries[0].generation == 0);
+}
+
+TEST_CASE("24 bytes for a block, and none for one that nobody has written", "[history]") {
+  Geometry geometry;
+  geometry.size = uint64_t{1} << 40;
+  TempDir dir;
+  REQUIRE(HistoryFile::open(dir.path("h"), geometry.size));
+  struct stat st {};
+  REQUIRE(stat(dir.path("h").c_str(), &st) == 0);
+  CHECK(static_cast<uint64_t>(st.st_size) == 4096 + 24 * (geometry.size / 4096));
+  CHECK(st.st_blocks * 512 <= 64 << 10);
+}
