@@ -40,7 +40,8 @@ all: $(BINS)
 
 # The data plane is optimised; the rest is compiled for a short build. A precompiled header serves
 # one set of flags only.
-HOT := $(BUILD)/hot/%.gch $(BUILD)/obj/lib/blk/%.o $(BUILD)/obj/lib/front/%.o
+HOT := $(BUILD)/hot/%.gch $(BUILD)/obj/lib/blk/%.o $(BUILD)/obj/lib/front/%.o \
+       $(BUILD)/obj/lib/verify/%.o
 $(HOT): OPT := -O2
 
 $(PCH) $(HOT_PCH): lib/base/pch.hpp
@@ -57,7 +58,8 @@ $(BUILD)/obj/tests/%.o: tests/%.cpp | $(TEST_PCH)
 	@echo "CXX   $<"
 	@$(CXX) $(CXXFLAGS) -include $(FIRST) -MMD -MP -c $< -o $@
 
-$(BUILD)/obj/lib/blk/%.o $(BUILD)/obj/lib/front/%.o: FIRST = $(BUILD)/hot/pch.hpp
+$(BUILD)/obj/lib/blk/%.o $(BUILD)/obj/lib/front/%.o $(BUILD)/obj/lib/verify/%.o: \
+  FIRST = $(BUILD)/hot/pch.hpp
 $(BUILD)/obj/%.o: %.cpp | $(PCH) $(HOT_PCH)
 	@mkdir -p $(@D)
 	@echo "CXX   $<"

@@ -80,7 +80,7 @@ _provium() {
   if [[ $cur != -* ]]; then
     for name in $wanted; do
       case $name in
-        --image | --template | --key-file | --from | --in | --kernel | --file | --config | path)
+        --image | --template | --key-file | --from | --in | --kernel | --file | --config | path | a | b)
           mapfile -t -O "${#words[@]}" words < <(compgen -f -- "$cur")
           compopt -o filenames 2>/dev/null ;;
         *)

@@ -59,7 +59,7 @@ function __provium_values
             "$argv[2]pv-vm" list -o name 2>/dev/null </dev/null
         case --mode mode
             "$argv[2]pv-fault" kinds -o name 2>/dev/null </dev/null
-        case --image --template --key-file --from --in --kernel --file --config path
+        case --image --template --key-file --from --in --kernel --file --config path a b
             __fish_complete_path (commandline -ct)
     end
 end

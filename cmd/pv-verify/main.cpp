@@ -14,6 +14,9 @@ int main(int argc, char** argv) {
           {"findings", "What such a disk has found", build_findings},
           {"held", "Requests that it holds", build_held},
           {"release", "Let held requests go", build_release},
+          {"compare", "List every range in which two disks differ", build_compare},
+          {"fill", "Write blocks that say of themselves where they belong", build_fill},
+          {"check", "Find blocks that are not what fill has written, and say why", build_check},
       }};
   return pv::cli::command_main(spec, argc, argv);
 }

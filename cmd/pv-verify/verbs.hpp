@@ -12,5 +12,8 @@ void build_mirror(cli::Verb& verb);
 void build_findings(cli::Verb& verb);
 void build_held(cli::Verb& verb);
 void build_release(cli::Verb& verb);
+void build_compare(cli::Verb& verb);
+void build_fill(cli::Verb& verb);
+void build_check(cli::Verb& verb);
 
 }  // namespace pv::verifycmd

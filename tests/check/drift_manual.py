@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Commands against manuals: verbs, flags, help texts, error codes, environment, document keys."""
+import pathlib
 import re
 
 from manual import Page
@@ -144,6 +145,26 @@ def key_problems():
             yield f"{noun}.{key}: in the manual, but not emitted"
 
 
+def verify_key_problems():
+    """The same for pv-verify, whose documents have a section of their own."""
+    known = set(page("pv-json").entries("range, bad and fill", "Li"))
+    seen = set()
+    with Scratch() as scratch:
+        (pathlib.Path(scratch.work) / "b.img").write_bytes(b"x" * 1048576)
+        lines = ["pv-disk create a.img --size 1M", "pv-verify compare a.img b.img --map",
+                 "pv-verify fill a.img --seed 1", "pv-verify check a.img --seed 2",
+                 "pv-verify fill a.img --format raw", "pv-verify check b.img",
+                 "pv-verify check a.img --generation 2"]
+        for line in lines[1:] if scratch.json(*lines[0].split()) else []:
+            for document in scratch.json(*line.split()):
+                for noun in set(document) - {"v"}:
+                    seen |= set(document[noun])
+    for key in sorted(seen - known):
+        yield f"pv-verify emits '{key}', which is not in pv-json(7)"
+    for key in sorted(known - seen - {"from_bytes"}):
+        yield f"{key}: in 'range, bad and fill' of pv-json(7), but not emitted"
+
+
 def check(tap):
     for command in COMMANDS:
         if not (BIN / command).exists():
@@ -156,6 +177,7 @@ def check(tap):
     tap.check("error codes and exit classes are those of pv-json(7)", code_problems())
     tap.check("environment variables are those of provium(7)", environment_problems())
     tap.check("document keys are those of pv-json(7)", key_problems())
+    tap.check("document keys of pv-verify are those of pv-json(7)", verify_key_problems())
     for path in sorted((ROOT / "man").glob("*.[1-9]")):
         lint = run(["mandoc", "-T", "lint", "-W", "warning", path])
         tap.check(f"man/{path.name} is clean", (lint.stdout + lint.stderr).splitlines())
