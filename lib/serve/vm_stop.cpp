@@ -58,7 +58,7 @@ Result<Fd> VmStop::ask() const {
   const auto vm = run.find("vm", "", object_.owner);
   if (!vm) return fail(Code::no_such_vm, "no VM '" + object_.owner + "'");
   const Deadline deadline = Deadline::in_ms(k_ask_ms);
-  TRY_ASSIGN(LineClient client, LineClient::connect(vm->path("ctl.sock"), deadline));
+  TRY_ASSIGN(LineClient client, LineClient::connect(vm->path("sup.sock"), deadline));
   TRY(client.send_line({{"op", "pause"}, {"timeout_ms", k_stop_ms}}, deadline));
   return client.release();
 }

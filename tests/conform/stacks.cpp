@@ -84,6 +84,8 @@ Rows holding() {
 
 // Layers that keep data in places of their own.
 Rows placing() {
+  const std::vector<Op> by_either_leg = {Op::read, Op::write, Op::flush, Op::discard,
+                                         Op::zero, Op::map,   Op::cache};
   constexpr uint32_t k_overlay = k_new_granularity | k_new_discard | k_new_fua;
   return {
       {.name = "cow", .layers = {"cow"}, .changes = k_overlay, .below = Below::never},
@@ -125,10 +127,12 @@ Rows placing() {
       {.name = "mirror",
        .layers = {"mirror:with=@/second"},
        .files = {"second"},
-       .changes = k_new_discard | k_new_granularity | k_new_fua},
+       .changes = k_new_discard | k_new_granularity | k_new_fua,
+       .decoupled = by_either_leg},
       {.name = "mirror+fault",
        .layers = {"mirror:with=@/second,identical=assume", "fault"},
-       .files = {"second"}},
+       .files = {"second"},
+       .decoupled = by_either_leg},
       {.name = "fault+stripe(3)",
        .layers = {"fault", "stripe:with=@/second+@/third,chunk=8K"},
        .files = {"second", "third"},

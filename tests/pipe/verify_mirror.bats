@@ -188,9 +188,9 @@ findings() { pv-verify findings --disk "$1" </dev/null; }
   pv-disk close m </dev/null >/dev/null
   truncate -s 2M d.img
   expect_error incompatible 4 pv-verify mirror m --test d.img --history h
-  head -c 100 h >cut
+  head -c 100 h >cut.history
   truncate -s 1M d.img
-  expect_error invalid 4 pv-verify mirror m --test d.img --history cut
+  expect_error invalid 4 pv-verify mirror m --test d.img --history cut.history
 }
 
 @test "a scrub finds what nobody has read" {

@@ -310,8 +310,7 @@ void FaultLayer::record_outcome(const Rule& rule, Flight& flight) {
   entry.note = flight.outcome.note;
   flight.event = record(entry);
   // Also where the status is good: a layer above may want to know what it has met.
-  if (request.injected)
-    *request.injected = Injected{flight.rule, entry.phase};
+  if (request.injected) *request.injected = Injected{flight.rule, entry.phase};
 }
 
 std::span<const ParamSpec> fault_params() {
