@@ -140,8 +140,7 @@ Result<Deletion> delete_snapshot(const RunDir& run, const std::string& word, boo
     return fail(Code::invalid, fmt::format("{} is no snapshot; it is left alone", *dir));
   const Fd lock(open(dir->c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   const bool locked = lock && flock(lock.get(), LOCK_EX | LOCK_NB) == 0;
-  const std::vector<std::string> users =
-      force ? std::vector<std::string>() : users_of(run, *dir);
+  const std::vector<std::string> users = force ? std::vector<std::string>() : users_of(run, *dir);
   if (!force && (!locked || !users.empty())) {
     return fail(Error(Code::in_use,
                       fmt::format("snapshot {} is in use{}{} (--force deletes it all the same)",

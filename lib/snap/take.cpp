@@ -73,8 +73,8 @@ Result<std::string> make_temporary(const std::string& dir) {
   if (lstat(dir.c_str(), &st) == 0)
     return fail(Code::duplicate_name, fmt::format("{} exists already", dir));
   remove_leftovers(dir);
-  const std::string temporary = fmt::format("{}{}{}-{:08x}", dir, k_temporary_suffix, getpid(),
-                                            fresh_seed() & 0xffffffff);
+  const std::string temporary =
+      fmt::format("{}{}{}-{:08x}", dir, k_temporary_suffix, getpid(), fresh_seed() & 0xffffffff);
   if (mkdir(temporary.c_str(), 0700) < 0) return fail_errno("cannot create " + dir, errno);
   return temporary;
 }

@@ -134,8 +134,8 @@ until_true() {
 # ended PID: it may be a zombie that nobody has buried yet.
 ended() { case $(ps -o stat= -p "$1") in '' | Z*) ;; *) return 1 ;; esac; }
 
-# guest_vm VM…: each runs, as if it had just booted. From a snapshot that `make check` takes once, which
-# is a twentieth of a boot; disks go in with `plug`. Not for tests of the boot itself.
+# guest_vm VM…: each runs, as if it had just booted. From a snapshot that `make check` takes once,
+# which is a twentieth of a boot; disks go in with `plug`. Not for tests of the boot itself.
 guest_vm() {
   local vm
   for vm in "$@"; do

@@ -237,6 +237,32 @@ state_of() { pv-vm info "$1" -o state </dev/null; }
   done
 }
 
+@test "a snapshot that another one stands on is not deleted under the VMs of that one" {
+  # If this fails, a running VM loses its disks with a directory that nobody said it needs.
+  restored "$PV_SNAP" v
+  ok pv-snap take v ./one
+  pv-vm close v >/dev/null
+  restored ./one v
+  ok pv-snap take v ./two
+  pv-vm close v >/dev/null
+  restored ./two v
+  has ".snap.vms == [\"$PV_SCOPE/v\"]" "$(pv-snap info ./one </dev/null)"
+  expect_error in_use 4 pv-snap delete ./one
+  pv-vm close v >/dev/null
+  ok pv-snap delete ./one
+}
+
+@test "a transfer that was interrupted does not keep a VM from being taken" {
+  # If this fails, one killed put is the end of all snapshots of a VM.
+  restored "$PV_SNAP" v
+  head -c 30000000 /dev/urandom >data
+  for how in INT KILL; do
+    timeout -s $how 0.5 "$(type -P pv-vm)" put v data /tmp/data </dev/null >/dev/null 2>&1 || true
+    sleep 3.2 # then its port is taken out
+    ok pv-snap take v "./after-$how" --timeout 60s
+  done
+}
+
 @test "who keeps the guest busy is named, and the VM goes on" {
   # If this fails, a stream is cut by a snapshot, or nobody learns whose it is.
   restored "$PV_SNAP" v
@@ -290,6 +316,9 @@ state_of() { pv-vm info "$1" -o state </dev/null; }
   mke2fs -q -t ext4 -F fs.img 8M
   qemu-img convert -n -f raw -O raw fs.img "$(uri v/fs)"
   guest v 'mount /dev/vdb /mnt && echo one >/mnt/f'
+  pv-vm pause v >/dev/null
+  expect_error wrong_state 4 pv-snap take v ./s --freeze
+  pv-vm resume v >/dev/null
   ok pv-snap take v ./s --freeze
   has .snap.frozen
   guest v 'echo two >/mnt/f; sync'

@@ -79,7 +79,7 @@ class Agent {
   State state_ = State::closed;
   std::deque<Command> queue_;  // the first one is in flight when in_flight_
   bool in_flight_ = false;
-  bool resumes_ = false;  // the next time that the port opens
+  bool resumes_ = false;              // the next time that the port opens
   std::map<uint64_t, Command> lost_;  // their agent has gone away; told so a moment later
   uint64_t last_id_ = 0;
   uint64_t last_answer_ns_ = 0;
