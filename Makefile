@@ -148,6 +148,7 @@ FUZZERS      := $(notdir $(basename $(wildcard tests/fuzz/*.cpp)))
 FUZZ_SRC     := $(shell find lib/base lib/blk lib/front/nbd lib/verify/log -name '*.cpp') \
                 lib/lan/frames.cpp lib/lan/switch.cpp lib/lan/wire.cpp \
                 lib/cli/document.cpp lib/cli/render.cpp lib/guest/cpio.cpp \
+                $(addprefix lib/verify/,qcow2_image.cpp raw_image.cpp) \
                 lib/vm/device_state.cpp $(addprefix lib/vm/profile/,config.cpp guest_file.cpp) \
                 $(addprefix lib/vm/profile/,profile_toml.cpp toml_tree.cpp)
 FUZZ_FLAGS   := -std=c++20 -O1 -g1 -Ilib -pthread -D_GNU_SOURCE -include lib/base/pch.hpp \

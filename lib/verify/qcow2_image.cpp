@@ -50,9 +50,12 @@ class Tables {
     TRY(read_table(l1_place_, l1_entries_, l1));
     const uint64_t covered = cluster_ * (cluster_ / 8);  // by one table of the second level
     std::vector<uint64_t> l2;
+    uint64_t tables = 0;
     for (size_t i = 0; i < l1.size(); ++i) {
       const uint64_t place = l1[i] & k_offset_bits;
       if (place == 0) continue;
+      // Each has a cluster of its own: a file that says otherwise would be read without end.
+      if (++tables > file_size_ / cluster_) return damaged("its tables overlap");
       TRY(read_table(place, cluster_ / 8, l2));
       TRY(add(i * covered, l2));
     }
