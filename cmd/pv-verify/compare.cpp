@@ -137,6 +137,8 @@ void build_compare(cli::Verb& verb) {
               "Format of A, where its name does not say");
   verb.option("--format-b", options->b.format, "FORMAT",
               "Format of B, where its name does not say");
+  verb.option("--key-file-a", options->a.key_file, "PATH", "The passphrase of A: the whole file");
+  verb.option("--key-file-b", options->b.key_file, "PATH", "The passphrase of B: the whole file");
   verb.flag("--allow-size", options->allow_size, "The end of the larger disk against zeroes");
   verb.option("--merge", options->merge, "SIZE",
               "Less equal bytes between two differences join them (default: 512)");

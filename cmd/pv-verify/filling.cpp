@@ -89,6 +89,8 @@ void add_filling_flags(cli::Verb& verb, FillingFlags& flags) {
   verb.option("--rate", flags.rate, "SIZE", "At most so many bytes a second");
   verb.option("--format", flags.disk.format, "FORMAT",
               "The format, where the name does not say it");
+  verb.option("--key-file", flags.disk.key_file, "PATH",
+              "The passphrase of an encrypted image: the whole file");
   verb.option("--jobs", flags.jobs, "N", "So many requests at the same time, 1 to 64 (default: 4)");
 }
 

@@ -61,6 +61,7 @@ Result<std::unique_ptr<verify::Image>> open_by_source(cli::Context& context,
   serve::SourceFlags source;
   source.image = flags.name;
   source.format = flags.format;
+  source.key_file = flags.key_file;
   TRY(serve::set_source(spec, source));
   TRY_ASSIGN(const RunDir run, context.run_dir());
   const auto open = [&]() -> Result<std::unique_ptr<verify::Image>> {
@@ -147,6 +148,13 @@ std::string identity_of(const std::string& name) {
   return fmt::format("inode:{}:{}", st.st_dev, st.st_ino);
 }
 
+// A server on this machine by its socket, however the URI spells that.
+std::string identity_of_uri(const std::string& name) {
+  const auto uri = blk::parse_uri(name);
+  if (!uri || uri->query.count("socket") == 0) return name;
+  return identity_of(uri->query.at("socket")) + (uri->path == "/" ? "" : uri->path);
+}
+
 }  // namespace
 
 Result<OpenImage> open_image(cli::Context& context, const ImageFlags& flags,
@@ -155,7 +163,7 @@ Result<OpenImage> open_image(cli::Context& context, const ImageFlags& flags,
   out.way = "server";
   out.reference = json::object();
   if (!flags.served && blk::is_uri(flags.name)) {
-    out.identity = flags.name;
+    out.identity = identity_of_uri(flags.name);
     out.reference["fill"] = {{"image", flags.name}};
     if (!flags.format.empty()) out.reference["fill"]["format"] = flags.format;
     TRY_ASSIGN(out.image, open_by_source(context, flags, deadline));
@@ -178,7 +186,7 @@ Result<OpenImage> open_image(cli::Context& context, const ImageFlags& flags,
                 fmt::format("no image {}, and no served disk of this name", flags.name));
   if (!flags.format.empty() && flags.format != "raw")
     return fail(Code::usage, fmt::format("disk '{}' is served: it has no format", flags.name));
-  out.identity = disk->dir;
+  out.identity = identity_of(disk->path("nbd.sock"));
   TRY(open_served(*disk, flags.read_only, deadline, out));
   return out;
 }

@@ -13,7 +13,8 @@ namespace pv::verifycmd {
 
 struct ImageFlags {
   std::string name;
-  std::string format;  // "": as the name says
+  std::string format;    // "": as the name says
+  std::string key_file;  // of an encrypted image
   bool read_only = true;
   bool served = false;  // it is the name of a served disk, also when a file has this name
   std::string scope;    // of that

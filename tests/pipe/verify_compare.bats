@@ -70,6 +70,10 @@ poke() { printf '%s' "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; 
   cp a.qcow2 noext
   ok pv-verify compare --format-b qcow2 a.img noext
   has '.summary.a_read_by == "file" and .summary.b_read_by == "qcow2"'
+  printf secret >key
+  qemu-img convert -O luks --object secret,id=s,file=key -o key-secret=s,iter-time=10 a.img x.luks
+  ok pv-verify compare a.img x.luks --key-file-b key
+  expect_error usage 2 pv-verify compare a.img x.luks
 }
 
 @test "compare: holes are not read, and a tail is compared with zeroes" {
@@ -143,6 +147,7 @@ poke() { printf '%s' "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; 
   serve d --image b.img
   expect_error in_use 4 pv-verify compare a.img b.img
   expect_error usage 2 pv-verify compare d d
+  expect_error usage 2 pv-verify compare d "$(uri d)"
   expect_error usage 2 pv-verify compare --format-a qcow2 d a.img
   ok pv-verify compare d a.img
   pv-fault add eio_read --disk d </dev/null >/dev/null
