@@ -49,9 +49,7 @@ bool Supervisor::trusts_agent() const {
 }
 
 void Supervisor::load_snapshot() {
-  const json capabilities = json::array({{{"capability", "x-ignore-shared"}, {"state", true}},
-                                         {{"capability", "events"}, {"state", true}}});
-  qmp_->execute("migrate-set-capabilities", {{"capabilities", capabilities}}, k_qmp_ns,
+  qmp_->execute("migrate-set-capabilities", state_capabilities(), k_qmp_ns,
                 [](const Result<json>&) {});
   qmp_->execute("migrate-incoming", {{"uri", fmt::format("fd:{}", k_state_fd)}}, k_qmp_ns,
                 [this](const Result<json>& result) {

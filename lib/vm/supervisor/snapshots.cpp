@@ -36,6 +36,11 @@ Result<Fd> new_file(const std::string& path) {
 
 }  // namespace
 
+json state_capabilities() {
+  const auto on = [](const char* name) { return json{{"capability", name}, {"state", true}}; };
+  return {{"capabilities", json::array({on("x-ignore-shared"), on("events")})}};
+}
+
 void Snapshots::set_front(Fd state, size_t bytes) {
   front_ = std::move(state);
   front_bytes_ = bytes;
@@ -122,9 +127,7 @@ void Snapshots::stop(const json& request, const Reply& reply) {
 void Snapshots::save(const json& request, const Reply& reply) {
   const uint64_t timeout_ns = timeout_of(request);
   if (front_) return save_devices(timeout_ns, reply);
-  const json capabilities = json::array({{{"capability", "x-ignore-shared"}, {"state", true}},
-                                         {{"capability", "events"}, {"state", true}}});
-  parts_.qmp->execute("migrate-set-capabilities", {{"capabilities", capabilities}}, timeout_ns,
+  parts_.qmp->execute("migrate-set-capabilities", state_capabilities(), timeout_ns,
                       [this, timeout_ns, reply](Result<json> result) {
                         if (!result) return reply(fail(result.error()));
                         save_all(timeout_ns, reply);

@@ -26,6 +26,10 @@
 
 namespace pv::vm {
 
+// How a state is written and read: without the RAM, which is a file of its own; and telling its
+// end.
+json state_capabilities();
+
 class Snapshots {
  public:
   using Owner = ControlServer::ConnectionId;
