@@ -43,7 +43,7 @@ Result<int> act(cli::Context& context, const Options& options) {
   const auto print = [&](uint64_t offset, const verify::BlockReport& report) -> Result<> {
     if (options.summary) return {};
     if (!context.text_output() || context.selects_field())
-      return context.emit(
+      return context.emit_line(
           {{"v", cli::k_document_version}, {"bad", to_json(filling.options, offset, report)}});
     progress.clear();
     return context.emit_raw(fmt::format("{:>16} {:<12} {}\n", offset,
@@ -58,10 +58,10 @@ Result<int> act(cli::Context& context, const Options& options) {
   for (size_t i = 1; i < totals.by_damage.size(); ++i)
     summary[damage_name(static_cast<verify::Damage>(i))] = totals.by_damage[i];
   summary["duration_ms"] = static_cast<double>(took_ns / 1000) / 1e3;
-  if (options.summary || !context.selects_field())
-    TRY(context.emit({{"v", cli::k_document_version},
-                      {"summary", summary},
-                      {"fill", filling_json(filling.options)}}));
+  const json line = {{"v", cli::k_document_version},
+                     {"summary", summary},
+                     {"fill", filling_json(filling.options)}};
+  TRY(options.summary ? context.emit(line) : context.emit_line(line));
   return totals.bad == 0 ? 0 : 1;
 }
 

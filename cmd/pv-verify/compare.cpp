@@ -56,7 +56,7 @@ class Printer {
   Result<> operator()(const verify::Difference& one) {
     if (options_.summary) return {};
     if (!context_.text_output() || context_.selects_field())
-      return context_.emit({{"v", cli::k_document_version}, {"range", to_json(one)}});
+      return context_.emit_line({{"v", cli::k_document_version}, {"range", to_json(one)}});
     progress_.clear();
     if (!std::exchange(headed_, true))
       TRY(context_.emit_raw(
@@ -122,8 +122,8 @@ Result<int> act(cli::Context& context, const Options& options) {
                   {"b_read_by", b.way},
                   {"duration_ms", static_cast<double>(took_ns / 1000) / 1e3}};
   if (options.map) summary["map"] = drawn(cells);
-  if (options.summary || !context.selects_field())
-    TRY(context.emit({{"v", cli::k_document_version}, {"summary", summary}}));
+  const json line = {{"v", cli::k_document_version}, {"summary", summary}};
+  TRY(options.summary ? context.emit(line) : context.emit_line(line));
   return equal ? 0 : 1;
 }
 

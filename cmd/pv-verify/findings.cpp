@@ -56,7 +56,7 @@ Result<> print(cli::Context& context, const json& where, uint64_t& since) {
     if (events.empty()) return {};
     for (json& event : events) {
       since = get_u64(event, "n");
-      TRY(context.emit({{"v", cli::k_document_version}, {"finding", event}}));
+      TRY(context.emit_line({{"v", cli::k_document_version}, {"finding", event}}));
     }
   }
 }
@@ -86,9 +86,8 @@ Result<int> findings(cli::Context& context, const FindingsOptions& options) {
       get_u64(summary, "mismatches") == 0 && get_u64(summary, "status_differences") == 0;
   summary["good"] = good;
   summary["dropped"] = where["dropped"];
-  if (!context.selects_field() || !options.follow)
-    TRY(context.emit(
-        {{"v", cli::k_document_version}, {"summary", summary}, {"disk", session.reference()}}));
+  TRY(context.emit_line(
+      {{"v", cli::k_document_version}, {"summary", summary}, {"disk", session.reference()}}));
   return good ? 0 : 1;
 }
 

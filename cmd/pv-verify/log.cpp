@@ -51,7 +51,10 @@ json to_json(const Logged& one, bool stable) {
   if (!stable) shown["submitted_ns"] = entry.t_ns;
   if (entry.kind == LogKind::mark) set_text(shown, "mark", one.mark);
   if (entry.kind == LogKind::resize) shown["size_bytes"] = entry.length;
-  if (entry.kind == LogKind::session) shown["began_ns"] = std::to_string(entry.length);
+  if (entry.kind == LogKind::session) {
+    shown["began_ns"] = std::to_string(entry.length);
+    shown["gap_before"] = (entry.flags & blk::k_log_gap) != 0;
+  }
   if (entry.kind == LogKind::mark || entry.kind == LogKind::resize ||
       entry.kind == LogKind::session)
     return shown;
@@ -69,18 +72,7 @@ json to_json(const Logged& one, bool stable) {
   return shown;
 }
 
-const char* state_name(const blk::LogHead& head) {
-  switch (head.state) {
-    case blk::LogHead::closed:
-      return "closed";
-    case blk::LogHead::broken:
-      return "broken";
-    default:
-      return "recording";
-  }
-}
-
-json summary(const blk::LogReader& log, const Counts& counts, uint64_t unused) {
+json summary(const blk::LogReader& log, const Counts& counts, const blk::LogEnd& end) {
   const blk::LogHead& head = log.head();
   json shown = {{"requests", log.last()},
                 {"writes", counts.writes},
@@ -94,26 +86,29 @@ json summary(const blk::LogReader& log, const Counts& counts, uint64_t unused) {
                 {"marks", counts.marks},
                 {"failed", counts.failed},
                 {"pending", counts.pending},
-                {"state", state_name(head)},
-                {"used_bytes", log.used()},
-                {"unused_bytes", unused},
+                {"used_bytes", end.used_bytes},
+                {"gaps", end.gaps},
                 {"sector_size", head.sector_size},
                 {"size_bytes", head.size == 0 ? json(nullptr) : json(head.size)},
                 {"began_ns", std::to_string(head.began_ns)}};
-  if (head.state == blk::LogHead::broken) shown["error"] = errno_name(static_cast<int>(head.error));
+  add_log_end(shown, end);
   return shown;
+}
+
+std::string note_of(const Logged& one) {
+  return (one.entry.flags & blk::k_log_gap) != 0 ? "gap before" : printable(one.mark);
 }
 
 Result<> print(cli::Context& context, const Logged& one, bool stable) {
   if (!context.text_output() || context.selects_field())
-    return context.emit({{"v", cli::k_document_version}, {"entry", to_json(one, stable)}});
+    return context.emit_line({{"v", cli::k_document_version}, {"entry", to_json(one, stable)}});
   const blk::LogEntry& entry = one.entry;
   const bool request = entry.kind == LogKind::write || entry.kind == LogKind::zero ||
                        entry.kind == LogKind::discard || entry.kind == LogKind::flush;
   return context.emit_raw(fmt::format("{:>8} {:<8} {:>16} {:>12} {:<4} {}\n", entry.n,
                                       blk::log_kind_name(entry.kind), entry.offset, entry.length,
                                       (entry.flags & blk::k_log_fua) != 0 ? "fua" : "",
-                                      request ? status_text(one) : printable(one.mark)));
+                                      request ? status_text(one) : note_of(one)));
 }
 
 Result<int> act(cli::Context& context, const Options& options) {
@@ -126,14 +121,21 @@ Result<int> act(cli::Context& context, const Options& options) {
     counts.add(*one);
     if (!options.summary) TRY(print(context, *one, options.stable));
   }
-  TRY_ASSIGN(const uint64_t unused, requests.reader().unused());
-  if (options.summary || !context.selects_field())
-    TRY(context.emit(
-        {{"v", cli::k_document_version}, {"summary", summary(requests.reader(), counts, unused)}}));
+  TRY_ASSIGN(const blk::LogEnd end, requests.reader().end());
+  const json line = {{"v", cli::k_document_version},
+                     {"summary", summary(requests.reader(), counts, end)}};
+  TRY(options.summary ? context.emit(line) : context.emit_line(line));
   return 0;
 }
 
 }  // namespace
+
+void add_log_end(json& shown, const blk::LogEnd& end) {
+  shown["state"] = blk::log_state_name(end.state);
+  if (end.state == blk::LogHead::broken) shown["error"] = errno_name(static_cast<int>(end.error));
+  shown["whole"] = end.whole;
+  shown["unused_bytes"] = end.unused_bytes;
+}
 
 void build_log(cli::Verb& verb) {
   auto options = std::make_shared<Options>();

@@ -42,6 +42,11 @@ Result<> check(const Options& options) {
     return fail(Code::usage, "--assume-identical belongs to --reference");
   if (!options.scrub_rate.empty() && !options.scrub)
     return fail(Code::usage, "--scrub-rate belongs to --scrub");
+  if (!options.scrub_rate.empty()) {
+    TRY_ASSIGN(const uint64_t rate, parse_size(options.scrub_rate));
+    if (rate == 0)
+      return fail(Code::usage, "--scrub-rate 0 would compare nothing: leave --scrub out");
+  }
   return options.reference.empty() ? Result<>() : check_files(options);
 }
 

@@ -45,14 +45,17 @@ Result<std::string> scratch_folder(cli::Context& context) {
 }
 
 json to_json(const verify::Replayed& done) {
-  return {{"first", done.first},
-          {"last", done.last},
-          {"requests", done.requests},
-          {"written_bytes", done.written_bytes},
-          {"zeroed_bytes", done.zeroed_bytes},
-          {"failed", done.failed},
-          {"pending", done.pending},
-          {"ignored", done.ignored}};
+  json shown = {{"first", done.first},
+                {"last", done.last},
+                {"requests", done.requests},
+                {"written_bytes", done.written_bytes},
+                {"zeroed_bytes", done.zeroed_bytes},
+                {"failed", done.failed},
+                {"pending", done.pending},
+                {"ignored", done.ignored},
+                {"gaps", done.gaps}};
+  add_log_end(shown, done.end);
+  return shown;
 }
 
 Result<verify::Replayed> replay_onto(const std::string& image, const std::string& folder,
@@ -81,7 +84,15 @@ Result<int> replay(cli::Context& context, const Options& options) {
   TRY_ASSIGN(const verify::Replayed done, replay_onto(image, folder, options));
   context.document()["replay"] = to_json(done);
   TRY(context.emit());
-  return 0;
+  if (done.gaps != 0)
+    cli::say(
+        fmt::format("pv-verify replay: the log {} has gaps ({}): what changed the disk there is "
+                    "not in it",
+                    printable(options.log), done.gaps));
+  if (done.end.whole || !options.to.empty()) return 0;
+  cli::say(fmt::format("pv-verify replay: the log {} is not whole: replayed up to request {}",
+                       printable(options.log), done.last));
+  return 1;
 }
 
 struct FileOptions {
@@ -95,7 +106,10 @@ json to_json(const verify::Converted& done, const std::string& out) {
 
 Result<int> export_log(cli::Context& context, const FileOptions& options) {
   TRY_ASSIGN(const verify::Converted done, verify::export_dm_log(options.log, options.out));
-  context.document()["export"] = to_json(done, options.out);
+  json& shown = context.document()["export"];
+  shown = to_json(done, options.out);
+  shown["gaps"] = done.end.gaps;
+  add_log_end(shown, done.end);
   TRY(context.emit());
   return 0;
 }

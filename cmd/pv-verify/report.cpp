@@ -65,14 +65,23 @@ Result<verify::ReportInput> ask(cli::Context& context, const target::DiskTarget&
   return input;
 }
 
+bool html_only(const Options& options) {
+  return options.html == "-";
+}
+
 Result<int> act(cli::Context& context, const Options& options) {
+  if (html_only(options) && (options.hex || context.selects_field()))
+    return fail(Code::usage, "--html - takes standard output: --hex and -o have no place there");
+  if (html_only(options)) context.raw_output();
   TRY_ASSIGN(const target::DiskTarget at, target::disk_target(context, options.disk));
   TRY_ASSIGN(const verify::ReportInput input, ask(context, at));
   const std::vector<verify::Case> cases = verify::cases(input);
   const json verdict = verify::verdict(input, cases);
-  if (!options.html.empty())
+  if (!options.html.empty() && !html_only(options))
     TRY(write_file_atomic(options.html, verify::report_html(input, cases, verdict), 0644));
-  if (options.hex || (context.text_output() && !context.selects_field())) {
+  if (html_only(options)) {
+    TRY(context.emit_raw(verify::report_html(input, cases, verdict)));
+  } else if (options.hex || (context.text_output() && !context.selects_field())) {
     verify::PageOptions page;
     page.hex = options.hex;
     page.colour = isatty(STDOUT_FILENO) != 0;
@@ -92,7 +101,8 @@ void build_report(cli::Verb& verb) {
   verb.option("--disk", options->disk, "NAME",
               "The disk (default: the one of the document on stdin)");
   verb.flag("--hex", options->hex, "A page for people, with the bytes of both sides");
-  verb.option("--html", options->html, "FILE", "Write a page of HTML as well");
+  verb.option("--html", options->html, "FILE",
+              "Write a page of HTML as well; - is stdout, instead of the document");
   verb.run([options](cli::Context& context) { return act(context, *options); });
 }
 

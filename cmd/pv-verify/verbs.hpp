@@ -6,6 +6,10 @@
 
 #include "cli/command.hpp"
 
+namespace pv::blk {
+struct LogEnd;
+}
+
 namespace pv::verifycmd {
 
 void build_mirror(cli::Verb& verb);
@@ -22,5 +26,8 @@ void build_replay(cli::Verb& verb);
 void build_export(cli::Verb& verb);
 void build_import(cli::Verb& verb);
 void build_report(cli::Verb& verb);
+
+// What every document says of a log: `state`, `whole`, `unused_bytes`, and `error` of a broken one.
+void add_log_end(json& shown, const blk::LogEnd& end);
 
 }  // namespace pv::verifycmd

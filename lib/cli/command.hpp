@@ -59,6 +59,9 @@ class Context {
   // Prints the document (or queues it for the table on a terminal). Call once per result.
   Result<> emit() { return emit(document_); }
   Result<> emit(const json& document);
+  // One of several kinds of lines: with -o, those that do not have the field are left out, and the
+  // verb's exit status stays what it is.
+  Result<> emit_line(const json& document);
   // Raw bytes instead of a document: no error document will follow on stdout.
   Result<> emit_raw(std::string_view bytes);
   // From now on stdout carries raw bytes, so errors go to stderr only.
@@ -99,6 +102,8 @@ class Context {
   bool many_ = false;
   std::deque<Result<json>> waiting_;  // documents that were read and not yet given out
   std::vector<json> rows_;
+  bool field_known_ = false;  // some line had it, or is of a kind that may have it
+  size_t left_out_ = 0;
 };
 
 // One line on stderr; never fails.

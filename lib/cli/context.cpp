@@ -127,6 +127,16 @@ Result<> Context::emit(const json& document) {
   return print(to_line(document) + "\n");
 }
 
+Result<> Context::emit_line(const json& document) {
+  if (options_.field.empty()) return emit(document);
+  const std::string kind = split(options_.field, '.').front();
+  const auto value = select_field(document, options_.field, noun_);
+  field_known_ = field_known_ || value || find(document, kind.c_str()) != nullptr;
+  if (value) return print(*value + "\n");
+  ++left_out_;
+  return {};
+}
+
 Result<> Context::emit_raw(std::string_view bytes) {
   raw_ = true;
   return print(bytes);
@@ -150,6 +160,8 @@ Result<Deadline> Context::deadline(uint64_t default_ns) const {
 }
 
 Result<> Context::finish() {
+  if (std::exchange(left_out_, 0) > 1 && !field_known_)
+    say("no line has a field '" + printable(options_.field) + "'");
   if (rows_.empty()) return {};
   const std::string text = render_text(rows_, use_colour());
   rows_.clear();

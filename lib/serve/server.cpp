@@ -249,7 +249,7 @@ class DiskServer {
 
   // Nobody new is let in, what is in flight gets a while, then the process ends.
   void stop() {
-    front_->stop();
+    if (front_) front_->stop();  // a second signal may come while the stack is put away
     if (std::exchange(stopping_, true)) return;
     static_cast<void>(
         stack_->control({{"op", "fault.stop"}, {"within_ms", k_drain_ns / k_ns_per_ms}}));

@@ -153,9 +153,33 @@ replay_all() {
   qio e 'write -P 2 64k 64k' 'flush'
   ok pv-disk close e
   ok pv-verify log d.log
-  jq -se 'map(.entry.op) | any(. == "session")' <<<"$output"
+  jq -se 'any(.entry.op == "session" and .entry.gap_before) and last.summary.gaps == 1' <<<"$output"
   truncate -s 0 r.img && truncate -s 1M r.img
+  run --separate-stderr pv-verify replay d.log r.img
+  [ "$status" -eq 0 ]
+  has '.replay | .gaps == 1 and .whole and .state == "closed"'
+  [[ "$stderr" == *'gaps (1)'* ]]
+  ok cmp r.img d.img
+  ok pv-verify export d.log dm.log
+  has '.export | .gaps == 1 and .whole and .unused_bytes == 0'
+}
+
+@test "record: what an orderly end left is gone on with without a gap, another disk is refused" {
+  recorded d 1M
+  qio d 'write -P 1 0 64k'
+  ok pv-disk close d
+  cp d.img other.img
+  printf x | dd of=other.img bs=1 seek=1048575 conv=notrunc status=none
+  pv-verify record d.log --append --image other.img >doc
+  expect_error incompatible 4 pv-disk serve e --in doc
+  pv-verify record d.log --append --image d.img | pv-disk serve e >/dev/null
+  qio e 'write -P 2 64k 64k'
+  ok pv-disk close e
+  ok pv-verify log d.log
+  jq -se 'any(.entry.gap_before == false) and (last.summary | .gaps == 0 and .whole)' <<<"$output"
+  truncate -s 1M r.img
   ok pv-verify replay d.log r.img
+  has '.replay | .gaps == 0 and .whole'
   ok cmp r.img d.img
 }
 
@@ -168,9 +192,14 @@ replay_all() {
   expect_error io 4 pv-verify mark late --disk d
   ok pv-disk close d
   ok pv-verify log d.log --summary
-  has '.summary | .state == "broken" and .error == "EFBIG"'
+  has '.summary | .state == "broken" and .error == "EFBIG" and .whole == false'
   truncate -s 4M r.img
-  ok pv-verify replay d.log r.img
+  run --separate-stderr pv-verify replay d.log r.img
+  [ "$status" -eq 1 ]
+  has '.replay | .state == "broken" and .error == "EFBIG" and .whole == false'
+  [[ "$stderr" == *'not whole'* ]]
+  ok pv-verify export d.log dm.log
+  has '.export | .state == "broken" and .error == "EFBIG" and .whole == false'
   qemu-io -f raw -c 'read -P 1 0 512k' r.img
 }
 
@@ -182,7 +211,12 @@ replay_all() {
   ok pv-verify log cut.log --summary
   has '.summary | .writes == 1 and .unused_bytes > 0'
   truncate -s 1M r.img
-  ok pv-verify replay cut.log r.img
+  run --separate-stderr pv-verify replay cut.log r.img
+  [ "$status" -eq 1 ]
+  has '.replay | .last == 1 and .whole == false and .unused_bytes > 0'
+  expect_error invalid 4 pv-verify replay cut.log r.img --to 2 --force
+  ok pv-verify replay cut.log r.img --to 1 --force
+  has '.replay | .last == 1 and .whole == false'
   qemu-io -f raw -c 'read -P 1 0 64k' -c 'read -P 0 64k 64k' r.img
   expect_error incompatible 4 pv-verify replay d.log r.img
   truncate -s 2M large.img

@@ -90,3 +90,71 @@ damaged() {
   [ "$(grep -o '<span class="mismatch"' dom.html | wc -l)" -eq 2 ]
   [ "$(grep -o '<span class="fault"' dom.html | wc -l)" -eq 1 ]
 }
+
+@test "report: statuses that differ are told with request, range and both ends" {
+  truncate -s 1M a.img
+  pv-disk serve r --memory 1M </dev/null >/dev/null
+  pv-verify mirror m --test a.img --reference "$(uri r)" </dev/null >/dev/null
+  qio m 'write -P 1 0 4k'
+  kill -KILL "$(pv-disk info r -o pid </dev/null)"
+  qio m 'write -P 2 64k 4k' 'flush' || true
+  run pv-verify report --disk m --hex
+  [ "$status" -eq 1 ]
+  assert_line --regexp '^statuses     [1-9][0-9]* differ'
+  assert_line --regexp '^ +[0-9]+ +[0-9]+ write +65536\+4096 +OK +E[A-Z]+ +-$'
+  run --separate-stderr pv-verify report --disk m --html -
+  [ "$status" -eq 1 ]
+  [ ! -e - ]
+  [ "${lines[0]}" = '<!DOCTYPE html>' ]
+  [ "${lines[-1]}" = '</html>' ]
+  printf '%s\n' "$output" >r.html
+  sed -n 's/^.*id="data">\(.*\)<\/script>$/\1/p' r.html >data.json
+  jq -e '.statuses | length >= 1 and any(.op == "write" and .offset_bytes == 65536
+    and .length_bytes == 4096 and .number > 0 and .test == "OK" and (.reference | startswith("E")))' data.json
+  expect_error usage 2 pv-verify report --disk m --html - --hex
+  command -v chromium >/dev/null || return 0
+  timeout -k 5 60 chromium --headless --no-sandbox --disable-gpu --user-data-dir="$PWD/profile" \
+    --dump-dom "file://$PWD/r.html" >dom.html 2>/dev/null 3>&-
+  grep -Eq '<tr class="status">.*<td>write</td><td>65536\+4096</td><td>OK</td><td>E[A-Z]+</td>' dom.html
+}
+
+@test "a field of one kind of lines leaves the others out and the exit status alone" {
+  damaged
+  run --separate-stderr pv-verify findings --disk m -o summary.good
+  [ "$status $output" = '1 false' ]
+  run --separate-stderr pv-verify findings --disk m -o finding.class
+  [ "$status" -eq 1 ]
+  [ "${#lines[@]}" -eq 2 ]
+  ok pv-disk close m
+  run --separate-stderr pv-verify compare a.img b.img -o summary.equal
+  [ "$status $output" = '1 false' ]
+  cp a.img same.img
+  run --separate-stderr pv-verify compare a.img same.img -o summary.equal
+  [ "$status $output" = '0 true' ]
+  run --separate-stderr pv-verify compare a.img b.img -o range.offset_bytes
+  [ "$status" -eq 1 ]
+  [ "$output" = $'65536\n200000' ]
+  truncate -s 64k f.img
+  ok pv-verify fill f.img
+  ok pv-verify check f.img -o summary.bad
+  [ "$output" = 0 ]
+  printf x | dd of=f.img bs=1 seek=9000 conv=notrunc status=none
+  run --separate-stderr pv-verify check f.img -o summary.bad
+  [ "$status $output" = '1 1' ]
+  run --separate-stderr pv-verify check f.img -o bad.offset_bytes
+  [ "$status $output" = '1 8192' ]
+  truncate -s 64k d.img
+  pv-verify record d.log --image d.img | pv-disk serve d >/dev/null
+  qio d 'write 0 4k' 'flush'
+  pv-verify mark here --disk d </dev/null >/dev/null
+  ok pv-disk close d
+  ok pv-verify log d.log -o summary.writes
+  [ "$output" = 1 ]
+  ok pv-verify log d.log -o entry.mark
+  [ "$output" = here ]
+  # No kind of line has it: said, and the verb has done its work all the same.
+  run --separate-stderr pv-verify compare a.img b.img -o sumary.equal
+  [ "$status" -eq 1 ]
+  [ "$output" = '' ]
+  [[ "$stderr" == *"no line has a field 'sumary.equal'"* ]]
+}

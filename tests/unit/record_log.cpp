@@ -126,18 +126,29 @@ TEST_CASE("record: append goes on behind what can be used, for the same disk onl
   RecordRig rig;
   REQUIRE(rig.open());
   CHECK(rig.run(Op::write, 0, 512, 0, 'a') == 0);
-  rig.close();
+  rig.put_away();
   put_file(rig.log(), file_bytes(rig.log()) + "half an entry");
   REQUIRE(rig.open(",append=yes"));
   CHECK(rig.run(Op::write, 512, 512, 0, 'b') == 0);
-  rig.close();
+  rig.put_away();
   CHECK(ops_of(logged(rig.log())) == std::vector<std::string>{"write", "session", "write"});
   const auto made = replayed(rig.log(), {}, std::string(1 << 20, '\0'));
   REQUIRE(made);
   CHECK(made->substr(0, 1024) == std::string(512, 'a') + std::string(512, 'b'));
-  const auto other = rig.open(",append=yes", 2 << 20);
-  REQUIRE_FALSE(other);
-  CHECK(other.error().code == Code::invalid);
+  const auto larger = rig.open(",append=yes", 2 << 20);
+  REQUIRE_FALSE(larger);
+  CHECK(larger.error().code == Code::incompatible);
+  const std::string log = file_bytes(rig.log());
+  for (const size_t at : {size_t{0}, size_t{(1 << 20) - 1}}) {
+    const std::string same = rig.before;
+    rig.before[at] = '!';
+    const auto other = rig.open(",append=yes");
+    REQUIRE_FALSE(other);
+    CHECK(other.error().code == Code::incompatible);
+    CHECK(file_bytes(rig.log()) == log);
+    rig.before = same;
+  }
+  CHECK(rig.open(",append=yes"));
 }
 
 TEST_CASE("record: a replay to any request is what a model says", "[record]") {

@@ -30,7 +30,8 @@ struct RecordRig {
         pass(request);
     }
     void pass(Request& request) {
-      if (error != 0 && request.op != Op::read) return request.done(request, error);
+      if (request.op == Op::read ? bad_reads : error != 0)
+        return request.done(request, request.op == Op::read ? EIO : error);
       lower().submit(request);
     }
     void let_go(size_t which) {
@@ -38,7 +39,7 @@ struct RecordRig {
       held.erase(held.begin() + static_cast<long>(which));
       pass(*request);
     }
-    bool hold = false;
+    bool hold = false, bad_reads = false;
     int error = 0;
     std::vector<Request*> held;
   };
@@ -50,13 +51,22 @@ struct RecordRig {
   std::unique_ptr<Disk> disk;
   std::vector<std::unique_ptr<Io>> all;
 
+  // What the next disk holds; without it, it is blank.
+  std::string before;
+
   std::string log() const { return dir.path("log"); }
 
   Result<> open(const std::string& more = "", uint64_t size = 1 << 20) {
     disk.reset();
     Geometry geometry;
     geometry.size = size;
-    auto gated = std::make_unique<Gate>(*make_memory_disk(geometry));
+    auto memory = *make_memory_disk(geometry);
+    if (!before.empty()) {
+      Io io(Op::write, 0, before.size());
+      std::copy(before.begin(), before.end(), io.data.begin());
+      memory->submit(io.request);
+    }
+    auto gated = std::make_unique<Gate>(std::move(memory));
     gate = gated.get();
     const std::vector<LayerSpec> layers = {*parse_layer("record:file=" + log() + more)};
     const Env env{system_clock(), *loop, loop.get(), fresh_seed(), &opener};
@@ -64,6 +74,11 @@ struct RecordRig {
     return {};
   }
   void close() { disk.reset(); }
+  // Closed in order, and the next disk is this one.
+  void put_away() {
+    before = content();
+    close();
+  }
 
   Io& start(Op op, uint64_t offset = 0, uint64_t length = 0, uint32_t flags = 0, char fill = 'x') {
     Io& io = *all.emplace_back(std::make_unique<Io>(op, offset, length, flags));
@@ -102,7 +117,7 @@ inline std::vector<verify::Logged> logged(const std::string& path) {
 
 // The content of a blank disk in memory after a replay.
 inline Result<std::string> replayed(const std::string& log, const verify::ReplayPlan& plan,
-                                    const std::string& before) {
+                                    const std::string& before, verify::Replayed* said = nullptr) {
   TRY_ASSIGN(const std::unique_ptr<Loop> loop, Loop::create());
   Geometry geometry;
   geometry.size = before.size();
@@ -110,7 +125,8 @@ inline Result<std::string> replayed(const std::string& log, const verify::Replay
   Io first(Op::write, 0, before.size());
   std::copy(before.begin(), before.end(), first.data.begin());
   disk->submit(first.request);
-  TRY(verify::replay(log, *disk, *loop, plan));
+  TRY_ASSIGN(const verify::Replayed done, verify::replay(log, *disk, *loop, plan));
+  if (said != nullptr) *said = done;
   Io io(Op::read, 0, disk->geometry().size);
   disk->submit(io.request);
   return io.bytes();

@@ -106,6 +106,28 @@ TEST_CASE("report: rules that findings name count, delays do not, statuses are t
   CHECK(said["last_writers"][0]["mismatches"] == 1);
 }
 
+TEST_CASE("report: statuses that differ have a table: request, range and both ends", "[report]") {
+  ReportInput input;
+  json one = {{"n", 3}, {"t_ns", 5}, {"kind", "status"}, {"policy", "report"}};
+  one["request"] = {{"number", 17}, {"op", "write"}, {"offset_bytes", 4096}, {"length_bytes", 512}};
+  one["status"] = {{"test", "OK"}, {"reference", "ESHUTDOWN"}};
+  json strange = {
+      {"n", 4}, {"kind", "status"}, {"request", 7}, {"status", {{"test", "\x1b[2J<b>"}}}};
+  input.findings = json::array({one, strange});
+  const auto all = cases(input);
+  const json said = verdict(input, all);
+  const std::string page = report_page(input, all, said, {});
+  CHECK(page.find(
+            "       3       17 write    4096+512                 OK           ESHUTDOWN    -\n") !=
+        std::string::npos);
+  CHECK(page.find('\x1b') == std::string::npos);
+  const std::string html = report_html(input, all, said);
+  CHECK(html.find(R"("op":"write","offset_bytes":4096,"length_bytes":512)") != std::string::npos);
+  CHECK(html.find(R"("test":"OK","reference":"ESHUTDOWN")") != std::string::npos);
+  CHECK(html.find("<b>") == std::string::npos);
+  CHECK(report_page({}, {}, verdict({}, {}), {}).find("statuses that differ") == std::string::npos);
+}
+
 TEST_CASE("report: a byte that differs has a star on both sides", "[report]") {
   const std::string lines = hex_lines(0x1000, std::string("ab\0d", 4), "aXcd", false);
   CHECK(lines.find("000000001000  61*62*00 64") != std::string::npos);

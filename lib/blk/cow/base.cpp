@@ -15,7 +15,7 @@
 namespace pv::blk {
 namespace {
 
-constexpr uint64_t k_edge = 64 << 10, k_piece = 1 << 20, k_page = 4096;
+constexpr uint64_t k_piece = 1 << 20, k_page = 4096;
 constexpr uint64_t k_samples = 1024, k_sample = 16 << 10;
 
 struct Wait {
@@ -90,6 +90,11 @@ void hash_pages(XXH3_state_t* state, uint64_t offset, const std::string& bytes) 
 
 }  // namespace
 
+uint64_t edges_hash(std::string_view first, std::string_view last) {
+  return XXH3_64bits(first.data(), first.size()) ^
+         XXH3_64bits_withSeed(last.data(), last.size(), 1);
+}
+
 Result<BaseIdentity> look_at_base(Disk& base, Loop* loop) {
   BaseIdentity identity;
   identity.size = base.geometry().size;
@@ -97,11 +102,11 @@ Result<BaseIdentity> look_at_base(Disk& base, Loop* loop) {
     identity.file_size = get_u64(*file, "file_size");
     identity.mtime_ns = get_u64(*file, "mtime_ns");
   }
-  const uint64_t n = std::min(identity.size, k_edge);
+  const uint64_t n = std::min(identity.size, k_base_edge);
   std::string first(n, '\0'), last(n, '\0');
   TRY(read_range(base, loop, 0, first));
   TRY(read_range(base, loop, identity.size - n, last));
-  identity.edges = XXH3_64bits(first.data(), n) ^ XXH3_64bits_withSeed(last.data(), n, 1);
+  identity.edges = edges_hash(first, last);
   return identity;
 }
 

@@ -3,6 +3,8 @@
 // built: it waits for reads, on the loop where there is one.
 #pragma once
 
+#include <string_view>
+
 #include "blk/cow/format.hpp"
 #include "blk/disk.hpp"
 
@@ -13,6 +15,10 @@ constexpr uint64_t k_base_whole = 64 << 20;
 
 // Size, time and the edges: what is looked at each time an overlay is opened.
 Result<BaseIdentity> look_at_base(Disk& base, Loop* loop);
+
+// Of how much at either end, and of the bytes there: XXH3.
+constexpr uint64_t k_base_edge = 64 << 10;
+uint64_t edges_hash(std::string_view first, std::string_view last);
 
 // Fills in `content`. A base whose `whole` is asked for is read completely.
 Result<> read_base(Disk& base, Loop* loop, bool whole, BaseIdentity& identity);

@@ -72,6 +72,18 @@ const char* log_kind_name(LogKind kind) {
   return "?";
 }
 
+const char* log_state_name(LogHead::State state) {
+  switch (state) {
+    case LogHead::closed:
+      return "closed";
+    case LogHead::broken:
+      return "broken";
+    case LogHead::recording:
+      break;
+  }
+  return "recording";
+}
+
 void encode_log_head(const LogHead& head, char* bytes) {
   std::memset(bytes, 0, k_log_head);
   std::memcpy(bytes, k_magic, sizeof k_magic);
@@ -86,6 +98,9 @@ void encode_log_head(const LogHead& head, char* bytes) {
   put(bytes, 68, static_cast<uint32_t>(head.knows_edges));
   put(bytes, 72, static_cast<uint32_t>(head.state));
   put(bytes, 76, head.error);
+  put(bytes, 80, head.last_edges);
+  put(bytes, 88, static_cast<uint32_t>(head.knows_last_edges));
+  put(bytes, 96, head.end);
   put(bytes, k_head_checksum_at, XXH3_64bits(bytes, k_head_checksum_at));
 }
 
@@ -106,6 +121,9 @@ bool decode_log_head(const char* bytes, LogHead& head) {
   head.knows_edges = get<uint32_t>(bytes, 68) != 0;
   head.state = static_cast<LogHead::State>(state);
   head.error = get<uint32_t>(bytes, 76);
+  head.last_edges = get<uint64_t>(bytes, 80);
+  head.knows_last_edges = get<uint32_t>(bytes, 88) != 0;
+  head.end = get<uint64_t>(bytes, 96);
   return plausible(head);
 }
 

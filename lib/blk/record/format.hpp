@@ -33,13 +33,18 @@ struct LogHead {
   bool knows_edges = false;
   State state = recording;
   uint32_t error = 0;  // why it is broken: errno
+  // Of a log that was closed in order: where it ended then, and what the edges of the disk were.
+  uint64_t end = 0, last_edges = 0;
+  bool knows_last_edges = false;
 };
 
 enum class LogKind : uint8_t { write = 1, zero, discard, flush, mark, resize, done, session };
 constexpr int k_log_kinds = 9;
 const char* log_kind_name(LogKind kind);
+const char* log_state_name(LogHead::State state);
 
-enum LogFlag : uint8_t { k_log_fua = 1, k_log_no_unmap = 2, k_log_metadata = 4 };
+// Gap, of a session: the disk may have changed since the entry before, and nobody knows how.
+enum LogFlag : uint8_t { k_log_fua = 1, k_log_no_unmap = 2, k_log_metadata = 4, k_log_gap = 8 };
 
 struct LogEntry {
   LogKind kind = LogKind::write;

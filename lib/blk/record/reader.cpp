@@ -66,15 +66,19 @@ Result<std::optional<LogEntry>> LogReader::next() {
   TRY_ASSIGN(const size_t data, read_some(data_at_, data_.data(), data_.size()));
   if (data < data_.size() || (!data_.empty() && log_hash(data_) != entry.hash)) return std::nullopt;
   at_ += entry.room();
+  if (entry.kind == LogKind::session && (entry.flags & k_log_gap) != 0) ++gaps_;
   if (entry.kind != LogKind::done) last_ = entry.n;
   return entry;
 }
 
-Result<uint64_t> LogReader::unused() const {
+Result<LogEnd> LogReader::end() const {
   struct stat st {};
   if (fstat(fd_.get(), &st) < 0) return fail_errno("cannot stat " + name_, errno);
   const auto size = static_cast<uint64_t>(st.st_size);
-  return size - std::min(size, at_);
+  LogEnd end{head_.state, head_.error, at_, size - std::min(size, at_), gaps_};
+  const bool cut = head_.state == LogHead::closed && at_ < head_.end;
+  end.whole = head_.state != LogHead::broken && end.unused_bytes == 0 && !cut;
+  return end;
 }
 
 }  // namespace pv::blk

@@ -12,6 +12,17 @@
 
 namespace pv::blk {
 
+// How far a log goes. It is whole when nothing of it is known to be missing: one whose recorder was
+// killed may be whole and still not tell the last that happened.
+struct LogEnd {
+  LogHead::State state = LogHead::recording;
+  uint32_t error = 0;         // why it is broken
+  uint64_t used_bytes = 0;    // up to the last good entry
+  uint64_t unused_bytes = 0;  // what is behind it
+  uint64_t gaps = 0;          // sessions that do not go on where the one before ended
+  bool whole = true;
+};
+
 class LogReader {
  public:
   // Code::invalid for a file that is no log; `name` is for messages.
@@ -29,7 +40,7 @@ class LogReader {
 
   uint64_t used() const { return at_; }    // bytes of the file that were good so far
   uint64_t last() const { return last_; }  // number of the last request so far
-  Result<uint64_t> unused() const;         // bytes behind them, once next() has ended
+  Result<LogEnd> end() const;              // once next() has ended
 
  private:
   LogReader(Fd fd, std::string name) : fd_(std::move(fd)), name_(std::move(name)) {}
@@ -38,7 +49,7 @@ class LogReader {
   Fd fd_;
   std::string name_;
   LogHead head_;
-  uint64_t at_ = k_log_head, data_at_ = 0, last_ = 0;
+  uint64_t at_ = k_log_head, data_at_ = 0, last_ = 0, gaps_ = 0;
   std::string data_;
 };
 

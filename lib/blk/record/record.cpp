@@ -5,21 +5,16 @@
 // mattered.
 #include <cerrno>
 #include <deque>
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "base/rng.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/child.hpp"
-#include "blk/cow/base.hpp"
-#include "blk/image_lock.hpp"
 #include "blk/layer/layers.hpp"
-#include "blk/record/reader.hpp"
+#include "blk/record/last_edges.hpp"
+#include "blk/record/open.hpp"
 #include "blk/record/writer.hpp"
 
 namespace pv::blk {
@@ -48,13 +43,21 @@ class Record final : public Forward {
   Record(std::unique_ptr<Disk> lower, const Env& env, AsyncIo& io, LogWriter::Parts parts,
          uint64_t last)
       : Forward(std::move(lower)),
+        env_(env),
         clock_(env.clock),
         began_ns_(clock_.now_ns()),
         last_(last),
         log_(std::move(parts), env, io, [this] { progress(); }) {}
 
-  void begin_session() {
+  // What is still on its way may end in either way: then nobody knows what the disk is.
+  ~Record() override {
+    if (log_.error() != 0 || flights_.in_use() != 0 || !answers_.empty()) return;
+    if (const auto edges = last_edges(lower(), env_)) log_.set_last_edges(*edges);
+  }
+
+  void begin_session(bool gap) {
     LogEntry entry = fresh(LogKind::session);
+    if (gap) entry.flags |= k_log_gap;
     entry.length = clock_.wall_ns();
     log_.add(entry);
     log_.write_now();
@@ -185,6 +188,7 @@ class Record final : public Forward {
     return json{{"mark", name}, {"n", entry.n}, {"file", log_.path()}};
   }
 
+  const Env env_;
   Clock& clock_;
   uint64_t began_ns_;
   uint64_t last_;
@@ -215,73 +219,6 @@ Result<Wanted> parse(const LayerSpec& spec) {
   return wanted;
 }
 
-Result<Fd> open_log(const Wanted& wanted, bool& blank) {
-  const std::string& path = wanted.file;
-  Fd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  if (!fd && errno == EISDIR) return fail(Code::invalid, "the log " + path + " is a directory");
-  if (!fd) return fail_errno("cannot open the log " + path, errno);
-  struct stat st {};
-  if (fstat(fd.get(), &st) < 0) return fail_errno("cannot stat the log " + path, errno);
-  if (!S_ISREG(st.st_mode)) return fail(Code::invalid, "the log " + path + " is no regular file");
-  if (auto locked = lock_image(fd.get(), false, path); !locked) {
-    Error error = locked.error();
-    error.message = "the log " + path + " is in use by another disk server";
-    return fail(std::move(error));
-  }
-  blank = st.st_size == 0;
-  if (blank || wanted.append) return fd;
-  return fail(Code::duplicate_name,
-              path + " exists already; it is not touched (append=yes goes on with a log)");
-}
-
-Result<LogWriter::Parts> begin_log(Fd fd, const std::string& path, Disk& disk, const Env& env) {
-  const Geometry& geometry = disk.geometry();
-  TRY_ASSIGN(const BaseIdentity now, look_at_base(disk, env.loop));
-  LogHead head;
-  head.id = mix(env.seed, env.clock.now_ns());
-  head.size = geometry.size;
-  head.sector_size = geometry.sector_size;
-  head.disk = geometry.id;
-  head.discard = geometry.discard;
-  head.edges = now.edges;
-  head.knows_edges = true;
-  head.began_ns = env.clock.wall_ns();
-  char bytes[k_log_head];
-  encode_log_head(head, bytes);
-  if (pwrite(fd.get(), bytes, sizeof bytes, 0) != static_cast<ssize_t>(sizeof bytes))
-    return fail_errno("cannot write the log " + path, errno);
-  return LogWriter::Parts{std::move(fd), path, head};
-}
-
-// Behind the last good entry of what is there; what was cut off is cut off for good.
-Result<LogWriter::Parts> continue_log(Fd fd, const std::string& path, const Geometry& geometry,
-                                      uint64_t& last) {
-  Fd again(fcntl(fd.get(), F_DUPFD_CLOEXEC, 3));
-  if (!again) return fail_errno("cannot open the log " + path, errno);
-  TRY_ASSIGN(LogReader reader, LogReader::open(std::move(again), path));
-  LogHead head = reader.head();
-  uint64_t size = head.size;
-  while (true) {
-    TRY_ASSIGN(const std::optional<LogEntry> entry, reader.next());
-    if (!entry) break;
-    if (entry->kind == LogKind::resize) size = entry->length;
-  }
-  if (size != geometry.size || head.sector_size != geometry.sector_size || head.disk != geometry.id)
-    return fail(Code::invalid,
-                fmt::format("the log {} is of another disk: of {} bytes in sectors of {}", path,
-                            size, head.sector_size));
-  last = reader.last();
-  if (ftruncate(fd.get(), static_cast<off_t>(reader.used())) < 0)
-    return fail_errno("cannot cut the log " + path, errno);
-  head.state = LogHead::recording;
-  head.error = 0;
-  char bytes[k_log_head];
-  encode_log_head(head, bytes);
-  if (pwrite(fd.get(), bytes, sizeof bytes, 0) != static_cast<ssize_t>(sizeof bytes))
-    return fail_errno("cannot write the log " + path, errno);
-  return LogWriter::Parts{std::move(fd), path, head, reader.used()};
-}
-
 }  // namespace
 
 std::span<const ParamSpec> record_params() {
@@ -293,15 +230,9 @@ Result<std::unique_ptr<Disk>> make_record(std::unique_ptr<Disk> lower, const Lay
   TRY_ASSIGN(const Wanted wanted, parse(spec));
   if (env.opener == nullptr) return fail(Code::bug, "layer 'record' needs files");
   TRY_ASSIGN(AsyncIo * io, env.opener->async_io());
-  bool blank = false;
-  TRY_ASSIGN(Fd fd, open_log(wanted, blank));
-  uint64_t last = 0;
-  auto parts = blank ? begin_log(std::move(fd), wanted.file, *lower, env)
-                     : continue_log(std::move(fd), wanted.file, lower->geometry(), last);
-  if (!parts && blank) unlink(wanted.file.c_str());
-  if (!parts) return fail(parts.error());
-  auto disk = std::make_unique<Record>(std::move(lower), env, *io, std::move(*parts), last);
-  if (!blank) disk->begin_session();
+  TRY_ASSIGN(OpenedLog log, open_log(wanted.file, wanted.append, *lower, env));
+  auto disk = std::make_unique<Record>(std::move(lower), env, *io, std::move(log.parts), log.last);
+  if (log.continued) disk->begin_session(log.gap);
   return disk;
 }
 

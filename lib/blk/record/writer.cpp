@@ -55,7 +55,13 @@ LogWriter::~LogWriter() {
   while (calling_ && env_.loop != nullptr && env_.loop->run()) continue;
   if (error_ != 0) return;
   parts_.head.state = LogHead::closed;
+  parts_.head.end = end_;
   save_head();
+}
+
+void LogWriter::set_last_edges(uint64_t edges) {
+  parts_.head.last_edges = edges;
+  parts_.head.knows_last_edges = true;
 }
 
 void LogWriter::add(LogEntry& entry, const Request& request) {
@@ -189,6 +195,7 @@ void LogWriter::break_off(int error) {
   if (!calling_) pieces_.clear();
   parts_.head.state = LogHead::broken;
   parts_.head.error = static_cast<uint32_t>(error);
+  parts_.head.knows_last_edges = false;
   save_head();
   if (on_progress_) on_progress_();
 }

@@ -50,6 +50,9 @@ class LogWriter {
   void push();       // starts writing whatever there is
   void write_now();  // and has it written on return, by this thread
 
+  // What the edges of the disk are, for a log that is about to be closed.
+  void set_last_edges(uint64_t edges);
+
   uint64_t end() const { return end_; }          // of what was added
   uint64_t written() const { return written_; }  // of what is in the file
   int error() const { return error_; }           // 0, or why it is broken

@@ -79,8 +79,8 @@ class Export {
     if (last_mark != k_dm_end_mark) TRY(mark(k_dm_end_mark));
     TRY(out_.finish());
     converted_.entries = out_.entries();
-    TRY_ASSIGN(const uint64_t unused, requests_.reader().unused());
-    converted_.whole = unused == 0;
+    TRY_ASSIGN(converted_.end, requests_.reader().end());
+    converted_.whole = converted_.end.whole;
     converted_.left_out = requests_.left_out();
     return converted_;
   }

@@ -7,6 +7,7 @@
 
 #include "base/fd.hpp"
 #include "base/result.hpp"
+#include "blk/record/reader.hpp"
 #include "verify/log/dm_format.hpp"
 
 namespace pv::verify {
@@ -43,6 +44,7 @@ struct Converted {
   uint64_t entries = 0, data_bytes = 0, marks = 0;
   uint64_t left_out = 0;  // export: requests that failed or never completed
   bool whole = true;      // false: the log that was read is cut short
+  blk::LogEnd end;        // export: of that log
 };
 
 // In the order of lasting (verify/log/requests.hpp), which is that of the kernel. `out` is new.

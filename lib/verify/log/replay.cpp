@@ -100,6 +100,7 @@ class Applier {
 struct Bounds {
   uint64_t after = 0, to = 0;
   uint64_t size = 0;  // of the disk where it begins
+  blk::LogEnd end;
 };
 
 std::string point_text(const LogPoint& point) {
@@ -131,6 +132,7 @@ Result<Bounds> find_bounds(const std::string& path, const ReplayPlan& plan) {
     }
   }
   if (!plan.to.given()) bounds.to = log.last();
+  TRY_ASSIGN(bounds.end, log.end());
   const auto missing = [&](const LogPoint& point) {
     return fail(
         Code::invalid,
@@ -171,6 +173,7 @@ class Replay {
       : requests_(std::move(log)), disk_(disk), apply_(disk, loop) {}
 
   Result<Replayed> run(const Bounds& bounds) {
+    out_.end = bounds.end;
     while (true) {
       TRY_ASSIGN(const std::optional<Logged> request, requests_.next());
       if (!request || request->entry.n > bounds.to) break;
@@ -192,6 +195,7 @@ class Replay {
     if (request.fate == Logged::pending) ++out_.pending;
     if (request.fate == Logged::failed) ++out_.failed;
     if (request.fate != Logged::done) return {};
+    if (entry.kind == LogKind::session && (entry.flags & blk::k_log_gap) != 0) ++out_.gaps;
     if (entry.kind == LogKind::resize) {
       TRY(apply_.settle());
       return disk_.geometry().size == entry.length ? Result<>() : disk_.resize(entry.length);

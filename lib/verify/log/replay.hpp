@@ -33,7 +33,8 @@ struct Replayed {
   uint64_t first = 0, last = 0;  // numbers of the requests that this was about
   uint64_t requests = 0, written_bytes = 0, zeroed_bytes = 0;
   uint64_t failed = 0, pending = 0, ignored = 0;  // left out
-  uint64_t unused_bytes = 0;                      // of the log, behind the last good entry
+  uint64_t gaps = 0;  // sessions among them before which the disk may have changed unseen
+  blk::LogEnd end;    // of the whole log, wherever the replay has ended
 };
 
 // Code::incompatible when the disk is none that the log can be of; Code::invalid when a point is

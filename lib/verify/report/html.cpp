@@ -11,7 +11,8 @@
 namespace pv::verify {
 namespace {
 
-constexpr size_t k_max_cases = 2000, k_max_events = 5000;  // in the page; the rest is counted
+constexpr size_t k_max_cases = 2000,
+                 k_max_events = 5000;  // of each kind in the page; the rest is counted
 
 constexpr const char* k_head = R"html(<!DOCTYPE html>
 <html lang="en">
@@ -59,6 +60,8 @@ tr.case { cursor: pointer; } tr.case:hover, tr.chosen { background: #88f3; }
 <div id="details"></div>
 <h2>Mismatches <span id="shown" class="legend"></span></h2>
 <table id="cases"></table>
+<h2>Statuses that differ <span id="statuses_shown" class="legend"></span></h2>
+<table id="statuses"></table>
 <script type="application/json" id="data">)html";
 
 constexpr const char* k_script = R"html(</script>
@@ -149,6 +152,19 @@ function list_cases(cases) {
   at('shown').textContent = cases.length + ' of ' + data.verdict.mismatches;
   if (cases.length) show_case(cases[0]);
 }
+function list_statuses() {
+  const head = el('tr');
+  for (const name of ['n', 'time', 'request', 'op', 'range', 'test', 'reference', 'rule'])
+    head.append(el('th', name));
+  at('statuses').replaceChildren(head);
+  for (const s of data.statuses) {
+    const line = el('tr', null, 'status');
+    for (const text of [s.n, seconds(s.t_ns), s.number, s.op, span(s), s.test, s.reference,
+      s.rule]) line.append(el('td', text));
+    at('statuses').append(line);
+  }
+  at('statuses_shown').textContent = data.statuses.length + ' of ' + data.statuses_total;
+}
 function draw_map() {
   const ends = [...data.cases.flatMap(c => c.finding.ranges), ...data.faults]
     .map(r => r.offset_bytes + r.length_bytes);
@@ -194,6 +210,7 @@ row(at('counts'), 'Statuses', data.verdict.status_differences + ' differ, ' +
 draw_map();
 draw_time();
 list_cases(data.cases);
+list_statuses();
 </script>
 </body>
 </html>
@@ -233,6 +250,23 @@ json tame(const json& event, const ReportInput& input) {
           {"length_bytes", range.length},      {"delivered", get_string(event, "delivered")}};
 }
 
+json tame_status(const json& finding) {
+  const auto part = [&](const char* key) {
+    const json* found = find(finding, key);
+    return found != nullptr && found->is_object() ? *found : json::object();
+  };
+  const json request = part("request"), status = part("status");
+  return {{"n", get_u64(finding, "n")},
+          {"t_ns", get_u64(finding, "t_ns")},
+          {"number", get_u64(request, "number")},
+          {"op", get_string(request, "op")},
+          {"offset_bytes", get_u64(request, "offset_bytes")},
+          {"length_bytes", get_u64(request, "length_bytes")},
+          {"test", get_string(status, "test", "?")},
+          {"reference", get_string(status, "reference", "?")},
+          {"rule", get_string(part("rule"), "id")}};
+}
+
 std::string escaped(const std::string& line) {
   std::string text;
   for (const char c : line) text += c == '<' ? std::string("\\u003c") : std::string(1, c);
@@ -243,15 +277,20 @@ std::string escaped(const std::string& line) {
 
 std::string report_html(const ReportInput& input, const std::vector<Case>& all,
                         const json& verdict) {
+  const std::vector<const json*> statuses = status_findings(input);
   json data = {{"disk", input.disk},
                {"size", input.size},
                {"verdict", verdict},
                {"cases", json::array()},
-               {"faults", json::array()}};
+               {"faults", json::array()},
+               {"statuses", json::array()},
+               {"statuses_total", statuses.size()}};
   for (size_t i = 0; i < std::min(all.size(), k_max_cases); ++i)
     data["cases"].push_back({{"finding", tame(*all[i].finding, all[i])}, {"rules", all[i].rules}});
   for (size_t i = 0; i < std::min(input.faults.size(), k_max_events); ++i)
     data["faults"].push_back(tame(input.faults[i], input));
+  for (size_t i = 0; i < std::min(statuses.size(), k_max_cases); ++i)
+    data["statuses"].push_back(tame_status(*statuses[i]));
   return k_head + escaped(to_line(data)) + k_script;
 }
 

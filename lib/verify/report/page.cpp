@@ -80,6 +80,31 @@ std::string case_text(const Case& one, const PageOptions& options) {
   return text;
 }
 
+std::string part(const json& finding, const char* object, const char* key) {
+  const json* inside = find(finding, object);
+  return inside != nullptr ? field(*inside, key) : "?";
+}
+
+// Requests that ended differently on the two legs.
+std::string status_table(const std::vector<const json*>& all, size_t max) {
+  if (all.empty()) return "";
+  constexpr const char* k_line = "{:>8} {:>8} {:<8} {:<24} {:<12} {:<12} {}\n";
+  std::string text = "\nstatuses that differ\n" + fmt::format(k_line, "n", "request", "op", "range",
+                                                              "test", "reference", "rule");
+  for (size_t i = 0; i < std::min(all.size(), max); ++i) {
+    const json& finding = *all[i];
+    const std::string rule = part(finding, "rule", "id");
+    text += fmt::format(
+        k_line, field(finding, "n"), part(finding, "request", "number"),
+        part(finding, "request", "op"),
+        part(finding, "request", "offset_bytes") + "+" + part(finding, "request", "length_bytes"),
+        part(finding, "status", "test"), part(finding, "status", "reference"),
+        rule == "?" ? "-" : rule);
+  }
+  if (all.size() > max) text += fmt::format("... and {} more\n", all.size() - max);
+  return text;
+}
+
 char shown(char c) {
   return c >= ' ' && c <= '~' ? c : '.';
 }
@@ -129,6 +154,7 @@ std::string report_page(const ReportInput& input, const std::vector<Case>& all, 
                       field(verdict, "status_differences"),
                       field(verdict, "status_differences_by_rule"));
   if (input.dropped != 0) text += fmt::format("dropped      {} older findings\n", input.dropped);
+  text += status_table(status_findings(input), options.max);
   for (size_t i = 0; i < std::min(all.size(), options.max); ++i) text += case_text(all[i], options);
   if (all.size() > options.max)
     text += fmt::format("\n... and {} more\n", all.size() - options.max);

@@ -100,9 +100,8 @@ void count_case(const Case& one, Counts& counts) {
 }
 
 void count_statuses(const ReportInput& input, Counts& counts) {
-  for (const json& finding : input.findings) {
-    if (get_string(finding, "kind") != "status") continue;
-    const bool known = find(finding, "policy") == nullptr;
+  for (const json* finding : status_findings(input)) {
+    const bool known = find(*finding, "policy") == nullptr;
     ++(known ? counts.known_statuses : counts.statuses);
   }
 }
@@ -179,6 +178,13 @@ std::vector<Case> cases(const ReportInput& input) {
     add_named(one);
     add_events(one, input);
   }
+  return all;
+}
+
+std::vector<const json*> status_findings(const ReportInput& input) {
+  std::vector<const json*> all;
+  for (const json& finding : input.findings)
+    if (get_string(finding, "kind") == "status") all.push_back(&finding);
   return all;
 }
 

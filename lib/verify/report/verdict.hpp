@@ -42,6 +42,9 @@ struct Case {
 constexpr size_t k_max_faults = 16;
 std::vector<Case> cases(const ReportInput& input);
 
+// The findings of requests that ended differently on the two legs, oldest first.
+std::vector<const json*> status_findings(const ReportInput& input);
+
 // {"verdict","mismatches","by_class",…}: man/pv-verify.1 says what each key means.
 json verdict(const ReportInput& input, const std::vector<Case>& cases);
 
