@@ -201,3 +201,22 @@ findings() { pv-verify findings --disk "$1" </dev/null; }
   run bash -c "pv-verify findings --disk m </dev/null | jq -c 'select(.finding).finding.ranges[0]' | head -n 1"
   assert_output '{"offset_bytes":5000000,"length_bytes":1}'
 }
+
+@test "a history on a full file system is broken, and nothing counts as good" {
+  mkdir small
+  truncate -s 512M d.img
+  unshare -rm true || skip 'no user namespaces here'
+  unshare -rm bash -c 'mount -t tmpfs -o size=1m none small && touch small/ready &&
+    pv-verify mirror m --test d.img --history small/h >/dev/null </dev/null &&
+    head -c 1M /dev/zero >small/ballast 2>/dev/null; pv-disk info m -o pid </dev/null' >pid ||
+    skip 'no tmpfs of our own here'
+  pv-fault add drop_write --disk m --op write --range 400M+4k --nth 2 </dev/null >/dev/null
+  qio m 'write -P 1 400M 4k' 'write -P 2 400M 4k' 'read 400M 4k' >/dev/null
+  run pv-verify findings --disk m </dev/null
+  [ "$status" -eq 1 ]
+  run jq -c 'select(.summary).summary | [.state, .error, .good]' <<<"$output"
+  assert_output '["broken","ENOSPC",false]'
+  run --separate-stderr pv-verify report --disk m </dev/null
+  [ "$status" -eq 1 ]
+  has '.report | .verdict == "broken" and .error == "ENOSPC"'
+}

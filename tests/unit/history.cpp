@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a history of a disk does not notice a write that went wrong, or complains of one
 // that did not; also after the disk was served anew.
+#include <csignal>
 #include <cstdlib>
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "base/file.hpp"
@@ -245,6 +247,37 @@ TEST_CASE("after an end of the machine nothing of a history is believed", "[hist
   std::vector<HistoryFile::Entry> entries;
   CHECK(opened->read(0, 1, entries) == 0);
   CHECK(entries[0].generation == 0);
+}
+
+TEST_CASE("a history that cannot be written is broken, and says so", "[history]") {
+  HistoryRig rig;
+  REQUIRE(rig.write(20 * k_block, many('a', k_block)) == 0);
+  CHECK((*rig.call({{"op", "verify.status"}}))["verify"]["state"] == "comparing");
+  struct rlimit before {};
+  REQUIRE(getrlimit(RLIMIT_FSIZE, &before) == 0);
+  const auto ignored = signal(SIGXFSZ, SIG_IGN);
+  struct rlimit low = before;
+  low.rlim_cur = 4096 + 24 * 8;  // the entries of eight blocks
+  REQUIRE(setrlimit(RLIMIT_FSIZE, &low) == 0);
+  const int near = rig.write(k_block, many('b', k_block));
+  rig.fault({{"kind", "drop_write"}}, "write");
+  const int far = rig.write(20 * k_block, many('b', k_block));
+  REQUIRE(setrlimit(RLIMIT_FSIZE, &before) == 0);
+  signal(SIGXFSZ, ignored);
+  CHECK(near == 0);
+  CHECK(far == 0);
+  // By what the entries say now nothing can be judged.
+  CHECK(rig.read(20 * k_block, k_block) == many('a', k_block));
+  const json status = (*rig.call({{"op", "verify.status"}}))["verify"];
+  CHECK(status["state"] == "broken");
+  CHECK(status["error"] == "EFBIG");
+  CHECK(status["mismatches"] == 0);
+  CHECK(rig.findings().size() == 1);
+  CHECK(rig.findings().back()["kind"] == "broken");
+  const auto again = rig.build();
+  REQUIRE_FALSE(again);
+  CHECK(again.error().code == Code::invalid);
+  CHECK_THAT(again.error().message, Catch::Contains("EFBIG"));
 }
 
 TEST_CASE("24 bytes for a block, and none for one that nobody has written", "[history]") {

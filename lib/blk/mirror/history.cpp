@@ -65,7 +65,7 @@ void History::submit(Request& request) {
   const bool looked_at = request.op == Op::read || changes_data(request.op);
   ++requests_;
   if (!scrub_.is_mine(request)) scrub_.busy();
-  if (!looked_at) return lower().submit(request);
+  if (!looked_at || watch_.broken()) return lower().submit(request);
   Flight& flight = *flights_.take();
   flight.history = this;
   flight.parent = &request;
@@ -154,7 +154,7 @@ void History::write(Flight& flight) {
     at += size;
   }
   if (error == 0) error = file_.write(first, flight.entries);
-  if (error != 0) file_error_ = error;
+  give_up(error);
   pass(flight);
 }
 
@@ -167,8 +167,7 @@ void History::clear(Flight& flight) {
   flight.serial = writes_.begin(request, flight.number, watch_.now_ns(),
                                 zeroes ? Writes::Write::zeroes : Writes::Write::unknown);
   if (!kept)
-    file_error_ = std::max(file_error_, mark(first_block(flight), block_count(flight),
-                                             HistoryFile::k_unknown, nullptr));
+    give_up(mark(first_block(flight), block_count(flight), HistoryFile::k_unknown, nullptr));
   pass(flight);
 }
 
@@ -229,7 +228,15 @@ void History::changed(Flight& flight, int error) {
     const uint64_t zeroes = zero_checksum(k_block);
     if (from < to) failed = mark(from, to - from, 0, &zeroes);
   }
-  if (failed != 0) file_error_ = failed;
+  give_up(failed);
+}
+
+// What an entry says that could not be written is not what the disk should hold, and everything
+// that is found by it from then on would be wrong.
+void History::give_up(int error) {
+  if (error == 0 || watch_.broken()) return;
+  watch_.set_broken(error);
+  file_.set_broken(error);
 }
 
 void History::finish(Flight& flight, int error) {
@@ -259,7 +266,6 @@ void History::inspect(json& out) const {
                          {"learned_blocks", learned_},
                          {"forgotten", file_.forgotten()},
                          {"scrub", scrub_.shown()}});
-  if (file_error_ != 0) out["history"]["file_error"] = errno_name(file_error_);
   lower().inspect(out);
 }
 

@@ -10,6 +10,7 @@
 
 #include <fmt/format.h>
 
+#include "base/error.hpp"
 #include "base/file.hpp"
 
 namespace pv::blk {
@@ -24,6 +25,8 @@ struct Head {
   uint64_t disk_size;
   uint64_t block;
   char boot_id[40];  // of the machine that has it in use; "" when it was closed in order
+  uint32_t broken;   // the errno of an entry that could not be written
+  uint32_t reserved;
 };
 
 std::string boot_id() {
@@ -100,6 +103,11 @@ Result<> HistoryFile::take_up(uint64_t disk_size) {
   if (fstat(fd_.get(), &st) < 0 || static_cast<uint64_t>(st.st_size) != file_bytes(disk_size))
     return damaged("it is not as long as it should be");
   const std::string_view used_by(head.boot_id, strnlen(head.boot_id, sizeof head.boot_id));
+  if (head.broken != 0)
+    return fail(Code::invalid,
+                fmt::format("the history {} is broken, an entry could not be written ({}); remove "
+                            "it to begin anew",
+                            path_, errno_name(static_cast<int>(head.broken & 0xfff))));
   disk_size_ = disk_size;
   if (!used_by.empty() && used_by != boot_id()) {
     forgotten_ = true;
@@ -113,9 +121,10 @@ Result<> HistoryFile::write_head(bool in_use) {
   std::memcpy(head.magic, k_magic, sizeof k_magic);
   head.disk_size = disk_size_;
   head.block = k_block;
+  head.broken = broken_;
   if (in_use) std::memcpy(head.boot_id, boot_id().data(), k_boot_id);
   // In order: what it says must be true whenever it is there.
-  if (!in_use) fdatasync(fd_.get());
+  if (!in_use && fdatasync(fd_.get()) < 0) head.broken = static_cast<uint32_t>(errno);
   if (const int error = transfer(true, fd_.get(), &head, sizeof head, 0))
     return fail_errno("cannot write to the history " + path_, error);
   if (in_use && fdatasync(fd_.get()) < 0)
@@ -132,6 +141,11 @@ int HistoryFile::write(uint64_t first, const std::vector<Entry>& entries) {
   // transfer() goes both ways, and this way it changes nothing.
   auto* data = const_cast<Entry*>(entries.data());
   return transfer(true, fd_.get(), data, entries.size() * sizeof(Entry), place(first));
+}
+
+void HistoryFile::set_broken(int error) {
+  broken_ = static_cast<uint32_t>(error);
+  static_cast<void>(write_head(true));  // its room was there before
 }
 
 int HistoryFile::sync() {

@@ -46,6 +46,8 @@ class HistoryFile {
   int read(uint64_t first, uint64_t count, std::vector<Entry>& entries) const;
   int write(uint64_t first, const std::vector<Entry>& entries);
   int sync();
+  // An entry could not be written or read: whoever opens the file next is told (Code::invalid).
+  void set_broken(int error);
   Result<> resize(uint64_t disk_size);
   // The machine went down while it was in use: it begins anew.
   bool forgotten() const { return forgotten_; }
@@ -60,6 +62,7 @@ class HistoryFile {
   std::string path_;
   uint64_t disk_size_ = 0;
   bool forgotten_ = false;
+  uint32_t broken_ = 0;
 };
 
 }  // namespace pv::blk

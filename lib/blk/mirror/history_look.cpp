@@ -63,9 +63,10 @@ bool History::fits(Entry& entry, uint64_t checksum, bool& changed) const {
 // False when a mismatch was found and the policy answers the request in its time. A write that only
 // has to know the rest of its blocks does not wait.
 bool History::look(Flight& flight) {
+  if (watch_.broken()) return true;  // meanwhile
   const uint64_t first = first_block(flight), count = block_count(flight);
   if (const int error = file_.read(first, count, flight.entries)) {
-    file_error_ = error;
+    give_up(error);
     return true;
   }
   const bool waits = flight.parent->op == Op::read;
@@ -82,8 +83,7 @@ bool History::look(Flight& flight) {
     learned_ += learned ? 1 : 0;
     changed = changed || learned;
   }
-  if (changed)
-    if (const int error = file_.write(first, flight.entries)) file_error_ = error;
+  if (changed) give_up(file_.write(first, flight.entries));
   if (bad == count) return true;
   const Entry entry = flight.entries[bad];
   record_mismatch(flight, first + bad, bytes + bad * k_block, entry, waits);
