@@ -181,6 +181,33 @@ TEST_CASE("a dropped write is found after the disk was served anew", "[history]"
   CHECK(rig.findings().size() == 1);
 }
 
+TEST_CASE("every bad block of a read is named", "[history]") {
+  HistoryRig rig;
+  Rng rng(test_seed());
+  REQUIRE(rig.write(0, random_bytes(rng, 200 * k_block)) == 0);
+  const auto damage = [&](uint64_t block, uint64_t count) {
+    REQUIRE(rig.write_to(*rig.medium.disk, block * k_block, random_bytes(rng, count * k_block)) ==
+            0);
+  };
+  damage(3, 1);
+  damage(7, 2);
+  damage(31, 1);
+  rig.read(512, 40 * k_block);
+  REQUIRE(rig.findings().size() == 1);
+  json found = rig.findings().back();
+  const auto range = [](uint64_t block, uint64_t count) {
+    return json{{"offset_bytes", block * k_block}, {"length_bytes", count * k_block}};
+  };
+  CHECK(found["ranges"] == json::array({range(3, 1), range(7, 2), range(31, 1)}));
+  CHECK(found["ranges_total"] == 3);
+  CHECK(found["excerpt"]["offset_bytes"] == 3 * k_block);
+  for (uint64_t block = 41; block < 200; block += 2) damage(block, 1);
+  rig.read(40 * k_block, 160 * k_block);
+  found = rig.findings().back();
+  CHECK(found["ranges"].size() == 64);
+  CHECK(found["ranges_total"] == 80);
+}
+
 TEST_CASE("a write of less than a block is watched as well", "[history]") {
   HistoryRig rig;
   REQUIRE(rig.write(0, many('a', k_block)) == 0);

@@ -72,7 +72,7 @@ class History final : public Forward {
   Damage damage_of(const Flight& flight, uint64_t block, const char* bytes, const Entry& entry,
                    json& record) const;
   Damage damage_by_sectors(uint64_t offset, const char* bytes, uint64_t size, json& record) const;
-  void record_mismatch(Flight& flight, uint64_t block, const char* bytes, const Entry& entry,
+  void record_mismatch(Flight& flight, const char* all, const std::vector<ByteSpan>& bad,
                        bool waits);
 
   Env env_;

@@ -36,6 +36,13 @@ bool one_bit_off(const char* bytes, size_t size, uint64_t wanted) {
   return false;
 }
 
+void add_block(std::vector<ByteSpan>& spans, uint64_t offset, uint64_t size) {
+  if (!spans.empty() && spans.back().offset + spans.back().length == offset)
+    spans.back().length += size;
+  else
+    spans.push_back({offset, size});
+}
+
 }  // namespace
 
 // The whole blocks of a flight in one piece.
@@ -73,20 +80,19 @@ bool History::look(Flight& flight) {
   std::string gathered;
   const char* bytes = bytes_of(flight, gathered);
   bool changed = false;
-  uint64_t bad = count;  // the first one; a request has one record
+  std::vector<ByteSpan> bad;  // all of them in one record
   for (uint64_t i = 0; i < count; ++i) {
     const uint64_t size = bytes_of_block(first + i);
     checked_bytes_ += size;
     bool learned = false;
     if (!fits(flight.entries[i], XXH3_64bits(bytes + i * k_block, size), learned))
-      bad = std::min(bad, i);
+      add_block(bad, (first + i) * k_block, size);
     learned_ += learned ? 1 : 0;
     changed = changed || learned;
   }
   if (changed) give_up(file_.write(first, flight.entries));
-  if (bad == count) return true;
-  const Entry entry = flight.entries[bad];
-  record_mismatch(flight, first + bad, bytes + bad * k_block, entry, waits);
+  if (bad.empty()) return true;
+  record_mismatch(flight, bytes, bad, waits);
   return false;
 }
 
@@ -134,15 +140,19 @@ Damage History::damage_of(const Flight&, uint64_t block, const char* bytes, cons
   return one_bit_off(bytes, size, entry.checksum) ? Damage::bit_flip : Damage::other;
 }
 
-void History::record_mismatch(Flight& flight, uint64_t block, const char* bytes, const Entry& entry,
+// The first bad block stands for the others where a record has room for one only.
+void History::record_mismatch(Flight& flight, const char* all, const std::vector<ByteSpan>& bad,
                               bool waits) {
-  const uint64_t offset = block * k_block, size = bytes_of_block(block);
+  const uint64_t offset = bad.front().offset, block = offset / k_block;
+  const uint64_t size = bytes_of_block(block);
+  const char* bytes = all + (offset - flight.place.begin);
+  const Entry entry = flight.entries[block - first_block(flight)];
   json record = {{"kind", "mismatch"}, {"class", ""}, {"suspect", "test"}};
   json request = shown_request(flight.number, *flight.parent, watch_.now_ns());
   if (scrub_.is_mine(*flight.parent)) request["scrub"] = true;
   record["request"] = std::move(request);
-  record["ranges"] = json::array({{{"offset_bytes", offset}, {"length_bytes", size}}});
-  record["ranges_total"] = 1;
+  record["ranges"] = shown_ranges(bad);
+  record["ranges_total"] = bad.size();
   const Damage damage = damage_of(flight, block, bytes, entry, record);
   record["class"] = damage_name(damage);
   record["generation"] = entry.generation;
