@@ -124,7 +124,6 @@ findings() { pv-verify findings --disk "$1" </dev/null; }
   expect_error usage 2 pv-verify mirror m --test a.img
   expect_error usage 2 pv-verify mirror m --reference a.img
   expect_error usage 2 pv-verify mirror m --test a.img --reference b.img --on-mismatch panic
-  expect_error usage 2 pv-verify mirror m --test a.img --history h --assume-identical
   serve d --image a.img
   expect_error unsupported 4 pv-verify findings --disk d
   cp a.img r.img
@@ -188,6 +187,13 @@ findings() { pv-verify findings --disk "$1" </dev/null; }
   pv-disk close m </dev/null >/dev/null
   truncate -s 2M d.img
   expect_error incompatible 4 pv-verify mirror m --test d.img --history h
+  random_file e.img 1M
+  expect_error incompatible 4 pv-verify mirror m --test e.img --history h
+  mirror m --test e.img --history h --assume-identical
+  qio m 'read 0 4k' >/dev/null
+  run findings m
+  has '.summary.mismatches == 1'
+  pv-disk close m </dev/null >/dev/null
   head -c 100 h >cut.history
   truncate -s 1M d.img
   expect_error invalid 4 pv-verify mirror m --test d.img --history cut.history

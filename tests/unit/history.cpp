@@ -268,7 +268,7 @@ TEST_CASE("after an end of the machine nothing of a history is believed", "[hist
     Fd copy(open(rig.dir.path("copy").c_str(), O_RDWR | O_CREAT, 0600));
     REQUIRE(copy_sparse(file.get(), copy.get()));
   }
-  const auto opened = HistoryFile::open(rig.dir.path("copy"), 1 << 20);
+  auto opened = HistoryFile::open(rig.dir.path("copy"), 1 << 20);
   REQUIRE(opened);
   CHECK(opened->forgotten());
   std::vector<HistoryFile::Entry> entries;
@@ -305,6 +305,50 @@ TEST_CASE("a history that cannot be written is broken, and says so", "[history]"
   REQUIRE_FALSE(again);
   CHECK(again.error().code == Code::invalid);
   CHECK_THAT(again.error().message, Catch::Contains("EFBIG"));
+}
+
+TEST_CASE("a history of another disk of the same size is refused", "[history]") {
+  HistoryRig rig;
+  Rng rng(test_seed());
+  REQUIRE(rig.write(0, random_bytes(rng, 32 * k_block)) == 0);
+  REQUIRE(rig.write(100 * k_block, many('\0', 32 * k_block)) == 0);
+  // Most of its data is lost: it is the same disk all the same.
+  REQUIRE(rig.write_to(*rig.medium.disk, 0, random_bytes(rng, 24 * k_block)) == 0);
+  rig.serve();
+  rig.read(0, k_block);
+  CHECK(rig.findings().size() == 1);
+  REQUIRE(rig.write_to(*rig.medium.disk, 0, random_bytes(rng, 32 * k_block)) == 0);
+  const auto refused = rig.build();
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == Code::incompatible);
+  rig.keys = ",identical=assume";
+  rig.serve();
+  rig.keys = ",identical=perhaps";
+  CHECK(rig.build().error().code == Code::usage);
+}
+
+TEST_CASE("an entry with a bit that turned is learned anew, and counted", "[history]") {
+  Rng rng(test_seed());
+  for (int i = 0; i < 192; i += 7) {
+    HistoryRig rig;
+    const std::string bytes = random_bytes(rng, k_block);
+    REQUIRE(rig.write(5 * k_block, bytes) == 0);
+    const Fd file(open(rig.dir.path("h").c_str(), O_RDWR));
+    const off_t at = 4096 + 24 * 5 + i / 8;
+    char byte = 0;
+    REQUIRE(pread(file.get(), &byte, 1, at) == 1);
+    byte = static_cast<char>(byte ^ 1 << i % 8);
+    REQUIRE(pwrite(file.get(), &byte, 1, at) == 1);
+    INFO("bit " << i);
+    CHECK(rig.read(5 * k_block, k_block) == bytes);
+    CHECK(rig.findings().empty());
+    json shown;
+    rig.disk->inspect(shown);
+    CHECK(shown["history"]["damaged_entries"] == 1);
+    REQUIRE(rig.write_to(*rig.medium.disk, 5 * k_block, random_bytes(rng, k_block)) == 0);
+    rig.read(5 * k_block, k_block);
+    CHECK(rig.findings().size() == 1);
+  }
 }
 
 TEST_CASE("24 bytes for a block, and none for one that nobody has written", "[history]") {

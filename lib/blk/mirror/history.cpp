@@ -27,6 +27,7 @@ constexpr size_t k_kept_buffer = 256 << 10;
 constexpr ParamSpec k_params[] = {
     {"file", "PATH", "where the checksums are kept; made when it is not there", ParamSpec::path},
     {"on-mismatch", "POLICY", "what is answered: report (default), eio, hold or stop_vm"},
+    {"identical", "MODE", "check (default) whether the file is of this disk, or assume it"},
     {"hold", "DURATION", "how long a request is held at most (default: 1m)"},
     {"scrub", "SIZE", "check in the background, so many bytes a second (default: 0, not)"},
     {"journal", "SIZE", "how large the journal may get before the oldest go (default 64M)"},
@@ -264,6 +265,7 @@ void History::inspect(json& out) const {
   out["history"].update({{"requests", requests_},
                          {"checked_bytes", checked_bytes_},
                          {"learned_blocks", learned_},
+                         {"damaged_entries", file_.damaged()},
                          {"forgotten", file_.forgotten()},
                          {"scrub", scrub_.shown()}});
   lower().inspect(out);
@@ -290,6 +292,13 @@ Result<std::unique_ptr<Disk>> make_history(std::unique_ptr<Disk> lower, const La
     return fail(Code::usage, fmt::format("layer 'history': scrub={} is not a size up to {}",
                                          given->second, format_size(k_max_scrub)));
   TRY_ASSIGN(HistoryFile file, HistoryFile::open(path->second, lower->geometry().size));
+  const auto mode = spec.params.find("identical");
+  if (mode != spec.params.end() && mode->second != "check" && mode->second != "assume")
+    return fail(
+        Code::usage,
+        fmt::format("layer 'history': identical={} is neither check nor assume", mode->second));
+  if (mode == spec.params.end() || mode->second == "check")
+    TRY(check_same_disk(file, *lower, env.loop));
   return std::make_unique<History>(std::move(lower), std::move(file), env, options, *scrub);
 }
 
