@@ -173,13 +173,14 @@ int HistoryFile::write(uint64_t first, const std::vector<Entry>& entries) {
 
 std::vector<HistoryFile::Known> HistoryFile::sample(size_t count, uint64_t but) {
   std::vector<Known> found;
-  const uint64_t blocks = (disk_size_ + k_block - 1) / k_block;
+  const uint64_t blocks = (disk_size_ + k_block - 1) / k_block, damaged = damaged_;
   // Where little is known, what lies close together has to do.
   for (uint64_t step = blocks / count + 1; found.size() < count; step /= 8) {
     found = each_step(step, count, but);
     if (step == 1) break;
     step = std::max<uint64_t>(step, 8);
   }
+  damaged_ = damaged;  // they are met again
   return found;
 }
 

@@ -165,11 +165,27 @@ void Mirror::compare(Flight& flight) {
   compared_bytes_ += flight.parent->length;
   switch (compare_bytes(flight)) {
     case Compared::equal:
+      learn(flight);
       return give_lent(flight);
     case Compared::different:
       return compare_closely(flight);
     case Compared::gone:
       return read_again(flight);
+  }
+}
+
+// What both have: it may be there still when a write is lost.
+void Mirror::learn(const Flight& flight) {
+  constexpr uint64_t k_at_once = 8 * k_unit;
+  const Request& request = *flight.parent;
+  const Loan& other = flight.legs[Writes::reference].loan;
+  if (other.kind != Loan::memory)
+    return writes_.saw(request.offset, flight.buffer.get(), request.length);
+  std::array<char, k_at_once> bytes;
+  for (uint64_t at = 0; at < request.length; at += k_at_once) {
+    const uint64_t n = std::min(k_at_once, request.length - at);
+    if (!copy_borrowed(bytes.data(), other.at + at, n)) return;
+    writes_.saw(request.offset + at, bytes.data(), n);
   }
 }
 

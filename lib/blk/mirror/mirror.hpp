@@ -75,6 +75,7 @@ class Mirror final : public Forward {
   void changed(Flight& flight);
   void compare(Flight& flight);
   Compared compare_bytes(const Flight& flight) const;
+  void learn(const Flight& flight);
   bool collect(const Flight& flight, Side side, std::string& bytes) const;
   void compare_closely(Flight& flight);
   bool give_one(Flight& flight, Side side);
