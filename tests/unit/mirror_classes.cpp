@@ -300,4 +300,10 @@ TEST_CASE("a scrub finds what nobody reads, and leaves busy disks alone", "[mirr
   REQUIRE_FALSE(rig.findings().empty());
   CHECK(rig.last()["request"]["scrub"] == true);
   CHECK(rig.last()["ranges"][0]["offset_bytes"] == 700'416);
+  for (int i = 0; i < 100; ++i) rig.timers.advance_ns(20 * k_ns_per_ms);
+  CHECK(rig.findings().size() == 1);
+  REQUIRE(rig.write(700'416, many('a', 4096)) == 0);
+  REQUIRE(rig.write_to(*rig.test, 700'416, many('b', 512)) == 0);
+  for (int i = 0; i < 50; ++i) rig.timers.advance_ns(20 * k_ns_per_ms);
+  CHECK(rig.findings().size() == 2);
 }

@@ -136,6 +136,7 @@ void Mirror::changed(Flight& flight) {
   for (const Side side : {Writes::test, Writes::reference})
     writes_.end(flight.serial, side, flight.legs[side].error, flight.legs[side].injected.rule);
   changed_wall_ns_ = env_.clock.wall_ns();
+  scrub_.forget(request.offset, request.offset + request.length);
   // A change that fails on both legs may have come to something else on each.
   const bool failed =
       flight.legs[Writes::test].error != 0 && flight.legs[Writes::reference].error != 0;
@@ -246,7 +247,23 @@ void Mirror::compare_closely(Flight& flight) {
         std::memcpy(&test[at], &reference[at], UndefinedMap::k_sector);
   auto spans = differences(test.data(), reference.data(), request.offset, request.length, k_join);
   if (spans.empty()) return finish(flight, 0);
+  if (!is_news(flight, test, reference, spans) && scrub_.is_mine(request)) return finish(flight, 0);
   record_mismatch(flight, test, reference, std::move(spans));
+}
+
+// A scrub comes by again and again.
+bool Mirror::is_news(const Flight& flight, const std::string& test, const std::string& reference,
+                     const std::vector<ByteSpan>& spans) {
+  bool news = false;
+  const uint64_t offset = flight.parent->offset;
+  for (const ByteSpan& span : spans)
+    for (uint64_t at = span.offset / k_unit * k_unit; at < span.offset + span.length;
+         at += k_unit) {
+      const uint64_t one = hash_unit(&test[at - offset]),
+                     other = hash_unit(&reference[at - offset]);
+      news = scrub_.is_news(at, one * 3 + other) || news;
+    }
+  return news;
 }
 
 // What both say; of two holes in different places only what they share.
