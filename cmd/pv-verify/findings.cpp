@@ -82,8 +82,9 @@ Result<int> findings(cli::Context& context, const FindingsOptions& options) {
     TRY_ASSIGN(status, session.call({{"op", "verify.status"}}));
   }
   json summary = status["verify"];
-  const bool good =
-      get_u64(summary, "mismatches") == 0 && get_u64(summary, "status_differences") == 0;
+  const bool good = get_u64(summary, "mismatches") == 0 &&
+                    get_u64(summary, "status_differences") == 0 &&
+                    get_string(summary, "state") != "broken";
   summary["good"] = good;
   summary["dropped"] = where["dropped"];
   TRY(context.emit_line(

@@ -38,8 +38,6 @@ Result<> check(const Options& options) {
   if (options.test.empty()) return fail(Code::usage, "say which disk is tested: --test DISK");
   if (options.reference.empty() == options.history.empty())
     return fail(Code::usage, "one of --reference DISK and --history FILE is wanted");
-  if (!options.history.empty() && options.assume_identical)
-    return fail(Code::usage, "--assume-identical belongs to --reference");
   if (!options.scrub_rate.empty() && !options.scrub)
     return fail(Code::usage, "--scrub-rate belongs to --scrub");
   if (!options.scrub_rate.empty()) {
@@ -135,7 +133,7 @@ void build_mirror(cli::Verb& verb) {
   verb.option("--hold", options->hold, "DURATION",
               "Hold a request at most this long (default: 1m)");
   verb.flag("--assume-identical", options->assume_identical,
-            "Do not compare the legs at the start");
+            "Do not compare the legs, or history and disk, at the start");
   verb.flag("--scrub", options->scrub, "Compare in the background too, while nothing else happens");
   verb.option("--scrub-rate", options->scrub_rate, "SIZE", "Bytes a second for it (default: 64M)");
   verb.option("--layer", options->layers, "NAME:KEY=VALUE",

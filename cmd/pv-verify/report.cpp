@@ -55,6 +55,8 @@ Result<verify::ReportInput> ask(cli::Context& context, const target::DiskTarget&
   if (!where) return fail(where.error());
   input.findings_began_ns = began(*where);
   TRY_ASSIGN(input.findings, read_all_of(*where, input.dropped));
+  TRY_ASSIGN(const json status, client.call({{"op", "verify.status"}}));
+  if (const json* compared = find(status, "verify")) input.broken = get_string(*compared, "error");
   // A disk without a fault layer has no faults.
   if (const auto faults = client.call({{"op", "fault.journal"}})) {
     input.faults_began_ns = began(*faults);

@@ -189,6 +189,13 @@ findings() { pv-verify findings --disk "$1" </dev/null; }
   pv-disk close m </dev/null >/dev/null
   truncate -s 2M d.img
   expect_error incompatible 4 pv-verify mirror m --test d.img --history h
+  random_file e.img 1M
+  expect_error incompatible 4 pv-verify mirror m --test e.img --history h
+  mirror m --test e.img --history h --assume-identical
+  qio m 'read 0 4k' >/dev/null
+  run findings m
+  has '.summary.mismatches == 1'
+  pv-disk close m </dev/null >/dev/null
   head -c 100 h >cut.history
   truncate -s 1M d.img
   expect_error invalid 4 pv-verify mirror m --test d.img --history cut.history
@@ -201,4 +208,23 @@ findings() { pv-verify findings --disk "$1" </dev/null; }
   until_true bash -c "pv-verify findings --disk m </dev/null | grep -q '\"scrub\":true'"
   run bash -c "pv-verify findings --disk m </dev/null | jq -c 'select(.finding).finding.ranges[0]' | head -n 1"
   assert_output '{"offset_bytes":5000000,"length_bytes":1}'
+}
+
+@test "a history on a full file system is broken, and nothing counts as good" {
+  mkdir small
+  truncate -s 512M d.img
+  unshare -rm true || skip 'no user namespaces here'
+  unshare -rm bash -c 'mount -t tmpfs -o size=1m none small && touch small/ready &&
+    pv-verify mirror m --test d.img --history small/h >/dev/null </dev/null &&
+    head -c 1M /dev/zero >small/ballast 2>/dev/null; pv-disk info m -o pid </dev/null' >pid ||
+    skip 'no tmpfs of our own here'
+  pv-fault add drop_write --disk m --op write --range 400M+4k --nth 2 </dev/null >/dev/null
+  qio m 'write -P 1 400M 4k' 'write -P 2 400M 4k' 'read 400M 4k' >/dev/null
+  run pv-verify findings --disk m </dev/null
+  [ "$status" -eq 1 ]
+  run jq -c 'select(.summary).summary | [.state, .error, .good]' <<<"$output"
+  assert_output '["broken","ENOSPC",false]'
+  run --separate-stderr pv-verify report --disk m </dev/null
+  [ "$status" -eq 1 ]
+  has '.report | .verdict == "broken" and .error == "ENOSPC"'
 }

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a history of a disk does not notice a write that went wrong, or complains of one
 // that did not; also after the disk was served anew.
+#include <csignal>
 #include <cstdlib>
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "base/file.hpp"
@@ -179,6 +181,33 @@ TEST_CASE("a dropped write is found after the disk was served anew", "[history]"
   CHECK(rig.findings().size() == 1);
 }
 
+TEST_CASE("every bad block of a read is named", "[history]") {
+  HistoryRig rig;
+  Rng rng(test_seed());
+  REQUIRE(rig.write(0, random_bytes(rng, 200 * k_block)) == 0);
+  const auto damage = [&](uint64_t block, uint64_t count) {
+    REQUIRE(rig.write_to(*rig.medium.disk, block * k_block, random_bytes(rng, count * k_block)) ==
+            0);
+  };
+  damage(3, 1);
+  damage(7, 2);
+  damage(31, 1);
+  rig.read(512, 40 * k_block);
+  REQUIRE(rig.findings().size() == 1);
+  json found = rig.findings().back();
+  const auto range = [](uint64_t block, uint64_t count) {
+    return json{{"offset_bytes", block * k_block}, {"length_bytes", count * k_block}};
+  };
+  CHECK(found["ranges"] == json::array({range(3, 1), range(7, 2), range(31, 1)}));
+  CHECK(found["ranges_total"] == 3);
+  CHECK(found["excerpt"]["offset_bytes"] == 3 * k_block);
+  for (uint64_t block = 41; block < 200; block += 2) damage(block, 1);
+  rig.read(40 * k_block, 160 * k_block);
+  found = rig.findings().back();
+  CHECK(found["ranges"].size() == 64);
+  CHECK(found["ranges_total"] == 80);
+}
+
 TEST_CASE("a write of less than a block is watched as well", "[history]") {
   HistoryRig rig;
   REQUIRE(rig.write(0, many('a', k_block)) == 0);
@@ -239,12 +268,87 @@ TEST_CASE("after an end of the machine nothing of a history is believed", "[hist
     Fd copy(open(rig.dir.path("copy").c_str(), O_RDWR | O_CREAT, 0600));
     REQUIRE(copy_sparse(file.get(), copy.get()));
   }
-  const auto opened = HistoryFile::open(rig.dir.path("copy"), 1 << 20);
+  auto opened = HistoryFile::open(rig.dir.path("copy"), 1 << 20);
   REQUIRE(opened);
   CHECK(opened->forgotten());
   std::vector<HistoryFile::Entry> entries;
   CHECK(opened->read(0, 1, entries) == 0);
   CHECK(entries[0].generation == 0);
+}
+
+TEST_CASE("a history that cannot be written is broken, and says so", "[history]") {
+  HistoryRig rig;
+  REQUIRE(rig.write(20 * k_block, many('a', k_block)) == 0);
+  CHECK((*rig.call({{"op", "verify.status"}}))["verify"]["state"] == "comparing");
+  struct rlimit before {};
+  REQUIRE(getrlimit(RLIMIT_FSIZE, &before) == 0);
+  const auto ignored = signal(SIGXFSZ, SIG_IGN);
+  struct rlimit low = before;
+  low.rlim_cur = 4096 + 24 * 8;  // the entries of eight blocks
+  REQUIRE(setrlimit(RLIMIT_FSIZE, &low) == 0);
+  const int near = rig.write(k_block, many('b', k_block));
+  rig.fault({{"kind", "drop_write"}}, "write");
+  const int far = rig.write(20 * k_block, many('b', k_block));
+  REQUIRE(setrlimit(RLIMIT_FSIZE, &before) == 0);
+  signal(SIGXFSZ, ignored);
+  CHECK(near == 0);
+  CHECK(far == 0);
+  // By what the entries say now nothing can be judged.
+  CHECK(rig.read(20 * k_block, k_block) == many('a', k_block));
+  const json status = (*rig.call({{"op", "verify.status"}}))["verify"];
+  CHECK(status["state"] == "broken");
+  CHECK(status["error"] == "EFBIG");
+  CHECK(status["mismatches"] == 0);
+  CHECK(rig.findings().size() == 1);
+  CHECK(rig.findings().back()["kind"] == "broken");
+  const auto again = rig.build();
+  REQUIRE_FALSE(again);
+  CHECK(again.error().code == Code::invalid);
+  CHECK_THAT(again.error().message, Catch::Contains("EFBIG"));
+}
+
+TEST_CASE("a history of another disk of the same size is refused", "[history]") {
+  HistoryRig rig;
+  Rng rng(test_seed());
+  REQUIRE(rig.write(0, random_bytes(rng, 32 * k_block)) == 0);
+  REQUIRE(rig.write(100 * k_block, many('\0', 32 * k_block)) == 0);
+  // Most of its data is lost: it is the same disk all the same.
+  REQUIRE(rig.write_to(*rig.medium.disk, 0, random_bytes(rng, 24 * k_block)) == 0);
+  rig.serve();
+  rig.read(0, k_block);
+  CHECK(rig.findings().size() == 1);
+  REQUIRE(rig.write_to(*rig.medium.disk, 0, random_bytes(rng, 32 * k_block)) == 0);
+  const auto refused = rig.build();
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == Code::incompatible);
+  rig.keys = ",identical=assume";
+  rig.serve();
+  rig.keys = ",identical=perhaps";
+  CHECK(rig.build().error().code == Code::usage);
+}
+
+TEST_CASE("an entry with a bit that turned is learned anew, and counted", "[history]") {
+  Rng rng(test_seed());
+  for (int i = 0; i < 192; i += 7) {
+    HistoryRig rig;
+    const std::string bytes = random_bytes(rng, k_block);
+    REQUIRE(rig.write(5 * k_block, bytes) == 0);
+    const Fd file(open(rig.dir.path("h").c_str(), O_RDWR));
+    const off_t at = 4096 + 24 * 5 + i / 8;
+    char byte = 0;
+    REQUIRE(pread(file.get(), &byte, 1, at) == 1);
+    byte = static_cast<char>(byte ^ 1 << i % 8);
+    REQUIRE(pwrite(file.get(), &byte, 1, at) == 1);
+    INFO("bit " << i);
+    CHECK(rig.read(5 * k_block, k_block) == bytes);
+    CHECK(rig.findings().empty());
+    json shown;
+    rig.disk->inspect(shown);
+    CHECK(shown["history"]["damaged_entries"] == 1);
+    REQUIRE(rig.write_to(*rig.medium.disk, 5 * k_block, random_bytes(rng, k_block)) == 0);
+    rig.read(5 * k_block, k_block);
+    CHECK(rig.findings().size() == 1);
+  }
 }
 
 TEST_CASE("24 bytes for a block, and none for one that nobody has written", "[history]") {

@@ -140,6 +140,42 @@ TEST_CASE("a reference that is the damaged one is suspected", "[mirror]") {
   CHECK(rig.last()["ranges"][0] == json({{"offset_bytes", 8704}, {"length_bytes", 512}}));
 }
 
+TEST_CASE("a first write that is lost leaves what was read before: stale", "[mirror]") {
+  for (const bool was_read : {true, false}) {
+    MirrorRig rig;
+    Rng rng(11);
+    const std::string old = random_bytes(rng, 8192);
+    for (Disk* leg : {static_cast<Disk*>(rig.test), static_cast<Disk*>(rig.reference)})
+      REQUIRE(rig.write_to(*leg, 65536, old) == 0);
+    if (was_read) rig.read(65536, 8192);
+    rig.fault({{"id", "lost"},
+               {"when", {{"times", 1}}},
+               {"match", {{"op", {"write"}}}},
+               {"do", {{"kind", "drop_write"}}}});
+    REQUIRE(rig.write(65536, random_bytes(rng, 4096)) == 0);
+    rig.read(65536, 8192);
+    CHECK(rig.last()["class"] == (was_read ? "stale" : "other"));
+    CHECK(rig.last()["suspect"] == "test");
+    CHECK_FALSE(rig.last().contains("version"));
+  }
+}
+
+TEST_CASE("rules that no kept write names any more make room for others", "[mirror]") {
+  MirrorRig rig;
+  const auto lost = [&](int i) {
+    rig.fault({{"id", "r" + std::to_string(i)},
+               {"match", {{"op", {"write"}}}},
+               {"do", {{"kind", "drop_write"}}}});
+    REQUIRE(rig.write(0, many('a', 512)) == 0);
+    REQUIRE(rig.call({{"op", "fault.clear"}, {"id", "r" + std::to_string(i)}}));
+  };
+  for (int i = 0; i < 300; ++i) lost(i);
+  for (uint64_t i = 0; i <= Writes::k_writes; ++i) REQUIRE(rig.write(4096, many('b', 512)) == 0);
+  lost(1000);
+  rig.read(0, 512);
+  CHECK(rig.last()["last_writer"]["test"]["rule"] == "r1000");
+}
+
 TEST_CASE("the ranges of a mismatch are exact to the byte", "[mirror]") {
   MirrorRig rig;
   REQUIRE(rig.write(0, many('a', 8192)) == 0);
@@ -264,4 +300,10 @@ TEST_CASE("a scrub finds what nobody reads, and leaves busy disks alone", "[mirr
   REQUIRE_FALSE(rig.findings().empty());
   CHECK(rig.last()["request"]["scrub"] == true);
   CHECK(rig.last()["ranges"][0]["offset_bytes"] == 700'416);
+  for (int i = 0; i < 100; ++i) rig.timers.advance_ns(20 * k_ns_per_ms);
+  CHECK(rig.findings().size() == 1);
+  REQUIRE(rig.write(700'416, many('a', 4096)) == 0);
+  REQUIRE(rig.write_to(*rig.test, 700'416, many('b', 512)) == 0);
+  for (int i = 0; i < 50; ++i) rig.timers.advance_ns(20 * k_ns_per_ms);
+  CHECK(rig.findings().size() == 2);
 }

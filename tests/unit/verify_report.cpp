@@ -162,3 +162,15 @@ TEST_CASE("report: foreign text stays text, in the page and on the terminal", "[
   const std::string page = report_page(input, all, said, {true, false, 10});
   CHECK(page.find('\x1b') == std::string::npos);
 }
+
+TEST_CASE("report: what is not compared any more is not good", "[report]") {
+  ReportInput input;
+  CHECK(verdict(input, cases(input))["verdict"] == "good");
+  input.broken = "ENOSPC";
+  const json said = verdict(input, cases(input));
+  CHECK(said["verdict"] == "broken");
+  CHECK(said["error"] == "ENOSPC");
+  CHECK_THAT(report_page(input, {}, said, {}), Catch::Contains("ENOSPC"));
+  input.findings = json::array({mismatch(1, 100 * k_ms, 4096, 512)});
+  CHECK(verdict(input, cases(input))["verdict"] == "damaged");
+}

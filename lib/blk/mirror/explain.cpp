@@ -99,7 +99,8 @@ class Look {
       unit.older = write;
       return true;
     }
-    return false;
+    return unit.newest != nullptr && writes_.hash(*unit.newest, unit.offset) != there &&
+           writes_.was_seen(unit.offset, there);
   }
 
   // Whether of the write that should be there other sectors are, and have replaced something else.
@@ -113,7 +114,8 @@ class Look {
       if (covering(place, next) != last) continue;
       const Writes::Write* before = covering(place, next);
       const auto old = before ? writes_.hash(*before, place) : std::nullopt;
-      if (!old || *old != hash_unit(at(right_, place))) return true;
+      const uint64_t there = hash_unit(at(right_, place));
+      if (old ? *old != there : !writes_.was_seen(place, there)) return true;
     }
     return false;
   }

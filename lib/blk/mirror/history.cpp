@@ -27,6 +27,7 @@ constexpr size_t k_kept_buffer = 256 << 10;
 constexpr ParamSpec k_params[] = {
     {"file", "PATH", "where the checksums are kept; made when it is not there", ParamSpec::path},
     {"on-mismatch", "POLICY", "what is answered: report (default), eio, hold or stop_vm"},
+    {"identical", "MODE", "check (default) whether the file is of this disk, or assume it"},
     {"hold", "DURATION", "how long a request is held at most (default: 1m)"},
     {"scrub", "SIZE", "check in the background, so many bytes a second (default: 0, not)"},
     {"journal", "SIZE", "how large the journal may get before the oldest go (default 64M)"},
@@ -65,7 +66,7 @@ void History::submit(Request& request) {
   const bool looked_at = request.op == Op::read || changes_data(request.op);
   ++requests_;
   if (!scrub_.is_mine(request)) scrub_.busy();
-  if (!looked_at) return lower().submit(request);
+  if (!looked_at || watch_.broken()) return lower().submit(request);
   Flight& flight = *flights_.take();
   flight.history = this;
   flight.parent = &request;
@@ -154,7 +155,7 @@ void History::write(Flight& flight) {
     at += size;
   }
   if (error == 0) error = file_.write(first, flight.entries);
-  if (error != 0) file_error_ = error;
+  give_up(error);
   pass(flight);
 }
 
@@ -167,8 +168,7 @@ void History::clear(Flight& flight) {
   flight.serial = writes_.begin(request, flight.number, watch_.now_ns(),
                                 zeroes ? Writes::Write::zeroes : Writes::Write::unknown);
   if (!kept)
-    file_error_ = std::max(file_error_, mark(first_block(flight), block_count(flight),
-                                             HistoryFile::k_unknown, nullptr));
+    give_up(mark(first_block(flight), block_count(flight), HistoryFile::k_unknown, nullptr));
   pass(flight);
 }
 
@@ -229,7 +229,15 @@ void History::changed(Flight& flight, int error) {
     const uint64_t zeroes = zero_checksum(k_block);
     if (from < to) failed = mark(from, to - from, 0, &zeroes);
   }
-  if (failed != 0) file_error_ = failed;
+  give_up(failed);
+}
+
+// What an entry says that could not be written is not what the disk should hold, and everything
+// that is found by it from then on would be wrong.
+void History::give_up(int error) {
+  if (error == 0 || watch_.broken()) return;
+  watch_.set_broken(error);
+  file_.set_broken(error);
 }
 
 void History::finish(Flight& flight, int error) {
@@ -257,9 +265,9 @@ void History::inspect(json& out) const {
   out["history"].update({{"requests", requests_},
                          {"checked_bytes", checked_bytes_},
                          {"learned_blocks", learned_},
+                         {"damaged_entries", file_.damaged()},
                          {"forgotten", file_.forgotten()},
                          {"scrub", scrub_.shown()}});
-  if (file_error_ != 0) out["history"]["file_error"] = errno_name(file_error_);
   lower().inspect(out);
 }
 
@@ -284,6 +292,13 @@ Result<std::unique_ptr<Disk>> make_history(std::unique_ptr<Disk> lower, const La
     return fail(Code::usage, fmt::format("layer 'history': scrub={} is not a size up to {}",
                                          given->second, format_size(k_max_scrub)));
   TRY_ASSIGN(HistoryFile file, HistoryFile::open(path->second, lower->geometry().size));
+  const auto mode = spec.params.find("identical");
+  if (mode != spec.params.end() && mode->second != "check" && mode->second != "assume")
+    return fail(
+        Code::usage,
+        fmt::format("layer 'history': identical={} is neither check nor assume", mode->second));
+  if (mode == spec.params.end() || mode->second == "check")
+    TRY(check_same_disk(file, *lower, env.loop));
   return std::make_unique<History>(std::move(lower), std::move(file), env, options, *scrub);
 }
 

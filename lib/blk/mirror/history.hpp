@@ -2,8 +2,9 @@
 // Compares a disk with what was written to it before: a checksum of every block of 4 KiB is kept in
 // a file (history_file.hpp), and what is read must have it. So a write that was dropped, torn or
 // put elsewhere is found when its place is read for the first time, without a second disk and also
-// after the server was started anew. What is not known is learned when it is read. Owned by its
-// stack, on the loop's thread like every layer.
+// after the server was started anew. What is not known is learned when it is read. Where the file
+// fails once, nothing is compared any more, and that is told. Owned by its stack, on the loop's
+// thread like every layer.
 //
 // history.cpp is the way of a request, history_look.cpp the comparison and what is written down.
 #pragma once
@@ -62,6 +63,7 @@ class History final : public Forward {
   void changed(Flight& flight, int error);
   int mark(uint64_t first, uint64_t count, uint32_t flags, const uint64_t* checksum);
   void finish(Flight& flight, int error);
+  void give_up(int error);
 
   // history_look.cpp
   const char* bytes_of(Flight& flight, std::string& gathered) const;
@@ -70,7 +72,7 @@ class History final : public Forward {
   Damage damage_of(const Flight& flight, uint64_t block, const char* bytes, const Entry& entry,
                    json& record) const;
   Damage damage_by_sectors(uint64_t offset, const char* bytes, uint64_t size, json& record) const;
-  void record_mismatch(Flight& flight, uint64_t block, const char* bytes, const Entry& entry,
+  void record_mismatch(Flight& flight, const char* all, const std::vector<ByteSpan>& bad,
                        bool waits);
 
   Env env_;
@@ -81,7 +83,6 @@ class History final : public Forward {
   Scrub scrub_;
   Pool<Flight> flights_;
   uint64_t requests_ = 0, checked_bytes_ = 0, learned_ = 0;
-  int file_error_ = 0;  // the last one; what it concerned is not known any more
 };
 
 }  // namespace pv::blk

@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: MIT
 #include "blk/mirror/history_file.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 #include <fmt/format.h>
 
+#include "base/error.hpp"
 #include "base/file.hpp"
 
 namespace pv::blk {
 namespace {
 
-constexpr char k_magic[8] = {'P', 'V', 'H', 'I', 'S', 'T', '\0', '\1'};
+constexpr char k_magic[8] = {'P', 'V', 'H', 'I', 'S', 'T', '\0', '\2'};
 constexpr uint64_t k_head_bytes = 4096;
 constexpr size_t k_boot_id = 36;
 
@@ -24,6 +28,8 @@ struct Head {
   uint64_t disk_size;
   uint64_t block;
   char boot_id[40];  // of the machine that has it in use; "" when it was closed in order
+  uint32_t broken;   // the errno of an entry that could not be written
+  uint32_t reserved;
 };
 
 std::string boot_id() {
@@ -48,6 +54,19 @@ int transfer(bool out, int fd, void* data, size_t size, off_t at) {
     size -= static_cast<size_t>(n);
   }
   return 0;
+}
+
+constexpr uint32_t k_flag_bits = 8;
+
+// Bytes that turned, and entries that lie where they do not belong, do not pass.
+uint32_t stamp_of(HistoryFile::Entry entry, uint64_t block) {
+  entry.flags &= (1U << k_flag_bits) - 1;
+  return static_cast<uint32_t>(XXH3_64bits_withSeed(&entry, sizeof entry, block)) << k_flag_bits |
+         entry.flags;
+}
+
+bool is_hole(const HistoryFile::Entry& entry) {
+  return entry.checksum == 0 && entry.before == 0 && entry.generation == 0 && entry.flags == 0;
 }
 
 off_t place(uint64_t block) {
@@ -100,6 +119,11 @@ Result<> HistoryFile::take_up(uint64_t disk_size) {
   if (fstat(fd_.get(), &st) < 0 || static_cast<uint64_t>(st.st_size) != file_bytes(disk_size))
     return damaged("it is not as long as it should be");
   const std::string_view used_by(head.boot_id, strnlen(head.boot_id, sizeof head.boot_id));
+  if (head.broken != 0)
+    return fail(Code::invalid,
+                fmt::format("the history {} is broken, an entry could not be written ({}); remove "
+                            "it to begin anew",
+                            path_, errno_name(static_cast<int>(head.broken & 0xfff))));
   disk_size_ = disk_size;
   if (!used_by.empty() && used_by != boot_id()) {
     forgotten_ = true;
@@ -113,9 +137,10 @@ Result<> HistoryFile::write_head(bool in_use) {
   std::memcpy(head.magic, k_magic, sizeof k_magic);
   head.disk_size = disk_size_;
   head.block = k_block;
+  head.broken = broken_;
   if (in_use) std::memcpy(head.boot_id, boot_id().data(), k_boot_id);
   // In order: what it says must be true whenever it is there.
-  if (!in_use) fdatasync(fd_.get());
+  if (!in_use && fdatasync(fd_.get()) < 0) head.broken = static_cast<uint32_t>(errno);
   if (const int error = transfer(true, fd_.get(), &head, sizeof head, 0))
     return fail_errno("cannot write to the history " + path_, error);
   if (in_use && fdatasync(fd_.get()) < 0)
@@ -123,15 +148,71 @@ Result<> HistoryFile::write_head(bool in_use) {
   return {};
 }
 
-int HistoryFile::read(uint64_t first, uint64_t count, std::vector<Entry>& entries) const {
+int HistoryFile::read(uint64_t first, uint64_t count, std::vector<Entry>& entries) {
   entries.resize(count);
-  return transfer(false, fd_.get(), entries.data(), count * sizeof(Entry), place(first));
+  if (const int error =
+          transfer(false, fd_.get(), entries.data(), count * sizeof(Entry), place(first)))
+    return error;
+  for (uint64_t i = 0; i < count; ++i) {
+    Entry& entry = entries[i];
+    if (is_hole(entry)) continue;
+    const bool whole = stamp_of(entry, first + i) == entry.flags;
+    damaged_ += whole ? 0 : 1;
+    if (!whole) entry = Entry{};
+    entry.flags &= (1U << k_flag_bits) - 1;
+  }
+  return 0;
 }
 
 int HistoryFile::write(uint64_t first, const std::vector<Entry>& entries) {
-  // transfer() goes both ways, and this way it changes nothing.
-  auto* data = const_cast<Entry*>(entries.data());
-  return transfer(true, fd_.get(), data, entries.size() * sizeof(Entry), place(first));
+  stamped_ = entries;
+  for (uint64_t i = 0; i < stamped_.size(); ++i)
+    stamped_[i].flags = stamp_of(stamped_[i], first + i);
+  return transfer(true, fd_.get(), stamped_.data(), stamped_.size() * sizeof(Entry), place(first));
+}
+
+std::vector<HistoryFile::Known> HistoryFile::sample(size_t count, uint64_t but) {
+  std::vector<Known> found;
+  const uint64_t blocks = (disk_size_ + k_block - 1) / k_block, damaged = damaged_;
+  // Where little is known, what lies close together has to do.
+  for (uint64_t step = blocks / count + 1; found.size() < count; step /= 8) {
+    found = each_step(step, count, but);
+    if (step == 1) break;
+    step = std::max<uint64_t>(step, 8);
+  }
+  damaged_ = damaged;  // they are met again
+  return found;
+}
+
+// The first such block, and then the first that comes `step` or more after it.
+std::vector<HistoryFile::Known> HistoryFile::each_step(uint64_t step, size_t count, uint64_t but) {
+  constexpr uint64_t k_at_once = 170;  // a page of them
+  constexpr int k_max_reads = 4096;
+  std::vector<Known> found;
+  std::vector<Entry> entries;
+  const uint64_t blocks = (disk_size_ + k_block - 1) / k_block;
+  uint64_t next = 0;
+  for (int reads = 0; next < blocks && found.size() < count && reads < k_max_reads; ++reads) {
+    const off_t data = lseek(fd_.get(), place(next), SEEK_DATA);
+    if (data < 0) break;
+    const uint64_t first =
+        std::max(next, (static_cast<uint64_t>(data) - k_head_bytes) / sizeof(Entry));
+    const uint64_t here = std::min(k_at_once, blocks - first);
+    if (here == 0 || read(first, here, entries) != 0) break;
+    const auto known = std::find_if(entries.begin(), entries.end(), [&](const Entry& entry) {
+      return entry.generation != 0 && entry.flags == 0 && entry.checksum != but;
+    });
+    next = first + static_cast<uint64_t>(known - entries.begin());
+    if (known == entries.end()) continue;
+    found.emplace_back(next, *known);
+    next += step;
+  }
+  return found;
+}
+
+void HistoryFile::set_broken(int error) {
+  broken_ = static_cast<uint32_t>(error);
+  static_cast<void>(write_head(true));  // its room was there before
 }
 
 int HistoryFile::sync() {

@@ -17,7 +17,13 @@
 #include "base/fd.hpp"
 #include "base/result.hpp"
 
+namespace pv {
+class Loop;
+}
+
 namespace pv::blk {
+
+class Disk;
 
 class HistoryFile {
  public:
@@ -27,7 +33,7 @@ class HistoryFile {
     uint64_t checksum = 0;
     uint64_t before = 0;
     uint32_t generation = 0;  // 0: nothing is known of the block
-    uint32_t flags = 0;
+    uint32_t flags = 0;       // in the file with a check of the entry in the upper 24 bits
   };
   static_assert(sizeof(Entry) == 24);
   enum Flag : uint32_t {
@@ -42,10 +48,18 @@ class HistoryFile {
   HistoryFile& operator=(HistoryFile&&) = default;
   ~HistoryFile();
 
-  // `count` entries from block `first` on; 0 or an errno.
-  int read(uint64_t first, uint64_t count, std::vector<Entry>& entries) const;
+  // `count` entries from block `first` on; 0 or an errno. One that is damaged is as one of a block
+  // of which nothing is known.
+  int read(uint64_t first, uint64_t count, std::vector<Entry>& entries);
+  uint64_t damaged() const { return damaged_; }
+  // Up to `count` blocks from all over the disk that have one certain checksum, and not this one.
+  using Known = std::pair<uint64_t, Entry>;
+  std::vector<Known> sample(size_t count, uint64_t but);
+  const std::string& path() const { return path_; }
   int write(uint64_t first, const std::vector<Entry>& entries);
   int sync();
+  // An entry could not be written or read: whoever opens the file next is told (Code::invalid).
+  void set_broken(int error);
   Result<> resize(uint64_t disk_size);
   // The machine went down while it was in use: it begins anew.
   bool forgotten() const { return forgotten_; }
@@ -55,11 +69,19 @@ class HistoryFile {
   Result<> begin(uint64_t disk_size);
   Result<> take_up(uint64_t disk_size);
   Result<> write_head(bool in_use);
+  std::vector<Known> each_step(uint64_t step, size_t count, uint64_t but);
 
   Fd fd_;
   std::string path_;
   uint64_t disk_size_ = 0;
   bool forgotten_ = false;
+  uint32_t broken_ = 0;
+  uint64_t damaged_ = 0;
+  std::vector<Entry> stamped_;
 };
+
+// Code::incompatible when what the history knows is nearly nowhere on the disk. Drives `loop`,
+// where there is one, until it knows.
+Result<> check_same_disk(HistoryFile& file, Disk& disk, Loop* loop);
 
 }  // namespace pv::blk

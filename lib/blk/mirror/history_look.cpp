@@ -36,6 +36,13 @@ bool one_bit_off(const char* bytes, size_t size, uint64_t wanted) {
   return false;
 }
 
+void add_block(std::vector<ByteSpan>& spans, uint64_t offset, uint64_t size) {
+  if (!spans.empty() && spans.back().offset + spans.back().length == offset)
+    spans.back().length += size;
+  else
+    spans.push_back({offset, size});
+}
+
 }  // namespace
 
 // The whole blocks of a flight in one piece.
@@ -63,30 +70,32 @@ bool History::fits(Entry& entry, uint64_t checksum, bool& changed) const {
 // False when a mismatch was found and the policy answers the request in its time. A write that only
 // has to know the rest of its blocks does not wait.
 bool History::look(Flight& flight) {
+  if (watch_.broken()) return true;  // meanwhile
   const uint64_t first = first_block(flight), count = block_count(flight);
   if (const int error = file_.read(first, count, flight.entries)) {
-    file_error_ = error;
+    give_up(error);
     return true;
   }
   const bool waits = flight.parent->op == Op::read;
   std::string gathered;
   const char* bytes = bytes_of(flight, gathered);
-  bool changed = false;
-  uint64_t bad = count;  // the first one; a request has one record
+  bool changed = false, news = false;
+  std::vector<ByteSpan> bad;  // all of them in one record
   for (uint64_t i = 0; i < count; ++i) {
     const uint64_t size = bytes_of_block(first + i);
     checked_bytes_ += size;
     bool learned = false;
-    if (!fits(flight.entries[i], XXH3_64bits(bytes + i * k_block, size), learned))
-      bad = std::min(bad, i);
+    const uint64_t there = XXH3_64bits(bytes + i * k_block, size);
+    if (!fits(flight.entries[i], there, learned)) {
+      add_block(bad, (first + i) * k_block, size);
+      news = scrub_.is_news((first + i) * k_block, there + flight.entries[i].generation) || news;
+    }
     learned_ += learned ? 1 : 0;
     changed = changed || learned;
   }
-  if (changed)
-    if (const int error = file_.write(first, flight.entries)) file_error_ = error;
-  if (bad == count) return true;
-  const Entry entry = flight.entries[bad];
-  record_mismatch(flight, first + bad, bytes + bad * k_block, entry, waits);
+  if (changed) give_up(file_.write(first, flight.entries));
+  if (bad.empty() || (!news && scrub_.is_mine(*flight.parent))) return true;
+  record_mismatch(flight, bytes, bad, waits);
   return false;
 }
 
@@ -134,15 +143,19 @@ Damage History::damage_of(const Flight&, uint64_t block, const char* bytes, cons
   return one_bit_off(bytes, size, entry.checksum) ? Damage::bit_flip : Damage::other;
 }
 
-void History::record_mismatch(Flight& flight, uint64_t block, const char* bytes, const Entry& entry,
+// The first bad block stands for the others where a record has room for one only.
+void History::record_mismatch(Flight& flight, const char* all, const std::vector<ByteSpan>& bad,
                               bool waits) {
-  const uint64_t offset = block * k_block, size = bytes_of_block(block);
+  const uint64_t offset = bad.front().offset, block = offset / k_block;
+  const uint64_t size = bytes_of_block(block);
+  const char* bytes = all + (offset - flight.place.begin);
+  const Entry entry = flight.entries[block - first_block(flight)];
   json record = {{"kind", "mismatch"}, {"class", ""}, {"suspect", "test"}};
   json request = shown_request(flight.number, *flight.parent, watch_.now_ns());
   if (scrub_.is_mine(*flight.parent)) request["scrub"] = true;
   record["request"] = std::move(request);
-  record["ranges"] = json::array({{{"offset_bytes", offset}, {"length_bytes", size}}});
-  record["ranges_total"] = 1;
+  record["ranges"] = shown_ranges(bad);
+  record["ranges_total"] = bad.size();
   const Damage damage = damage_of(flight, block, bytes, entry, record);
   record["class"] = damage_name(damage);
   record["generation"] = entry.generation;

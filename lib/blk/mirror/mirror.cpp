@@ -136,6 +136,7 @@ void Mirror::changed(Flight& flight) {
   for (const Side side : {Writes::test, Writes::reference})
     writes_.end(flight.serial, side, flight.legs[side].error, flight.legs[side].injected.rule);
   changed_wall_ns_ = env_.clock.wall_ns();
+  scrub_.forget(request.offset, request.offset + request.length);
   // A change that fails on both legs may have come to something else on each.
   const bool failed =
       flight.legs[Writes::test].error != 0 && flight.legs[Writes::reference].error != 0;
@@ -165,11 +166,27 @@ void Mirror::compare(Flight& flight) {
   compared_bytes_ += flight.parent->length;
   switch (compare_bytes(flight)) {
     case Compared::equal:
+      learn(flight);
       return give_lent(flight);
     case Compared::different:
       return compare_closely(flight);
     case Compared::gone:
       return read_again(flight);
+  }
+}
+
+// What both have: it may be there still when a write is lost.
+void Mirror::learn(const Flight& flight) {
+  constexpr uint64_t k_at_once = 8 * k_unit;
+  const Request& request = *flight.parent;
+  const Loan& other = flight.legs[Writes::reference].loan;
+  if (other.kind != Loan::memory)
+    return writes_.saw(request.offset, flight.buffer.get(), request.length);
+  std::array<char, k_at_once> bytes;
+  for (uint64_t at = 0; at < request.length; at += k_at_once) {
+    const uint64_t n = std::min(k_at_once, request.length - at);
+    if (!copy_borrowed(bytes.data(), other.at + at, n)) return;
+    writes_.saw(request.offset + at, bytes.data(), n);
   }
 }
 
@@ -230,7 +247,23 @@ void Mirror::compare_closely(Flight& flight) {
         std::memcpy(&test[at], &reference[at], UndefinedMap::k_sector);
   auto spans = differences(test.data(), reference.data(), request.offset, request.length, k_join);
   if (spans.empty()) return finish(flight, 0);
+  if (!is_news(flight, test, reference, spans) && scrub_.is_mine(request)) return finish(flight, 0);
   record_mismatch(flight, test, reference, std::move(spans));
+}
+
+// A scrub comes by again and again.
+bool Mirror::is_news(const Flight& flight, const std::string& test, const std::string& reference,
+                     const std::vector<ByteSpan>& spans) {
+  bool news = false;
+  const uint64_t offset = flight.parent->offset;
+  for (const ByteSpan& span : spans)
+    for (uint64_t at = span.offset / k_unit * k_unit; at < span.offset + span.length;
+         at += k_unit) {
+      const uint64_t one = hash_unit(&test[at - offset]),
+                     other = hash_unit(&reference[at - offset]);
+      news = scrub_.is_news(at, one * 3 + other) || news;
+    }
+  return news;
 }
 
 // What both say; of two holes in different places only what they share.

@@ -75,6 +75,9 @@ class Mirror final : public Forward {
   void changed(Flight& flight);
   void compare(Flight& flight);
   Compared compare_bytes(const Flight& flight) const;
+  bool is_news(const Flight& flight, const std::string& test, const std::string& reference,
+               const std::vector<ByteSpan>& spans);
+  void learn(const Flight& flight);
   bool collect(const Flight& flight, Side side, std::string& bytes) const;
   void compare_closely(Flight& flight);
   bool give_one(Flight& flight, Side side);

@@ -12,17 +12,9 @@
 namespace pv::blk {
 namespace {
 
-constexpr size_t k_max_ranges = 64;                      // of one record; the rest is counted
 constexpr uint64_t k_excerpt = 256;                      // bytes of each side
 constexpr uint64_t k_excerpt_row = 16;                   // where an excerpt begins
 constexpr uint64_t k_clock_slack_ns = 20 * k_ns_per_ms;  // by which a file's time may be late
-
-json shown_ranges(const std::vector<ByteSpan>& spans) {
-  json rows = json::array();
-  for (size_t i = 0; i < std::min(spans.size(), k_max_ranges); ++i)
-    rows.push_back({{"offset_bytes", spans[i].offset}, {"length_bytes", spans[i].length}});
-  return rows;
-}
 
 }  // namespace
 

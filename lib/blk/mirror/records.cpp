@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "blk/mirror/records.hpp"
 
+#include <algorithm>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -10,6 +11,11 @@
 #include "base/error.hpp"
 
 namespace pv::blk {
+namespace {
+
+constexpr size_t k_max_ranges = 64;  // of one record; the rest is counted
+
+}  // namespace
 
 std::string status_name(int error) {
   return error == 0 ? "OK" : errno_name(error);
@@ -17,6 +23,13 @@ std::string status_name(int error) {
 
 std::string hash_text(std::string_view bytes) {
   return fmt::format("{:016x}", XXH3_64bits(bytes.data(), bytes.size()));
+}
+
+json shown_ranges(const std::vector<ByteSpan>& spans) {
+  json rows = json::array();
+  for (size_t i = 0; i < std::min(spans.size(), k_max_ranges); ++i)
+    rows.push_back({{"offset_bytes", spans[i].offset}, {"length_bytes", spans[i].length}});
+  return rows;
 }
 
 json shown_request(uint64_t number, const Request& request, uint64_t t_ns) {

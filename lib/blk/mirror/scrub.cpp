@@ -10,6 +10,8 @@ namespace {
 
 constexpr uint64_t k_tick_ns = 20 * k_ns_per_ms;
 constexpr uint64_t k_ticks_per_s = k_ns_per_s / k_tick_ns;
+constexpr uint64_t k_met = 1 << 18;  // sectors, 128 MiB of damage
+constexpr uint64_t k_sector = 512;
 constexpr uint64_t k_piece = 256 << 10;
 
 }  // namespace
@@ -84,6 +86,21 @@ void Scrub::done(int error) {
   request_.data = &piece_;
   request_.segments = 1;
   disk_.submit(request_);
+}
+
+bool Scrub::is_news(uint64_t offset, uint64_t what) {
+  if (rate_ == 0) return true;
+  met_.resize(k_met);
+  const uint64_t sector = offset / k_sector;
+  const uint64_t here = (what ^ (sector + 1) * 0x9e3779b97f4a7c15) | 1;
+  return std::exchange(met_[sector % k_met], here) != here;
+}
+
+void Scrub::forget(uint64_t begin, uint64_t end) {
+  if (met_.empty()) return;
+  const uint64_t first = begin / k_sector;
+  const uint64_t count = std::min((end + k_sector - 1) / k_sector - first, k_met);
+  for (uint64_t i = 0; i < count; ++i) met_[(first + i) % k_met] = 0;
 }
 
 json Scrub::shown() const {

@@ -23,6 +23,10 @@ class Scrub {
   void busy() { quiet_ = false; }
   bool is_mine(const Request& request) const { return &request == &request_; }
   json shown() const;
+  // Damage was met at `offset`, `what` being a hash of it; false when that was so before and
+  // nothing was changed there since. A table of fixed size: what it has no room for is news again.
+  bool is_news(uint64_t offset, uint64_t what);
+  void forget(uint64_t begin, uint64_t end);
 
  private:
   void tick();
@@ -37,6 +41,7 @@ class Scrub {
   TimerId timer_ = 0;
   Request request_;
   std::vector<Extent> extents_;
+  std::vector<uint64_t> met_;  // by sector; empty until there is one
   std::unique_ptr<char[]> buffer_;
   iovec piece_{};
   uint64_t position_ = 0, passes_ = 0, bytes_ = 0;

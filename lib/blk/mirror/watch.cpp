@@ -103,6 +103,12 @@ void Watch::note(json record) {
   if (env_.on_fault) env_.on_fault();
 }
 
+void Watch::set_broken(int error) {
+  if (broken_ != 0) return;
+  broken_ = error;
+  note({{"kind", "broken"}, {"error", errno_name(error)}});
+}
+
 void Watch::answer(const json& request, Asker* asker) {
   if (options_.policy == Policy::stop_vm) stop_wanted_ = true;
   if (asker == nullptr) return;
@@ -186,7 +192,9 @@ json Watch::shown() const {
   json by_class = json::object();
   for (int i = 0; i < k_damages; ++i)
     by_class[damage_name(static_cast<Damage>(i))] = by_class_[static_cast<size_t>(i)];
-  return {{"policy", k_policies[static_cast<int>(options_.policy)]},
+  return {{"state", broken() ? "broken" : "comparing"},
+          {"error", broken() ? json(errno_name(broken_)) : json()},
+          {"policy", k_policies[static_cast<int>(options_.policy)]},
           {"mismatches", mismatches()},
           {"by_class", by_class},
           {"status_differences", statuses_},

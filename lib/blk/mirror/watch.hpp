@@ -52,6 +52,9 @@ class Watch {
   void status(json record, bool known, Asker* asker);
   // A line that is no finding.
   void note(json record);
+  // From now on nothing can be compared, for this errno. Told once.
+  void set_broken(int error);
+  bool broken() const { return broken_ != 0; }
 
   uint64_t now_ns() const { return env_.clock.now_ns() - started_ns_; }
   uint64_t mismatches() const;
@@ -86,6 +89,7 @@ class Watch {
   uint64_t statuses_ = 0, known_statuses_ = 0, last_ticket_ = 0, timed_out_ = 0;
   std::map<uint64_t, Held> held_;
   bool stop_wanted_ = false;
+  int broken_ = 0;
 };
 
 }  // namespace pv::blk

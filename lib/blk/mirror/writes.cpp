@@ -13,6 +13,12 @@ namespace {
 
 constexpr uint64_t k_smallest_area = 64 << 10;
 constexpr size_t k_max_rules = 255;  // beyond that they share a name
+constexpr uint64_t k_sweep = 4096;   // writes between two looks for names that are free
+
+// A hash together with its place; never 0.
+uint64_t placed(uint64_t hash, uint64_t unit) {
+  return (hash ^ (unit + 1) * 0x9e3779b97f4a7c15) | 1;
+}
 
 template <class T>
 T* allocate(uint64_t count) {
@@ -38,6 +44,7 @@ uint64_t zero_unit_hash() {
 Writes::Writes(uint64_t disk_size)
     : writes_(allocate<Write>(k_writes)),
       hashes_(allocate<uint64_t>(k_hashes)),
+      seen_(allocate<uint64_t>(k_seen)),
       areas_(allocate<uint64_t>(k_areas)),
       area_bytes_(k_smallest_area) {
   while (area_bytes_ < disk_size / k_areas + 1) area_bytes_ *= 2;
@@ -47,10 +54,40 @@ uint8_t Writes::rule_index(const std::string& name) {
   if (name.empty()) return 0;
   const auto known = std::find(rules_.begin(), rules_.end(), name);
   if (known != rules_.end()) return static_cast<uint8_t>(known - rules_.begin());
+  if (rules_.size() >= k_max_rules) {
+    if (const size_t free = free_rule(); free != 0) {
+      rules_[free] = name;
+      return static_cast<uint8_t>(free);
+    }
+  }
   if (rules_.size() == k_max_rules) rules_.emplace_back("(one of many)");
   if (rules_.size() > k_max_rules) return k_max_rules;
   rules_.push_back(name);
   return static_cast<uint8_t>(rules_.size() - 1);
+}
+
+// A name that no write has any more that is kept; 0: none, or it was looked for a moment ago.
+size_t Writes::free_rule() {
+  if (rules_swept_ != 0 && next_ < rules_swept_ + k_sweep) return 0;
+  rules_swept_ = next_;
+  std::array<bool, k_max_rules + 1> used{};
+  for (uint64_t i = 0; i < std::min(next_, k_writes); ++i)
+    for (const uint8_t rule : writes_[i].rule) used[rule] = true;
+  for (size_t i = 1; i < k_max_rules; ++i)
+    if (!used[i]) return i;
+  return 0;
+}
+
+void Writes::saw(uint64_t offset, const char* bytes, uint64_t length) {
+  for (uint64_t at = 0; at + k_unit <= length; at += k_unit) {
+    const uint64_t unit = (offset + at) / k_unit;
+    seen_[unit % k_seen] = placed(hash_unit(bytes + at), unit);
+  }
+}
+
+bool Writes::was_seen(uint64_t offset, uint64_t hash) const {
+  const uint64_t unit = offset / k_unit;
+  return seen_[unit % k_seen] == placed(hash, unit);
 }
 
 uint64_t Writes::begin(const Request& request, uint64_t number, uint64_t t_ns,

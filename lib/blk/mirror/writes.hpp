@@ -27,6 +27,7 @@ class Writes {
  public:
   static constexpr uint64_t k_writes = 1 << 17;
   static constexpr uint64_t k_hashes = 1 << 20;  // 512 MiB of data
+  static constexpr uint64_t k_seen = 1 << 20;    // of what was read
   static constexpr uint64_t k_areas = 1 << 18;
   static constexpr uint16_t k_in_flight = UINT16_MAX;
   enum Side { test = 0, reference = 1 };
@@ -68,6 +69,10 @@ class Writes {
   };
   std::optional<Found> find(uint64_t hash, uint64_t not_at) const;
 
+  // What was read there last and was right. It tells what was there before the first write.
+  void saw(uint64_t offset, const char* bytes, uint64_t length);
+  bool was_seen(uint64_t offset, uint64_t hash) const;
+
   // What the coarse table knows of the area that `offset` lies in; 0: nothing was written there.
   struct Area {
     uint64_t offset, length, request;
@@ -84,13 +89,16 @@ class Writes {
   template <class T>
   using Array = std::unique_ptr<T[], Free>;
   uint8_t rule_index(const std::string& name);
+  size_t free_rule();
 
   Array<Write> writes_;
   Array<uint64_t> hashes_;
+  Array<uint64_t> seen_;   // hashes and where, in one
   Array<uint64_t> areas_;  // number of the request that wrote there last
   uint64_t next_ = 0, next_hash_ = 0;
   uint64_t area_bytes_;
   std::vector<std::string> rules_{""};
+  uint64_t rules_swept_ = 0;  // number of writes when that was done last
 };
 
 }  // namespace pv::blk

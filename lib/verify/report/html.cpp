@@ -30,7 +30,7 @@ h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 1.6rem 0 .4rem; }
 code, pre { font-family: ui-monospace, monospace; font-size: 13px; }
 #verdict { color: #fff; border-radius: 4px; padding: .1rem .6rem; margin-left: .6rem; }
 .good { background: var(--good); } .explained { background: var(--fault); }
-.damaged { background: var(--bad); }
+.damaged, .broken { background: var(--bad); }
 table { border-collapse: collapse; } td, th { padding: .15rem .8rem .15rem 0; text-align: left; }
 tr.case { cursor: pointer; } tr.case:hover, tr.chosen { background: #88f3; }
 #map { display: grid; grid-template-columns: repeat(64, 1fr); gap: 1px; }
@@ -202,6 +202,8 @@ at('verdict').textContent = data.verdict.verdict;
 at('verdict').className = data.verdict.verdict;
 row(at('counts'), 'Mismatches', data.verdict.mismatches + ' (' + data.verdict.explained +
   ' explained by faults), ' + data.verdict.different_bytes + ' bytes');
+if (data.verdict.error)
+  row(at('counts'), 'Broken', data.verdict.error + ': nothing is compared any more');
 row(at('counts'), 'Classes', list(data.verdict.by_class));
 row(at('counts'), 'Suspects', list(data.verdict.by_suspect));
 row(at('counts'), 'Rules', list(data.verdict.by_rule));

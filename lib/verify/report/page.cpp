@@ -153,6 +153,8 @@ std::string report_page(const ReportInput& input, const std::vector<Case>& all, 
   text += fmt::format("statuses     {} differ, {} more because of a fault\n",
                       field(verdict, "status_differences"),
                       field(verdict, "status_differences_by_rule"));
+  if (!input.broken.empty())
+    text += fmt::format("broken       {}: nothing is compared any more\n", printable(input.broken));
   if (input.dropped != 0) text += fmt::format("dropped      {} older findings\n", input.dropped);
   text += status_table(status_findings(input), options.max);
   for (size_t i = 0; i < std::min(all.size(), options.max); ++i) text += case_text(all[i], options);

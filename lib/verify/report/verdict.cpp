@@ -156,7 +156,8 @@ json last_writers(const std::vector<Case>& all) {
   return rows;
 }
 
-const char* word_for(uint64_t mismatches, const Counts& counts) {
+const char* word_for(uint64_t mismatches, const Counts& counts, bool broken) {
+  if (broken && counts.explained == mismatches && counts.statuses == 0) return "broken";
   if (mismatches == 0 && counts.statuses == 0) return "good";
   return counts.explained == mismatches && counts.statuses == 0 ? "explained" : "damaged";
 }
@@ -201,7 +202,8 @@ json verdict(const ReportInput& input, const std::vector<Case>& all) {
     first["rules"] = all.front().rules;
   }
   return {{"disk", input.disk},
-          {"verdict", word_for(all.size(), counts)},
+          {"verdict", word_for(all.size(), counts, !input.broken.empty())},
+          {"error", input.broken.empty() ? json() : json(input.broken)},
           {"mismatches", all.size()},
           {"explained", counts.explained},
           {"unexplained", all.size() - counts.explained},
