@@ -124,7 +124,6 @@ findings() { pv-verify findings --disk "$1" </dev/null; }
   expect_error usage 2 pv-verify mirror m --test a.img
   expect_error usage 2 pv-verify mirror m --reference a.img
   expect_error usage 2 pv-verify mirror m --test a.img --reference b.img --on-mismatch panic
-  expect_error usage 2 pv-verify mirror m --test a.img --history h --assume-identical
   expect_error usage 2 pv-verify mirror m --test a.img --reference b.img --scrub --scrub-rate 0
   serve d --image a.img
   expect_error unsupported 4 pv-verify findings --disk d
