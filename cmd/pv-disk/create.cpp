@@ -22,6 +22,8 @@ struct Options {
   std::string key_file;
 };
 
+constexpr int k_create_tries = 10;
+
 Result<> create_raw(const std::string& path, uint64_t size) {
   Fd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!fd && errno == EEXIST)
@@ -54,6 +56,16 @@ Result<uint64_t> size_made(const std::string& path, const std::string& format,
   return get_u64(said, "virtual-size");
 }
 
+// To know how long a key is to be stretched, QEMU measures its own CPU time, and gives up when the
+// kernel's accounting shows none yet (qcrypto_pbkdf2_count_iters).
+Result<Output> run_qemu_img(const std::vector<std::string>& argv, const Deadline& deadline) {
+  for (int tries = k_create_tries;; --tries) {
+    auto made = run_program(argv, deadline);
+    const bool unlucky = made && made->err.find("accurate CPU usage") != std::string::npos;
+    if (!unlucky || tries <= 1) return made;
+  }
+}
+
 // qemu-img overwrites what is there, so the name is claimed first.
 Result<> create_formatted(const std::string& path, uint64_t size, const std::string& format,
                           const std::string& key_file, const Deadline& deadline) {
@@ -61,7 +73,7 @@ Result<> create_formatted(const std::string& path, uint64_t size, const std::str
   std::vector<std::string> argv = {"qemu-img", "create", "-q", "-f", format};
   for (const std::string& argument : key_arguments(format, key_file)) argv.push_back(argument);
   argv.insert(argv.end(), {path, std::to_string(size)});
-  auto made = run_program(argv, deadline);
+  auto made = run_qemu_img(argv, deadline);
   if (made && made->status.code == 0 && made->status.signal == 0) return {};
   unlink(path.c_str());
   if (!made) return fail(made.error());
