@@ -26,11 +26,7 @@ Result<int> release(cli::Context& context, const ReleaseOptions& options) {
   if (options.drop && !options.error.empty())
     return fail(Code::usage, "--error and --drop exclude each other");
   TRY_ASSIGN(Session session, open_session(context, options.disk));
-  json tickets = json::array();
-  for (const std::string& text : options.tickets) {
-    TRY_ASSIGN(const uint64_t ticket, parse_count("ticket", text));
-    tickets.push_back(ticket);
-  }
+  TRY_ASSIGN(const json tickets, target::parse_tickets(options.tickets));
   TRY_ASSIGN(const json reply, session.client.call({{"op", "fault.release"},
                                                     {"tickets", tickets},
                                                     {"error", options.error},

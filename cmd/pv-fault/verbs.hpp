@@ -5,8 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command.hpp"
-#include "serve/client.hpp"
-#include "target/disk_target.hpp"
+#include "target/disk_session.hpp"
 
 namespace pv::faultcmd {
 
@@ -26,19 +25,10 @@ void build_assert(cli::Verb& verb);
 void build_preset(cli::Verb& verb);
 void build_sweep(cli::Verb& verb);
 
-// --disk, which every verb but `kinds` has.
-void add_disk_flag(cli::Verb& verb, std::string& disk);
-
-struct Session {
-  target::DiskTarget at;
-  serve::DiskClient client;
-};
-// --timeout, or `default_ns`, bounds each call.
-Result<Session> open_session(cli::Context& context, const std::string& disk,
-                             uint64_t default_ns = target::k_default_timeout_ns);
-
-// {"id","scope","vm"}: what a later stage needs to find the disk again.
-json disk_reference(const Object& disk);
+using target::add_disk_flag;  // which every verb but `kinds` has
+using target::disk_reference;
+using target::open_session;
+using Session = target::DiskSession;
 
 // Adds one rule or several, all or none, and emits the document.
 Result<> add_rules(cli::Context& context, Session& session, json rules);

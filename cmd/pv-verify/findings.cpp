@@ -3,8 +3,6 @@
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/line_journal.hpp"
-#include "serve/client.hpp"
-#include "target/disk_target.hpp"
 #include "verbs.hpp"
 
 namespace pv::verifycmd {
@@ -23,32 +21,10 @@ struct ReleaseOptions {
   std::vector<std::string> tickets;
 };
 
-struct Session {
-  target::DiskTarget at;
-  serve::DiskClient client;
-
-  // A disk that compares nothing says so in a way that helps.
-  Result<json> call(const json& request) {
-    auto reply = client.call(request);
-    if (reply || reply.error().code != Code::unsupported) return reply;
-    return fail(Code::unsupported, fmt::format("disk '{}' is not compared with anything: pv-verify "
-                                               "mirror makes one that is",
-                                               at.disk.display()));
-  }
-  json reference() const {
-    return {{"id", at.disk.name},
-            {"scope", at.disk.scope},
-            {"vm", at.disk.owner.empty() ? json(nullptr) : json(at.disk.owner)}};
-  }
-};
-
-Result<Session> open_session(cli::Context& context, const std::string& disk,
-                             uint64_t default_ns = target::k_default_timeout_ns) {
-  TRY_ASSIGN(target::DiskTarget at, target::disk_target(context, disk));
-  TRY_ASSIGN(const Deadline deadline, context.deadline(default_ns));
-  TRY_ASSIGN(serve::DiskClient client, serve::DiskClient::connect(at.disk, deadline));
-  return Session{std::move(at), std::move(client)};
-}
+using target::add_disk_flag;
+using target::disk_reference;
+using target::open_session;
+using Session = target::DiskSession;
 
 Result<> print(cli::Context& context, const json& where, uint64_t& since) {
   while (true) {
@@ -69,17 +45,20 @@ Result<int> findings(cli::Context& context, const FindingsOptions& options) {
   TRY_ASSIGN(Session session,
              open_session(context, options.disk,
                           options.follow ? k_for_ever_ns : target::k_default_timeout_ns));
-  TRY_ASSIGN(json where, session.call({{"op", "verify.journal"}}));
-  TRY_ASSIGN(json status, session.call({{"op", "verify.status"}}));
+  TRY_ASSIGN(json where,
+             call_compared(session.at.disk, session.client, {{"op", "verify.journal"}}));
+  TRY_ASSIGN(json status,
+             call_compared(session.at.disk, session.client, {{"op", "verify.status"}}));
   TRY(print(context, where, since));
   while (options.follow) {
-    auto more = session.call({{"op", "fault.wait"}, {"journal", "verify"}, {"since", since}});
+    auto more = call_compared(session.at.disk, session.client,
+                              {{"op", "fault.wait"}, {"journal", "verify"}, {"since", since}});
     if (!more && more.error().code == Code::timeout) return fail(more.error());
     if (!more) return fail(Code::server_dead, "the disk's server has died");
     if (get_bool(*more, "ended")) break;
     where = std::move(*more);
     TRY(print(context, where, since));
-    TRY_ASSIGN(status, session.call({{"op", "verify.status"}}));
+    TRY_ASSIGN(status, call_compared(session.at.disk, session.client, {{"op", "verify.status"}}));
   }
   json summary = status["verify"];
   const bool good = get_u64(summary, "mismatches") == 0 &&
@@ -87,42 +66,46 @@ Result<int> findings(cli::Context& context, const FindingsOptions& options) {
                     get_string(summary, "state") != "broken";
   summary["good"] = good;
   summary["dropped"] = where["dropped"];
-  TRY(context.emit_line(
-      {{"v", cli::k_document_version}, {"summary", summary}, {"disk", session.reference()}}));
+  TRY(context.emit_line({{"v", cli::k_document_version},
+                         {"summary", summary},
+                         {"disk", disk_reference(session.at.disk)}}));
   return good ? 0 : 1;
 }
 
 Result<int> held(cli::Context& context, const std::string& disk) {
   TRY_ASSIGN(Session session, open_session(context, disk));
-  TRY_ASSIGN(const json reply, session.call({{"op", "verify.held"}}));
+  TRY_ASSIGN(const json reply,
+             call_compared(session.at.disk, session.client, {{"op", "verify.held"}}));
   for (const json& row : reply["held"])
-    TRY(context.emit(
-        {{"v", cli::k_document_version}, {"held", row}, {"disk", session.reference()}}));
+    TRY(context.emit({{"v", cli::k_document_version},
+                      {"held", row},
+                      {"disk", disk_reference(session.at.disk)}}));
   return 0;
 }
 
 Result<int> release(cli::Context& context, const ReleaseOptions& options) {
   TRY_ASSIGN(Session session, open_session(context, options.disk));
-  json tickets = json::array();
-  for (const std::string& text : options.tickets) {
-    TRY_ASSIGN(const uint64_t ticket, parse_count("ticket", text));
-    tickets.push_back(ticket);
-  }
-  TRY_ASSIGN(const json reply, session.call({{"op", "verify.release"},
-                                             {"tickets", tickets},
-                                             {"error", options.error},
-                                             {"with_disk", true}}));
+  TRY_ASSIGN(const json tickets, target::parse_tickets(options.tickets));
+  TRY_ASSIGN(const json reply, call_compared(session.at.disk, session.client,
+                                             {{"op", "verify.release"},
+                                              {"tickets", tickets},
+                                              {"error", options.error},
+                                              {"with_disk", true}}));
   TRY_ASSIGN(context.document()["disk"], target::disk_document_from(session.at.disk, reply));
   context.document()["released"] = reply["released"];
   TRY(context.emit());
   return 0;
 }
 
-void add_disk_flag(cli::Verb& verb, std::string& disk) {
-  verb.option("--disk", disk, "NAME", "The disk (default: the one of the document on stdin)");
-}
-
 }  // namespace
+
+Result<json> call_compared(const Object& disk, serve::DiskClient& client, const json& request) {
+  auto reply = client.call(request);
+  if (reply || reply.error().code != Code::unsupported) return reply;
+  return fail(Code::unsupported, fmt::format("disk '{}' is not compared with anything: pv-verify "
+                                             "mirror makes one that is",
+                                             disk.display()));
+}
 
 void build_findings(cli::Verb& verb) {
   auto options = std::make_shared<FindingsOptions>();

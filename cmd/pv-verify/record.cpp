@@ -59,13 +59,11 @@ struct MarkOptions {
 };
 
 Result<int> mark(cli::Context& context, const MarkOptions& options) {
-  TRY_ASSIGN(const target::DiskTarget at, target::disk_target(context, options.disk));
-  TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
-  TRY_ASSIGN(serve::DiskClient client, serve::DiskClient::connect(at.disk, deadline));
-  auto reply = client.call({{"op", "record.mark"}, {"name", options.name}});
+  TRY_ASSIGN(target::DiskSession session, target::open_session(context, options.disk));
+  auto reply = session.client.call({{"op", "record.mark"}, {"name", options.name}});
   if (!reply && reply.error().code == Code::unsupported)
-    return fail(Code::unsupported,
-                "disk '" + at.disk.display() + "' has no log (pv-verify record gives it one)");
+    return fail(Code::unsupported, "disk '" + session.at.disk.display() +
+                                       "' has no log (pv-verify record gives it one)");
   if (!reply) return fail(reply.error());
   context.document()["mark"] = {
       {"name", (*reply)["mark"]}, {"n", (*reply)["n"]}, {"log", (*reply)["file"]}};
@@ -88,8 +86,7 @@ void build_record(cli::Verb& verb) {
 void build_mark(cli::Verb& verb) {
   auto options = std::make_shared<MarkOptions>();
   verb.positional("name", options->name, "The mark")->required();
-  verb.option("--disk", options->disk, "NAME",
-              "The disk (default: the one of the document on stdin)");
+  target::add_disk_flag(verb, options->disk);
   verb.run([options](cli::Context& context) { return mark(context, *options); });
 }
 

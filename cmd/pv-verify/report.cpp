@@ -47,14 +47,9 @@ Result<verify::ReportInput> ask(cli::Context& context, const target::DiskTarget&
   TRY_ASSIGN(serve::DiskClient client, serve::DiskClient::connect(at.disk, deadline));
   verify::ReportInput input;
   input.disk = at.disk.display();
-  auto where = client.call({{"op", "verify.journal"}});
-  if (!where && where.error().code == Code::unsupported)
-    return fail(Code::unsupported, "disk '" + input.disk +
-                                       "' is not compared with anything: pv-verify mirror makes "
-                                       "one that is");
-  if (!where) return fail(where.error());
-  input.findings_began_ns = began(*where);
-  TRY_ASSIGN(input.findings, read_all_of(*where, input.dropped));
+  TRY_ASSIGN(const json where, call_compared(at.disk, client, {{"op", "verify.journal"}}));
+  input.findings_began_ns = began(where);
+  TRY_ASSIGN(input.findings, read_all_of(where, input.dropped));
   TRY_ASSIGN(const json status, client.call({{"op", "verify.status"}}));
   if (const json* compared = find(status, "verify")) input.broken = get_string(*compared, "error");
   // A disk without a fault layer has no faults.
@@ -100,8 +95,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 
 void build_report(cli::Verb& verb) {
   auto options = std::make_shared<Options>();
-  verb.option("--disk", options->disk, "NAME",
-              "The disk (default: the one of the document on stdin)");
+  target::add_disk_flag(verb, options->disk);
   verb.flag("--hex", options->hex, "A page for people, with the bytes of both sides");
   verb.option("--html", options->html, "FILE",
               "Write a page of HTML as well; - is stdout, instead of the document");

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command.hpp"
+#include "target/disk_session.hpp"
 
 namespace pv::blk {
 struct LogEnd;
@@ -26,6 +27,9 @@ void build_replay(cli::Verb& verb);
 void build_export(cli::Verb& verb);
 void build_import(cli::Verb& verb);
 void build_report(cli::Verb& verb);
+
+// One that compares nothing says so in a way that helps.
+Result<json> call_compared(const Object& disk, serve::DiskClient& client, const json& request);
 
 // What every document says of a log: `state`, `whole`, `unused_bytes`, and `error` of a broken one.
 void add_log_end(json& shown, const blk::LogEnd& end);
