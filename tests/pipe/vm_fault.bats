@@ -3,19 +3,7 @@
 # file, with other disks for each test.
 
 load helper
-
-setup_file() {
-  load helper
-  shared_vm
-}
-teardown_file() {
-  load helper
-  close_shared_vm
-}
-setup() {
-  need_guest
-  cd "$BATS_TEST_TMPDIR" || return 1
-}
+load helper_shared
 teardown() { unplug_all; }
 
 # reference example "full fault-injection pattern" (rows A1 A10 A14 A19 A27), with the fault seen

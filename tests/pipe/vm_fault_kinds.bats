@@ -3,19 +3,7 @@
 # If this fails, a guest does not meet a kind of fault, or not in the way that pv-faults(7) says.
 
 load helper
-# One VM for the file, with another disk for each test.
-setup_file() {
-  load helper
-  shared_vm
-}
-teardown_file() {
-  load helper
-  close_shared_vm
-}
-setup() {
-  need_guest
-  cd "$BATS_TEST_TMPDIR" || return 1
-}
+load helper_shared
 teardown() { unplug_all; }
 
 # What busybox dd says of a read or an fsync, and of a write.

@@ -3,19 +3,8 @@
 # makes in the guest is below a name of its own.
 
 load helper
-
-setup_file() {
-  load helper
-  shared_vm --memory 512M
-}
-teardown_file() {
-  load helper
-  close_shared_vm
-}
-setup() {
-  need_guest
-  cd "$BATS_TEST_TMPDIR" || return 1
-}
+load helper_shared
+setup_file() { shared_vm --memory 512M; }
 
 guest() { pv-vm run v -o run.stdout -- sh -c "$1"; }
 no_temporary() { [ -z "$(guest 'find / -xdev -name "*.pv-*"; find /tmp /run -name "*.pv-*"')" ]; }

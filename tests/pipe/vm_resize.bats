@@ -3,19 +3,7 @@
 # for the file, with other disks for each test.
 
 load helper
-
-setup_file() {
-  load helper
-  shared_vm
-}
-teardown_file() {
-  load helper
-  close_shared_vm
-}
-setup() {
-  need_guest
-  cd "$BATS_TEST_TMPDIR" || return 1
-}
+load helper_shared
 teardown() { unplug_all; }
 
 guest() { pv-vm run v --raw --timeout 120s -- sh -c "$1"; }

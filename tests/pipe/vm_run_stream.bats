@@ -3,19 +3,7 @@
 # the file: commands do not change it.
 
 load helper
-
-setup_file() {
-  load helper
-  shared_vm
-}
-teardown_file() {
-  load helper
-  close_shared_vm
-}
-setup() {
-  need_guest
-  cd "$BATS_TEST_TMPDIR" || return 1
-}
+load helper_shared
 
 # guest SCRIPT: by the path that captures output, to look at what streams have left.
 guest() { pv-vm run v -o run.stdout -- sh -c "$1"; }
