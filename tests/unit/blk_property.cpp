@@ -157,7 +157,8 @@ class Run {
     return geometry;
   }
 
-  // The picked layers, each once at most, less those that cannot stand where they were put.
+  // The picked layers, each once at most, less those that cannot stand where they were put: two may
+  // not share a file, and the legs of a mirror, made beforehand, have the size of the bottom.
   static StackRow make_row(const Plan& plan) {
     std::vector<const StackRow*> alone;
     for (const StackRow& row : stacks())
@@ -170,7 +171,9 @@ class Run {
     for (const uint32_t pick : plan.layers) {
       const StackRow& row = *alone[pick % alone.size()];
       specs.push_back(*parse_layer(row.layers.front()));
-      if (!used.insert(specs.back().name).second || !check_layers(specs)) {
+      const bool resizes_a_leg = (row.changes & k_new_size) != 0 && used.count("mirror") != 0;
+      if (!used.insert(specs.back().name).second || resizes_a_leg || !files_free(made, row) ||
+          !check_layers(specs)) {
         specs.pop_back();
         continue;
       }
@@ -179,6 +182,13 @@ class Run {
       made.files.insert(made.files.end(), row.files.begin(), row.files.end());
     }
     return made;
+  }
+
+  static bool files_free(const StackRow& made, const StackRow& row) {
+    return std::none_of(row.files.begin(), row.files.end(), [&](const char* file) {
+      return std::any_of(made.files.begin(), made.files.end(),
+                         [&](const char* other) { return std::string_view(other) == file; });
+    });
   }
 
   struct Flight {
