@@ -60,7 +60,7 @@ Result<json> Resizer::change(const Job& job) {
     TRY(parts_.save());
   }
   // Also where nothing has changed: an earlier attempt may have come only this far.
-  if (job.reconnect_pid != 0) parts_.front.disconnect(job.reconnect_pid);
+  parts_.front.resized(job.reconnect_pid);
   return json{{"size_bytes", job.size}, {"previous_bytes", before}};
 }
 

@@ -12,7 +12,7 @@
 #include "base/loop.hpp"
 #include "blk/counters.hpp"
 #include "blk/disk.hpp"
-#include "front/nbd/server.hpp"
+#include "front/front.hpp"
 #include "serve/control_ops.hpp"
 
 namespace pv::serve {
@@ -23,7 +23,7 @@ class Resizer {
     Loop& loop;
     blk::Disk& disk;
     const blk::Counters& counters;
-    nbd::Server& front;
+    front::Front& front;
     ControlOps& ops;
     std::function<Result<>()> save;  // the new size, for the next command
   };

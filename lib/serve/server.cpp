@@ -18,6 +18,7 @@
 #include "base/text.hpp"
 #include "blk/registry.hpp"
 #include "blk/state.hpp"
+#include "front/front.hpp"
 #include "front/nbd/server.hpp"
 #include "serve/control_ops.hpp"
 #include "serve/disk_object.hpp"
@@ -91,11 +92,7 @@ class DiskServer {
     TRY_ASSIGN(stack_, blk::build_stack(std::move(bottom), layers, env));
     if (!spec_.saved_state.empty()) TRY(load_saved_state(*stack_, spec_.saved_state));
     gate_ = std::make_unique<FlushGate>(*stack_);
-    TRY_ASSIGN(Fd listener, listen_unix(object_.path("nbd.sock")));
-    front_ = std::make_unique<nbd::Server>(
-        loop_, std::move(listener), *gate_, counters_,
-        nbd::Export{object_.name, "provium disk " + object_.display(), stack_->geometry()});
-    TRY(front_->start());
+    TRY(open_fronts());
     home_ = std::make_unique<DirGuard>(loop_, object_.dir, [this] { stop(); });
     ops_ = std::make_unique<ControlOps>(*stack_, counters_, [this] { return live_state(); });
     resizer_ = std::make_unique<Resizer>(
@@ -123,6 +120,15 @@ class DiskServer {
     });
     TRY(control_->listen(object_.path("ctl.sock")));
     return loop_.on_signals({SIGTERM, SIGINT}, [this](int) { stop(); });
+  }
+
+  Result<> open_fronts() {
+    front_ = std::make_unique<front::Fronts>();
+    TRY_ASSIGN(Fd listener, listen_unix(object_.path("nbd.sock")));
+    front_->add(std::make_unique<nbd::Server>(
+        loop_, std::move(listener), *gate_, counters_,
+        nbd::Export{object_.name, "provium disk " + object_.display(), stack_->geometry()}));
+    return front_->start();
   }
 
   // What state.json says: the document and, for the next command, who we are.
@@ -288,7 +294,7 @@ class DiskServer {
   blk::Counters counters_;
   std::unique_ptr<blk::Disk> stack_;
   std::unique_ptr<FlushGate> gate_;
-  std::unique_ptr<nbd::Server> front_;
+  std::unique_ptr<front::Fronts> front_;
   std::unique_ptr<ControlOps> ops_;
   std::unique_ptr<Resizer> resizer_;
   std::unique_ptr<FaultWaits> waits_;

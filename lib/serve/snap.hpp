@@ -18,7 +18,7 @@
 
 #include "base/control.hpp"
 #include "blk/counters.hpp"
-#include "front/nbd/server.hpp"
+#include "front/front.hpp"
 #include "serve/control_ops.hpp"
 #include "serve/flush_gate.hpp"
 #include "serve/snap_target.hpp"
@@ -33,7 +33,7 @@ class Snap {
     blk::Disk& disk;
     FlushGate& gate;
     const blk::Counters& counters;
-    nbd::Server& front;
+    front::Front& front;
     ControlOps& ops;
     const Spec& spec;
     std::function<json()> describe;  // what a manifest says of the disk itself

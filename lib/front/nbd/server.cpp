@@ -60,7 +60,8 @@ void Server::let_in(bool on) {
   if (listener_) shared_.loop.change(listener_.get(), events);
 }
 
-void Server::disconnect(pid_t peer) {
+void Server::resized(pid_t peer) {
+  if (peer == 0) return;
   std::vector<Connection*> ending;
   for (const auto& connection : connections_)
     if (connection->peer() == peer) ending.push_back(connection.get());

@@ -10,30 +10,26 @@
 #include "base/loop.hpp"
 #include "blk/counters.hpp"
 #include "blk/disk.hpp"
+#include "front/front.hpp"
 #include "front/nbd/connection.hpp"
 
 namespace pv::nbd {
 
-class Server {
+class Server final : public front::Front {
  public:
   // Serves `disk` on a socket that already listens. Everything passed in outlives the server.
   Server(Loop& loop, Fd listener, blk::Disk& disk, blk::Counters& counters, Export exported);
-  ~Server();
-  Result<> start();
+  ~Server() override;
 
-  // From now on new requests are answered ESHUTDOWN and nobody is let in.
-  void stop();
-  // Lets no further request in until resume(); those in flight go on.
-  void pause();
-  void resume();
-  // Takes nothing more from anybody and answers nobody, until thaw(); nobody is let in.
-  void freeze();
-  void thaw();
-  // Ends every connection, with what was still to be said to it.
-  void hang_up();
-  // Ends the connections that process `peer` has made, in order: what is in flight is answered.
-  void disconnect(pid_t peer);
-  size_t connections() const { return connections_.size(); }
+  Result<> start() override;
+  void stop() override;  // new requests are answered ESHUTDOWN
+  void pause() override;
+  void resume() override;
+  void freeze() override;
+  void thaw() override;
+  void hang_up() override;
+  void resized(pid_t peer) override;
+  size_t connections() const override { return connections_.size(); }
 
  private:
   static constexpr size_t k_max_connections = 256;
