@@ -101,6 +101,11 @@ $(BUILD)/bin/pv-test: $(call obj,$(TEST_SRC)) $(BUILD)/libpv.a
 	@echo "LD    $@"
 	@$(CXX) $(LDFLAGS) -o $@ $^ -lCatch2WithMain -lrapidcheck $(LDLIBS)
 
+$(BUILD)/bin/pv-vhost-load: $(VHOST_OBJ) $(BUILD)/libpv.a
+	@mkdir -p $(@D)
+	@echo "LD    $@"
+	@$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
 # --- what a person runs -----------------------------------------------------------------------
 
 deps:
@@ -125,7 +130,7 @@ tidy: all
 	@BUILD=$(BUILD) tests/check/run tidy drift
 
 bench: deps
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory all $(BUILD)/bin/pv-vhost-load
 	@BUILD=$(BUILD) tests/bench/run
 
 # Kills disk servers at random moments, ROUNDS times, and looks at what is left; then as many power
