@@ -197,6 +197,7 @@ struct Env {
   Opener* opener = nullptr;             // null where layers may not open anything
   std::string dir = {};                 // for files that go with the disk; "": there is none
   std::function<void()> on_fault = {};  // called for each event of a fault layer's journal
+  bool keeps = false;                   // what layers remember is to survive the process, in `dir`
   bool bases_are_known = false;         // overlays that are only read need not look at theirs
 };
 

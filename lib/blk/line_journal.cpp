@@ -2,6 +2,8 @@
 #include "blk/line_journal.hpp"
 
 #include <fcntl.h>
+#include <filesystem>
+#include <map>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -44,6 +46,34 @@ bool LineJournal::open_file(Segment& segment) {
     if (segment.file || !prefix_.empty() || errno != EEXIST) break;
   }
   return static_cast<bool>(segment.file);
+}
+
+void LineJournal::adopt(const std::string& prefix, uint64_t last) {
+  continue_after(last);
+  if (prefix.empty()) return;
+  prefix_ = prefix;
+  std::map<uint64_t, std::string> files;  // by number
+  const std::string folder = prefix.substr(0, prefix.rfind('/'));
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    const std::string path = entry.path();
+    if (path.rfind(prefix + ".", 0) == 0)
+      files[std::strtoull(path.c_str() + prefix.size() + 1, nullptr, 10)] = path;
+  }
+  for (const auto& [number, path] : files) {
+    segment_number_ = number + 1;
+    const std::string text = read_file(path, k_max_file).value_or("");
+    const size_t whole = text.rfind('\n') + 1;  // 0 where there is none
+    Segment segment;
+    segment.file.reset(open(path.c_str(), O_RDWR | O_CLOEXEC));
+    if (!segment.file || whole == 0) continue;
+    segment.path = path;
+    segment.bytes = whole;
+    segment.first = std::strtoull(text.c_str() + 5, nullptr, 10);  // {"n":123,…
+    if (ftruncate(segment.file.get(), static_cast<off_t>(whole)) < 0) continue;
+    lseek(segment.file.get(), 0, SEEK_END);
+    segments_.push_back(std::move(segment));
+  }
 }
 
 bool LineJournal::begin_segment() {

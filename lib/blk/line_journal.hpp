@@ -31,6 +31,11 @@ class LineJournal {
     last_ = before_ = last;
     buffered_from_ = last + 1;
   }
+  // Goes on with the files of a journal whose process was killed: `prefix` is what it said, `last`
+  // its last event. A line that was cut is taken away.
+  void adopt(const std::string& prefix, uint64_t last);
+  // What its files' names begin with; "" before there is one.
+  const std::string& prefix() const { return prefix_; }
   // A line of the caller's making, which begins with {"n":N, where N is last() + 1 beforehand.
   template <class Format>
   uint64_t add_line(Format&& format) {

@@ -100,6 +100,7 @@ Result<json> FaultLayer::add(const json& request) {
   if (too_many(fresh.size())) return refusal;
   for (Rule& rule : fresh) admit(std::move(rule));
   rules_.index();
+  keep_rules();
   json shown = json::array();
   for (const std::string& id : ids) shown.push_back(rules_.find(id)->to_json());
   return many ? json{{"rules", shown}} : json{{"rule", shown[0]}};
@@ -133,6 +134,7 @@ Result<json> FaultLayer::clear(const json& request) {
     for (const Reason& reason : flight->reasons)
       if (gone.count(reason.rule) != 0) to_wake_.push_back({ticket, reason.rule});
   wake_waiting();
+  keep_rules();
   if (env_.on_fault) env_.on_fault();  // who waits for a rule that is gone waits for nothing
   return reply;
 }
@@ -229,7 +231,9 @@ Result<json> FaultLayer::set_mark(const json& request) {
   const std::string name = get_string(request, "name");
   TRY(check_name("mark", name));
   static_cast<void>(lower().control({{"op", "record.mark"}, {"name", name}}));  // into a log, too
-  return json{{"mark", name}, {"count", ++scene_.marks[name]}};
+  const uint64_t count = ++scene_.marks[name];
+  keep_rules();
+  return json{{"mark", name}, {"count", count}};
 }
 
 Result<json> FaultLayer::set_state(const json& request) {
@@ -237,6 +241,7 @@ Result<json> FaultLayer::set_state(const json& request) {
   if (!name.empty()) {
     TRY(check_name("state", name));
     scene_.state = name;
+    keep_rules();
   }
   return json{{"state", scene_.state}};
 }

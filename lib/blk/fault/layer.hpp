@@ -17,6 +17,7 @@
 
 #include "blk/child.hpp"
 #include "blk/fault/journal.hpp"
+#include "blk/fault/kept.hpp"
 #include "blk/fault/rules.hpp"
 #include "blk/fault/truth.hpp"
 #include "blk/histogram.hpp"
@@ -27,6 +28,9 @@ class FaultLayer final : public Forward, private Bench {
  public:
   FaultLayer(std::unique_ptr<Disk> lower, const Env& env, uint64_t journal_bytes);
   ~FaultLayer() override;
+
+  // Goes on with what a server before has kept of this disk, and keeps from now on.
+  Result<> keep();
 
   void submit(Request& request) override;
   Result<json> control(const json& request) override;
@@ -138,6 +142,9 @@ class FaultLayer final : public Forward, private Bench {
   std::string fresh_id(const std::map<std::string, size_t>& taken);
 
   // state.cpp
+  json section() const;
+  void begin_at(uint64_t then);
+  void keep_rules();
   Result<json> state_op(const std::string& op, const json& request);
   Result<> save_records(StateOut& out) const;
   Result<> load_rules(const json& state);
@@ -168,6 +175,7 @@ class FaultLayer final : public Forward, private Bench {
   Scene scene_;
   Truth truth_;
   Journal journal_;
+  std::unique_ptr<KeptRules> kept_;
   TimerId journal_timer_ = 0;
   Pool<Flight> flights_;
   std::map<uint64_t, Flight*> waiting_;                 // by ticket

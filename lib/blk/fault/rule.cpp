@@ -91,6 +91,17 @@ void Rule::set_id(std::string id) {
 }
 
 bool Rule::count() {
+  const bool fires = decide();
+  if (tally_ != nullptr) count_in(tally_);
+  return fires;
+}
+
+void Rule::count_in(Tally* tally) {
+  tally_ = tally;
+  *tally = {serial, matched_, fired_, latched_ ? 1U : 0U};
+}
+
+bool Rule::decide() {
   const uint64_t number = matched_++;
   if (!latched_) {
     if (number < when_.after || (number - when_.after + 1) % when_.every != 0) return false;

@@ -24,6 +24,11 @@ struct RuleGround {
   bool volatile_cache = false;  // there is a layer `cache` below
 };
 
+// How far a rule has come, where that is kept outside the process (kept.hpp).
+struct Tally {
+  uint64_t serial, matched, fired, latched;
+};
+
 class Rule {
  public:
   // Parses and checks a rule object. Code::bad_rule; Code::bad_mode with the valid kinds;
@@ -45,6 +50,8 @@ class Rule {
   // Counts a match and says whether the rule fires: a pure function of the seed, the rule's id and
   // the number of the match.
   bool count();
+  // From now on it counts there, too.
+  void count_in(Tally* tally);
   // Of the last match that was counted.
   Chance chance() const { return key_.of(matched_ - 1); }
   uint64_t match_number() const { return matched_; }
@@ -99,6 +106,8 @@ class Rule {
   std::string next_state_;
   bool heals_ = false;
   bool latched_ = false;
+  bool decide();
+  Tally* tally_ = nullptr;
   Chance key_{0};
   uint64_t matched_ = 0;
   uint64_t fired_ = 0;

@@ -6,6 +6,7 @@
 
 #include <cstring>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "base/text.hpp"
@@ -48,20 +49,24 @@ Result<json> FaultLayer::state_op(const std::string& op, const json& request) {
   return json{{"busy", busy + (below ? get_u64(*below, "busy") : 0)}};
 }
 
-Result<> FaultLayer::save_state(StateOut& out) {
+json FaultLayer::section() const {
   json rules = json::array();
   for (const Rule* rule : rules_.all()) rules.push_back(rule->saved());
   json marks = json::object();
   for (const auto& [name, count] : scene_.marks)
     if (count != 0) marks[name] = count;
-  out.section("fault", {{"now_ns", now_ns()},
-                        {"state", scene_.state},
-                        {"marks", std::move(marks)},
-                        {"last_id", last_id_},
-                        {"last_serial", last_serial_},
-                        {"last_ticket", last_ticket_},
-                        {"last_event", journal_.last()},
-                        {"rules", std::move(rules)}});
+  return {{"now_ns", now_ns()},
+          {"state", scene_.state},
+          {"marks", std::move(marks)},
+          {"last_id", last_id_},
+          {"last_serial", last_serial_},
+          {"last_ticket", last_ticket_},
+          {"last_event", journal_.last()},
+          {"rules", std::move(rules)}};
+}
+
+Result<> FaultLayer::save_state(StateOut& out) {
+  out.section("fault", section());
   TRY(save_records(out));
   return lower().save_state(out);
 }
@@ -86,18 +91,48 @@ Result<> FaultLayer::load_state(StateIn& in) {
   TRY_ASSIGN(const json* state, in.section("fault"));
   const uint64_t then = get_u64(*state, "now_ns"), last = get_u64(*state, "last_event");
   if (then >= k_max_ns || last >= k_max_ns) return bad_state("fault", "its clock or its journal");
-  started_ns_ = env_.clock.now_ns() - then;  // the clock goes on
-  began_wall_ns_ = env_.clock.wall_ns() - then;
+  begin_at(then);
   journal_.continue_after(last);
-  last_id_ = get_u64(*state, "last_id");
-  last_serial_ = get_u64(*state, "last_serial");
-  last_ticket_ = get_u64(*state, "last_ticket");
   TRY(load_rules(*state));
   while (in.left() != 0) TRY(load_record(in));
   return lower().load_state(in);
 }
 
+// The clock goes on from there.
+void FaultLayer::begin_at(uint64_t then) {
+  started_ns_ = env_.clock.now_ns() - then;
+  began_wall_ns_ = env_.clock.wall_ns() - then;
+}
+
+// A server that was killed has lost what was on its way: late writes, and what a repair would have
+// put back. The time that nobody served is time that has passed.
+Result<> FaultLayer::keep() {
+  TRY_ASSIGN(kept_, KeptRules::open(env_.dir));
+  TRY_ASSIGN(const json before, kept_->load());
+  if (!before.is_null()) {
+    const uint64_t then = get_u64(before, "now_ns"), wall = env_.clock.wall_ns();
+    const uint64_t began = get_u64(before, "began_wall_ns");
+    begin_at(std::max(then, wall > began ? wall - began : 0));
+    journal_.adopt(kept_->journal(), get_u64(before, "last_event"));
+    TRY(load_rules(before));
+  }
+  keep_rules();
+  return {};
+}
+
+// One that cannot be written goes into the server's log; the disk is served all the same.
+void FaultLayer::keep_rules() {
+  if (!kept_) return;
+  json section = this->section();
+  section["began_wall_ns"] = began_wall_ns_;
+  if (auto saved = kept_->save(section, rules_.all()); !saved)
+    fmt::print(stderr, "{}\n", saved.error().message);
+}
+
 Result<> FaultLayer::load_rules(const json& state) {
+  last_id_ = get_u64(state, "last_id");
+  last_serial_ = get_u64(state, "last_serial");
+  last_ticket_ = get_u64(state, "last_ticket");
   const json* marks = pv::find(state, "marks");
   const json* rules = pv::find(state, "rules");
   scene_.state = get_string(state, "state");

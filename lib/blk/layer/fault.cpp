@@ -90,7 +90,10 @@ bool FaultLayer::fires(Rule& rule, const Flight& flight) {
 bool FaultLayer::counts(Rule& rule) {
   const bool was_latched = rule.latched();
   if (!rule.count()) return false;
-  if (!rule.next_state().empty()) scene_.state = rule.next_state();
+  if (!rule.next_state().empty()) {
+    scene_.state = rule.next_state();
+    if (kept_) kept_->set_state(scene_.state);
+  }
   latched_ = latched_ || rule.latched() != was_latched;
   return true;
 }
@@ -273,6 +276,10 @@ uint64_t FaultLayer::record(const JournalEntry& entry) {
       journal_.write_out();
     });
   const uint64_t number = journal_.add(entry);
+  if (kept_) {
+    journal_.write_out();
+    kept_->set_events(number, last_ticket_, journal_.prefix());
+  }
   if (env_.on_fault) env_.on_fault();
   return number;
 }
@@ -327,7 +334,9 @@ Result<std::unique_ptr<Disk>> make_fault(std::unique_ptr<Disk> lower, const Laye
                                            given->second));
     bytes = *size;
   }
-  return std::make_unique<FaultLayer>(std::move(lower), env, bytes);
+  auto layer = std::make_unique<FaultLayer>(std::move(lower), env, bytes);
+  if (env.keeps) TRY(layer->keep());
+  return layer;
 }
 
 }  // namespace pv::blk
