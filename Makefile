@@ -27,7 +27,8 @@ LDLIBS   := -lfmt -luring -llz4 -lz -ldl
 COMMANDS := $(notdir $(wildcard cmd/pv-*))
 RUNNER   := lib/guest/runner/pv-runner.cpp
 LIB_SRC  := $(filter-out $(RUNNER),$(shell find lib -name '*.cpp'))
-TEST_SRC := $(wildcard tests/unit/*.cpp tests/conform/*.cpp)
+VHOST_SRC := $(filter-out tests/vhost/load.cpp %_test.cpp,$(wildcard tests/vhost/*.cpp))
+TEST_SRC := $(wildcard tests/unit/*.cpp tests/conform/*.cpp tests/vhost/*_test.cpp) $(VHOST_SRC)
 PCH      := $(BUILD)/pch.hpp.gch
 HOT_PCH  := $(BUILD)/hot/pch.hpp.gch
 TEST_PCH := $(BUILD)/test_pch.hpp.gch
@@ -65,6 +66,12 @@ $(BUILD)/obj/%.o: %.cpp | $(PCH) $(HOT_PCH)
 	@echo "CXX   $<"
 	@$(CXX) $(CXXFLAGS) -include $(FIRST) -MMD -MP -c $< -o $@
 
+# The vhost-user front end of the tests is a load generator too: optimised, and without Catch2.
+VHOST_OBJ := $(call obj,$(VHOST_SRC) tests/vhost/load.cpp)
+$(VHOST_OBJ): private OPT := -O2
+$(VHOST_OBJ): FIRST = $(BUILD)/hot/pch.hpp
+$(VHOST_OBJ): | $(HOT_PCH)
+
 # A program of the guest, which lib/guest has in itself. Nothing of the host's is linked to it.
 $(BUILD)/pv-runner: $(RUNNER) $(wildcard lib/guest/runner/*.hpp)
 	@mkdir -p $(@D)
@@ -94,6 +101,11 @@ $(BUILD)/bin/pv-test: $(call obj,$(TEST_SRC)) $(BUILD)/libpv.a
 	@echo "LD    $@"
 	@$(CXX) $(LDFLAGS) -o $@ $^ -lCatch2WithMain -lrapidcheck $(LDLIBS)
 
+$(BUILD)/bin/pv-vhost-load: $(VHOST_OBJ) $(BUILD)/libpv.a
+	@mkdir -p $(@D)
+	@echo "LD    $@"
+	@$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
 # --- what a person runs -----------------------------------------------------------------------
 
 deps:
@@ -118,7 +130,7 @@ tidy: all
 	@BUILD=$(BUILD) tests/check/run tidy drift
 
 bench: deps
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory all $(BUILD)/bin/pv-vhost-load
 	@BUILD=$(BUILD) tests/bench/run
 
 # Kills disk servers at random moments, ROUNDS times, and looks at what is left; then as many power

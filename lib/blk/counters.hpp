@@ -26,6 +26,8 @@ class Counters {
     }
   }
   void unsupported() { ++unsupported_; }
+  // A request that is none.
+  void malformed() { ++io_errors_; }
 
   uint64_t in_flight() const { return in_flight_; }
   json to_json() const;

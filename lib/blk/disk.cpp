@@ -28,7 +28,8 @@ bool op_from_name(std::string_view name, Op& op) {
 }
 
 const char* front_name(Front front) {
-  return front == Front::nbd ? "nbd" : "host";
+  constexpr const char* k_names[] = {"host", "nbd", "vhost-user"};
+  return k_names[static_cast<int>(front)];
 }
 
 const char* phase_name(Phase phase) {

@@ -47,7 +47,7 @@ enum RequestFlag : uint32_t {
 };
 
 // Where a request came from; decides what a status can become on its wire.
-enum class Front : uint8_t { host, nbd };
+enum class Front : uint8_t { host, nbd, vhost };
 const char* front_name(Front front);
 
 // What an injected fault tells the one who asked for it (host requests only).

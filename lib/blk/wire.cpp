@@ -29,10 +29,23 @@ int nbd_errno(Op op, int error) {
   }
 }
 
+// A virtio block device says OK, IOERR or UNSUPP (virtio 1.2, section 5.2.6).
+int vhost_errno(int error) {
+  return error == 0 || error == EOPNOTSUPP ? error : EIO;
+}
+
 }  // namespace
 
 int delivered(Front front, Op op, int error) {
-  return front == Front::nbd ? nbd_errno(op, error) : error;
+  switch (front) {
+    case Front::host:
+      return error;
+    case Front::nbd:
+      return nbd_errno(op, error);
+    case Front::vhost:
+      return vhost_errno(error);
+  }
+  return error;
 }
 
 }  // namespace pv::blk

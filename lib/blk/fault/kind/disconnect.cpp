@@ -21,7 +21,8 @@ class Disconnect final : public Action {
   uint32_t ops() const override { return greets() ? 0 : k_every_op; }
   bool after_io() const override { return at_ == HangUp::before_reply || at_ == HangUp::reply; }
   const char* unsupported_on(Front front) const override {
-    return front == Front::host ? "a request of the host has no connection" : nullptr;
+    if (front == Front::host) return "a request of the host has no connection";
+    return front == Front::vhost && greets() ? "a vhost-user client is not greeted" : nullptr;
   }
   bool concerns(const Case& at) const override { return at.request.wire != nullptr; }
   json describe() const override {

@@ -19,9 +19,14 @@ class Violate final : public Action {
   }
   bool after_io() const override { return true; }
   const char* unsupported_on(Front front) const override {
-    return front == Front::host ? "a request of the host has no protocol" : nullptr;
+    if (front == Front::host) return "a request of the host has no protocol";
+    const bool in_rings = what_ == Violation::cookie || what_ == Violation::error_code ||
+                          what_ == Violation::twice;
+    return front == Front::nbd || in_rings ? nullptr : "an answer in a ring has no such part";
   }
-  bool concerns(const Case& at) const override { return at.request.wire != nullptr; }
+  bool concerns(const Case& at) const override {
+    return at.request.wire != nullptr && unsupported_on(at.request.front) == nullptr;
+  }
   json describe() const override {
     json object = {{"kind", "violate"}, {"what", name_of(what_)}};
     if (what_ == Violation::garbage) object["bytes"] = bytes_;
