@@ -31,6 +31,7 @@ _provium_values() {
     --errno) echo EIO ENOSPC EPERM EROFS EINVAL ENOMEM ETIMEDOUT ENODEV EBUSY ;;
     --survivors) echo none all random listed ;;
     --accel) echo auto kvm tcg ;;
+    --transport) echo nbd vhost-user auto ;;
     --profile) "${2}pv-vm" profiles -o name ;;
     action) echo build info clean ;;
     operation) echo run close list ;;

@@ -39,6 +39,8 @@ function __provium_values
             printf '%s\n' none all random listed
         case --accel
             printf '%s\n' auto kvm tcg
+        case --transport
+            printf '%s\n' nbd vhost-user auto
         case --profile
             "$argv[2]pv-vm" profiles -o name 2>/dev/null </dev/null
         case action

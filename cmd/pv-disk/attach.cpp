@@ -55,6 +55,9 @@ Result<int> act(cli::Context& context, const Options& options) {
   TRY_ASSIGN(const LockFile lock, vm::lock_vm(at.vm, deadline));
   TRY_ASSIGN(json vm_state, at.vm.load());
   TRY(vm::require_state(at.vm, vm_state, "attach a disk to", {"created", "booted"}));
+  if (options.spec.transport == k_auto_transport && !spec.cdrom) {
+    TRY_ASSIGN(spec.vhost_user, vm::shares_memory(at.vm, vm_state, deadline));
+  }
   const bool hot = vm::actual_state(at.vm, vm_state) == "booted";
   TRY_ASSIGN(const Object disk, claim(run, at.vm.name, id));
   auto state = serve::start_server(disk, spec, deadline);

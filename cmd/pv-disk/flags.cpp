@@ -26,6 +26,15 @@ Result<> add_layers(serve::Spec& spec, const json& disk) {
   return {};
 }
 
+// Whether it is by vhost-user; auto is not, until somebody knows better.
+Result<bool> parse_transport(const std::string& text) {
+  for (const bool vhost_user : {false, true})
+    if (text == serve::transport_name(vhost_user)) return vhost_user;
+  if (text == k_auto_transport) return false;
+  return fail(Code::usage, fmt::format("--transport '{}' is none of nbd, vhost-user and auto",
+                                       printable(text)));
+}
+
 }  // namespace
 
 void add_spec_flags(cli::Verb& verb, SpecFlags& flags) {
@@ -52,6 +61,8 @@ void add_spec_flags(cli::Verb& verb, SpecFlags& flags) {
   verb.option("--serial", flags.serial, "TEXT", "Serial number, at most 20 characters");
   verb.option("--uuid", flags.uuid, "ID",
               "The disk's own id of 16 bytes: a UUID, or 32 hex digits");
+  verb.option("--transport", flags.transport, "NAME",
+              "How a VM takes it: nbd, vhost-user or auto (default: nbd)");
   verb.flag("--no-fault", flags.no_fault, "Serve without a fault layer: pv-fault refuses the disk");
   verb.flag("--read-only", flags.read_only, "Refuse every change");
 }
@@ -88,6 +99,7 @@ Result<serve::Spec> spec_from(cli::Context& context, const SpecFlags& flags) {
     TRY_ASSIGN(spec.reconnect_ns, parse_duration(flags.reconnect));
   }
   spec.serial = flags.serial;
+  TRY_ASSIGN(spec.vhost_user, parse_transport(flags.transport));
   spec.direct = flags.direct;
   spec.read_only = spec.read_only || flags.read_only;
   spec.no_fault = flags.no_fault;

@@ -37,6 +37,7 @@ void build_tune(cli::Verb& verb);
 struct SpecFlags {
   serve::SourceFlags source;
   std::string sector_size, physical_sector_size, serial, uuid, reconnect;
+  std::string transport = "nbd";
   std::vector<std::string> layers;
   bool read_only = false;
   bool no_fault = false;
@@ -46,6 +47,9 @@ void add_spec_flags(cli::Verb& verb, SpecFlags& flags);
 // The spec, still without what depends on the disk's id (serve::complete); with no source flag, the
 // source of the input document's disk.
 Result<serve::Spec> spec_from(cli::Context& context, const SpecFlags& flags);
+
+// --transport auto: `attach` knows the VM; a disk without one is served over NBD.
+constexpr const char* k_auto_transport = "auto";
 
 // --host-key, of the verbs that read and write.
 void add_host_key_flag(cli::Verb& verb, std::string& host_key);

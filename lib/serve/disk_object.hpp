@@ -13,6 +13,8 @@
 
 namespace pv::serve {
 
+// Where a disk with the transport vhost-user is served besides NBD.
+constexpr const char* k_vhost_socket = "vhost.sock";
 // Left by a server whose last flush failed: the errno by name.
 constexpr const char* k_lost_file = "lost";
 

@@ -20,6 +20,7 @@
 #include "blk/state.hpp"
 #include "front/front.hpp"
 #include "front/nbd/server.hpp"
+#include "front/vhost/server.hpp"
 #include "serve/control_ops.hpp"
 #include "serve/disk_object.hpp"
 #include "serve/fault_wait.hpp"
@@ -128,6 +129,11 @@ class DiskServer {
     front_->add(std::make_unique<nbd::Server>(
         loop_, std::move(listener), *gate_, counters_,
         nbd::Export{object_.name, "provium disk " + object_.display(), stack_->geometry()}));
+    if (spec_.vhost_user) {
+      TRY_ASSIGN(Fd vhost, listen_unix(object_.path(k_vhost_socket)));
+      front_->add(std::make_unique<vhost::Server>(loop_, std::move(vhost), *gate_, counters_,
+                                                  vhost::Identity{spec_.serial, spec_.host_key}));
+    }
     return front_->start();
   }
 
@@ -152,13 +158,14 @@ class DiskServer {
                   {"serial", spec_.serial},
                   {"host_key", spec_.host_key.empty() ? json(nullptr) : json(spec_.host_key)},
                   {"source", source_json(spec_)},
-                  {"transport", "nbd"},
+                  {"transport", transport_name(spec_.vhost_user)},
                   {"uri", "nbd+unix:///?socket=" + percent_encoded(object_.path("nbd.sock"))},
                   {"control", object_.path("ctl.sock")},
                   {"pid", self.pid},
                   {"start_ticks", self.start_ticks},
                   {"image_path", source_.image_path()},
                   {"layers", spec_.layers}};
+    if (spec_.vhost_user) state["vhost_socket"] = object_.path(k_vhost_socket);
     if (spec_.cdrom) state.update({{"cdrom", true}, {"medium", medium_}});
     return state;
   }

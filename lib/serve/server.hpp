@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The process behind one disk: a loop, the stack, the NBD front end, the control socket. Started as
+// The process behind one disk: a loop, the stack, the front ends, the control socket. Started as
 // a daemon by start_server(), ended by SIGTERM or by close_disk().
 #pragma once
 

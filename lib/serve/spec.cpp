@@ -154,6 +154,8 @@ Result<> complete(Spec& spec, const std::string& id) {
                             "would cut it silently",
                             spec.serial, spec.serial.size(), k_max_serial));
   if (!spec.host_key.empty()) TRY(check_name("--host-key", spec.host_key));
+  if (spec.cdrom && spec.vhost_user)
+    return fail(Code::usage, "a CD drive has no vhost-user: it is served over NBD");
   bool has_fault = false;
   std::vector<blk::LayerSpec> layers;
   for (std::string& text : spec.layers) {
@@ -175,6 +177,10 @@ Result<> complete(Spec& spec, const std::string& id) {
     return fail(Code::usage, "--no-fault and --layer fault exclude each other");
   if (!has_fault && !spec.no_fault) spec.layers.insert(spec.layers.begin(), "fault");
   return {};
+}
+
+const char* transport_name(bool vhost_user) {
+  return vhost_user ? "vhost-user" : "nbd";
 }
 
 json source_json(const Spec& spec) {

@@ -27,6 +27,7 @@ struct Spec {
   uint32_t physical_sector_size = 0;  // 0: as sector_size, at least
   bool read_only = false;
   bool cdrom = false;               // a disc in a drive: read-only, sectors of 2048
+  bool vhost_user = false;          // its VM takes it by vhost-user; NBD is served all the same
   blk::DiskId id{};                 // all zero: none
   bool base_read_only = false;      // because a layer keeps the changes elsewhere
   std::string serial;               // at most 20 characters
@@ -55,6 +56,9 @@ Result<> set_source(Spec& spec, const json& source);
 // Sector sizes, serial (a longer one than virtio-blk carries is refused), layer names and keys; the
 // fault layer is added outermost when nobody named it.
 Result<> complete(Spec& spec, const std::string& id);
+
+// "nbd" or "vhost-user".
+const char* transport_name(bool vhost_user);
 
 // A UUID, or 32 hexadecimal digits. All zero is Code::usage: that means "none".
 Result<blk::DiskId> parse_disk_id(std::string_view text);

@@ -36,6 +36,7 @@ json spec_json(const Spec& spec) {
           {"layers", spec.layers},
           {"read_only", typed_read_only},
           {"cdrom", spec.cdrom},
+          {"transport", transport_name(spec.vhost_user)},
           {"medium", !spec.ejected},
           {"direct", spec.direct},
           {"reconnect_ms", spec.reconnect_ns / k_ns_per_ms}};
@@ -73,6 +74,9 @@ Result<Spec> spec_from_json(const json& saved) {
   spec.host_key = get_string(saved, "host_key");
   spec.read_only = get_bool(saved, "read_only");
   spec.cdrom = get_bool(saved, "cdrom");
+  const std::string transport = get_string(saved, "transport", transport_name(false));
+  spec.vhost_user = transport == transport_name(true);
+  if (transport != transport_name(spec.vhost_user)) return bad("transport");
   spec.ejected = spec.cdrom && !get_bool(saved, "medium", true);
   spec.direct = get_bool(saved, "direct");
   constexpr uint64_t k_day_ms = 24 * 3600 * 1000;

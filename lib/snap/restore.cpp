@@ -52,6 +52,15 @@ Result<> check_machine(const RunDir& run, const Bundle& bundle) {
   return {};
 }
 
+// The server of such a disk maps the VM's memory too, and has to see its changes.
+bool has_vhost_user(const Bundle& bundle) {
+  for (const auto& [id, disk] : bundle.manifest["disks"].items())
+    if (const json* spec = find(disk, "spec");
+        spec && get_string(*spec, "transport") == serve::transport_name(true))
+      return true;
+  return false;
+}
+
 // QEMU opens what it maps for writing, even privately.
 bool can_be_mapped(const std::string& ram) {
   const Fd fd(open(ram.c_str(), O_RDWR | O_CLOEXEC));
@@ -128,8 +137,9 @@ class Restore {
     plan.dir = bundle_.dir;
     plan.state = bundle_.path(k_state_file);
     plan.ram = bundle_.path(k_ram_file);
-    plan.mapped = can_be_mapped(plan.ram);
-    if (!plan.mapped) {
+    plan.shared = has_vhost_user(bundle_);
+    plan.mapped = !plan.shared && can_be_mapped(plan.ram);
+    if (!plan.mapped && !plan.shared) {
       TRY(copy_ram(plan.ram, vm.path(k_own_ram)));
       plan.ram = vm.path(k_own_ram);
     }

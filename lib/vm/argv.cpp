@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "vm/argv.hpp"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
@@ -14,6 +16,8 @@ namespace {
 constexpr uint64_t k_mib = 1 << 20;
 constexpr size_t k_first_port_device = 4;  // 1..3 are left for fixed devices
 constexpr size_t k_functions = 8;          // per PCI device
+constexpr uint64_t k_max_queues = 4;       // of a vhost-user disk
+constexpr uint64_t k_queue_size = 256;     // of each of them
 
 // A comma in an option's value is written twice (QEMU's manual, "Standard options").
 std::string escaped(const std::string& value) {
@@ -58,8 +62,8 @@ void add_rng(Argv& argv, const Machine& m) {
 // copy-on-write, however many VMs use it.
 std::string ram_object(const Machine& m, uint64_t mib) {
   if (m.ram_file.empty()) return fmt::format("memory-backend-memfd,id=ram,size={}M,share=on", mib);
-  return fmt::format("memory-backend-file,id=ram,size={}M,share=off,mem-path={}", mib,
-                     escaped(m.ram_file));
+  return fmt::format("memory-backend-file,id=ram,size={}M,share={},mem-path={}", mib,
+                     m.ram_shared ? "on" : "off", escaped(m.ram_file));
 }
 
 void add_machine(Argv& argv, const Machine& m) {
@@ -123,8 +127,12 @@ void add_disks(Argv& argv, const Machine& m) {
   for (size_t i = 0; i < m.disks.size(); ++i) {
     const DiskSpec& disk = m.disks[i];
     const size_t slot = disk_slot(m, i);
-    if (disk.medium) argv.add("-blockdev", to_line(blockdev_arguments(disk, slot)));
-    argv.add("-device", to_line(device_arguments(disk, slot)));
+    if (disk.vhost_user)
+      argv.add("-chardev", fmt::format("socket,id={},path={},reconnect={}", disk_chardev(slot),
+                                       escaped(disk.socket), k_reconnect_s));
+    else if (disk.medium)
+      argv.add("-blockdev", to_line(blockdev_arguments(disk, slot)));
+    argv.add("-device", to_line(device_arguments(disk, slot, cpus(m))));
     if (disk.cdrom) argv.add("-device", to_line(drive_arguments(disk, slot)));
   }
   for (size_t i = 0; i < m.nics.size(); ++i) {
@@ -183,7 +191,8 @@ size_t port_count(size_t cold) {
 Result<DiskSpec> disk_spec(const json& state, const std::string& nbd_socket) {
   DiskSpec disk;
   disk.id = get_string(state, "id");
-  disk.socket = nbd_socket;
+  disk.vhost_user = get_string(state, "transport") == "vhost-user";
+  disk.socket = disk.vhost_user ? get_string(state, "vhost_socket") : nbd_socket;
   disk.serial = get_string(state, "serial");
   disk.host_key = get_string(state, "host_key");
   disk.sector_size = get_u64(state, "sector_size", 512);
@@ -212,6 +221,9 @@ std::string node_name(size_t slot) {
 std::string drive_name(size_t slot) {
   return fmt::format("cd{}", slot);
 }
+std::string disk_chardev(size_t slot) {
+  return fmt::format("vu{}", slot);
+}
 std::string device_name(size_t slot) {
   return fmt::format("vd{}", slot);
 }
@@ -226,24 +238,35 @@ json blockdev_arguments(const DiskSpec& disk, size_t slot) {
           {"discard", "unmap"}};
 }
 
+json chardev_arguments(const DiskSpec& disk, size_t slot) {
+  const json address = {{"type", "unix"}, {"data", {{"path", disk.socket}}}};
+  const json socket = {{"addr", address}, {"server", false}, {"reconnect", k_reconnect_s}};
+  return {{"id", disk_chardev(slot)}, {"backend", {{"type", "socket"}, {"data", socket}}}};
+}
+
 // A CD drive has a controller of its own, so that it is plugged and unplugged like a disk.
-json device_arguments(const DiskSpec& disk, size_t slot) {
+json device_arguments(const DiskSpec& disk, size_t slot, uint64_t cpus) {
   if (disk.cdrom)
     return {{"driver", "virtio-scsi-pci"},
             {"id", device_name(slot)},
             {"bus", fmt::format("rp{}", slot)}};
-  json device = {{"driver", "virtio-blk-pci"},
-                 {"id", device_name(slot)},
-                 {"bus", fmt::format("rp{}", slot)},
-                 {"drive", node_name(slot)},
-                 {"serial", disk.serial},
-                 {"logical_block_size", disk.sector_size},
-                 {"physical_block_size", std::max(disk.physical_sector_size, disk.sector_size)},
-                 {"discard_granularity", disk.discard_granularity},
-                 {"discard", disk.discard},
-                 {"write-zeroes", true},
-                 {"werror", "report"},
-                 {"rerror", "report"}};
+  json device = {{"id", device_name(slot)}, {"bus", fmt::format("rp{}", slot)}};
+  if (disk.vhost_user)
+    device.update({{"driver", "vhost-user-blk-pci"},
+                   {"chardev", disk_chardev(slot)},
+                   {"num-queues", std::min(cpus, k_max_queues)},
+                   {"queue-size", k_queue_size}});
+  else
+    device.update({{"driver", "virtio-blk-pci"},
+                   {"drive", node_name(slot)},
+                   {"serial", disk.serial},
+                   {"logical_block_size", disk.sector_size},
+                   {"physical_block_size", std::max(disk.physical_sector_size, disk.sector_size)},
+                   {"discard_granularity", disk.discard_granularity},
+                   {"discard", disk.discard},
+                   {"write-zeroes", true},
+                   {"werror", "report"},
+                   {"rerror", "report"}});
   if (disk.boot) device["bootindex"] = 1;
   return device;
 }
@@ -280,10 +303,11 @@ std::vector<std::string> build_argv(const Machine& machine) {
   add_channels(argv, machine);
   add_data_ports(argv, machine);
   add_disks(argv, machine);
-  if (machine.restored) {
+  // With a vhost-user disk the CPUs wait until the supervisor has looked at their memory.
+  const auto vhost_user = [](const DiskSpec& disk) { return disk.vhost_user; };
+  if (machine.restored || std::any_of(machine.disks.begin(), machine.disks.end(), vhost_user))
     argv.add("-S");
-    argv.add("-incoming", "defer");
-  }
+  if (machine.restored) argv.add("-incoming", "defer");
   if (machine.qemu.sandbox)
     argv.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
   for (const std::string& arg : machine.profile.qemu_args) argv.add(arg);

@@ -21,7 +21,8 @@ constexpr size_t k_max_ports = 64;
 constexpr size_t k_max_cold_disks = k_max_ports - k_spare_ports;
 // `cold` counts the disks and network cards that are there from the start.
 size_t port_count(size_t cold);
-// How long QEMU holds requests of a disk whose server is gone before the guest sees errors.
+// How long QEMU holds requests of a disk whose server is gone before the guest sees errors; and how
+// often it looks for that of a vhost-user disk, whose requests wait however long it takes.
 constexpr int k_reconnect_s = 1;
 // virtio-blk hands the guest this much of a serial and silently drops the rest.
 constexpr size_t k_max_serial = 20;
@@ -40,19 +41,25 @@ struct DiskSpec {
   bool cdrom = false;
   bool medium = true;  // a CD drive may be empty
   bool boot = false;   // the firmware starts from it
+  // A device whose other half is the server; `socket` is its vhost-user one. What is above of
+  // serial, sectors, discard and read-only, the guest hears from the server.
+  bool vhost_user = false;
 };
 Result<DiskSpec> disk_spec(const json& state, const std::string& nbd_socket);
 
-// Arguments of QMP's blockdev-add and device_add, and in the same form of -blockdev and -device.
-// Names come from the slot: QEMU allows node names of 31 characters, a disk's id may be longer.
+// Arguments of QMP's blockdev-add, chardev-add and device_add, and in the same form of -blockdev
+// and -device. Names come from the slot: QEMU allows node names of 31 characters, a disk's id may
+// be longer.
 json blockdev_arguments(const DiskSpec& disk, size_t slot);
-json device_arguments(const DiskSpec& disk, size_t slot);
+json chardev_arguments(const DiskSpec& disk, size_t slot);
+json device_arguments(const DiskSpec& disk, size_t slot, uint64_t cpus = 1);
 // What goes on the device: the CD drive on its controller. Null for other disks.
 json drive_arguments(const DiskSpec& disk, size_t slot);
 // The port's PCI address as the guest sees it.
 std::string port_address(size_t slot);
 std::string node_name(size_t slot);
 std::string drive_name(size_t slot);
+std::string disk_chardev(size_t slot);
 std::string device_name(size_t slot);
 
 struct Machine {
@@ -67,7 +74,8 @@ struct Machine {
   // Only of one that is restored from a snapshot: everything where it was, and QEMU waits for its
   // state.
   bool restored = false;
-  std::string ram_file;                       // mapped privately; "" for memory of its own
+  std::string ram_file;                       // what QEMU maps; "" for memory of its own
+  bool ram_shared = false;                    // not privately: others are to see its changes
   size_t ports = 0;                           // root ports
   std::vector<size_t> disk_slots, nic_slots;  // of each of `disks`, `nics`
   std::vector<size_t> data_ports;             // that were plugged

@@ -9,6 +9,7 @@
 
 #include "base/process.hpp"
 #include "base/text.hpp"
+#include "serve/client.hpp"
 #include "serve/disk_object.hpp"
 #include "serve/server.hpp"
 #include "serve/spec.hpp"
@@ -16,9 +17,21 @@
 namespace pv::vm {
 namespace {
 
+constexpr uint64_t k_answer_ns = 10 * k_ns_per_s;
+
 bool has_disk(const json& state, const std::string& id) {
   const json* ids = find(state, "disks");
   return ids && ids->is_array() && std::find(ids->begin(), ids->end(), json(id)) != ids->end();
+}
+
+// QEMU begins with a conversation with it and does nothing else before that is over.
+Result<> check_answers(const Object& disk) {
+  const Deadline deadline = Deadline::in_ns(k_answer_ns);
+  TRY_ASSIGN(serve::DiskClient client, serve::DiskClient::connect(disk, deadline));
+  const auto answer = client.call({{"op", "info"}});
+  if (answer) return {};
+  return fail(answer.error().code,
+              fmt::format("disk '{}': its server does not answer", disk.display()));
 }
 
 }  // namespace
@@ -80,6 +93,7 @@ Result<std::vector<DiskSpec>> cold_disks(const RunDir& run, const Object& vm, co
                   fmt::format("disk '{}': its server is gone; detach it or attach it anew",
                               object->display()));
     TRY_ASSIGN(DiskSpec spec, disk_spec(*disk, socket));
+    if (spec.vhost_user) TRY(check_answers(*object));
     disks.push_back(std::move(spec));
   }
   return disks;

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: MIT
 #include "vm/hotplug.hpp"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "base/text.hpp"
 #include "vm/argv.hpp"
 #include "vm/client.hpp"
+#include "vm/profile/config.hpp"
+#include "vm/profile/profile.hpp"
 #include "vm/supervisor/guest_run.hpp"
 #include "vm/vm_object.hpp"
 
@@ -72,6 +76,22 @@ Result<json> plug_disk(const Object& vm, const json& disk_state, const std::stri
     return fail(Code::timeout, fmt::format("VM '{}': the guest has not found disk '{}' in time",
                                            vm.name, disk.id));
   return fail(found.error());
+}
+
+Result<bool> shares_memory(const Object& vm, const json& state, const Deadline& deadline) {
+  if (is_running(actual_state(vm, state))) {
+    TRY_ASSIGN(const json now, call_supervisor(vm, {{"op", "status"}}, deadline, "attach"));
+    return get_bool(now, "shares_memory");
+  }
+  const json* saved = find(state, "config");
+  const VmConfig config = config_from_json(saved ? *saved : json::object());
+  std::vector<std::string> args = config.qemu_args;
+  if (const auto profile = find_profile(config.profile, config.config_file))
+    args.insert(args.end(), profile->qemu_args.begin(), profile->qemu_args.end());
+  // Somebody who brings memory of their own knows what it is; we only do when it is there.
+  return std::none_of(args.begin(), args.end(), [](const std::string& arg) {
+    return arg.find("memory-backend") != std::string::npos || arg == "-mem-path";
+  });
 }
 
 Result<json> resize_disk(const Object& vm, const json& disk_state, uint64_t size,

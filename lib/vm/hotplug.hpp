@@ -18,6 +18,10 @@ namespace pv::vm {
 Result<json> plug_disk(const Object& vm, const json& disk_state, const std::string& nbd_socket,
                        const Deadline& deadline);
 
+// Whether others can map the VM's memory, as a vhost-user disk needs it: Code::unsupported is what
+// plug_disk() and a boot say where they cannot. Of one that has not booted, what can be known.
+Result<bool> shares_memory(const Object& vm, const json& state, const Deadline& deadline);
+
 // Takes a disk out and waits until the guest has let go of it: {"guest_released":true}, or false
 // with "why" when it did not; the disk then stays plugged in, and a release that comes later is
 // still completed by the supervisor.
@@ -25,7 +29,8 @@ Result<json> unplug_disk(const Object& vm, const std::string& disk_id, const Dea
 
 // Makes QEMU take notice that the disk's server has changed the size, and waits until the guest
 // has:
-// {"guest_bytes"}, null without an agent and in a paused VM. The server has hung up on QEMU before.
+// {"guest_bytes"}, null without an agent and in a paused VM. The server has hung up on QEMU before,
+// or told it.
 Result<json> resize_disk(const Object& vm, const json& disk_state, uint64_t size,
                          const Deadline& deadline);
 

@@ -22,7 +22,7 @@ void place_devices(const Machine& machine, BootPlan& plan) {
   plan.ports = port_count(machine);
   plan.nics = machine.nics;
   for (size_t i = 0; i < machine.disks.size(); ++i)
-    plan.disks[disk_slot(machine, i)] = machine.disks[i].id;
+    plan.disks[disk_slot(machine, i)] = {machine.disks[i].id, machine.disks[i].vhost_user};
   for (size_t i = 0; i < machine.nics.size(); ++i) plan.nic_slots.push_back(nic_slot(machine, i));
 }
 

@@ -84,12 +84,13 @@ void Supervisor::on_request(ControlServer::ConnectionId id, const json& request,
 
 void Supervisor::op_status(const Reply& reply) {
   json disks = json::object();
-  for (const auto& [slot, id] : slots_) disks[id] = slot;
+  for (const auto& [slot, disk] : slots_) disks[disk.id] = slot;
   reply(json({{"runs", runs_.count()},
               {"streams", holders_.list()},
               {"open_files", holders_.transfers()},
               {"agent", agent_.is_ready() ? "ready" : "waiting"},
               {"disks", disks},
+              {"shares_memory", shares_memory_},
               {"qemu_pid", qemu_id_.pid},
               {"vcpu_threads", vcpu_threads_}}));
 }
@@ -130,58 +131,6 @@ void Supervisor::op_agent(ControlServer::ConnectionId, const json& request, cons
               under("return", reply));
 }
 
-void Supervisor::op_plug(ControlServer::ConnectionId, const json& request, const Reply& reply) {
-  const json* state = find(request, "disk");
-  if (!state || !state->is_object()) return reply(fail(Code::invalid, "plug: no disk"));
-  auto disk = disk_spec(*state, get_string(request, "socket"));
-  if (!disk) return reply(fail(disk.error()));
-  const auto free = free_slot();
-  if (!free)
-    return reply(fail(Code::unsupported, fmt::format("VM '{}' has no free slot for a disk (all {} "
-                                                     "are taken)",
-                                                     plan_.vm.name, plan_.ports)));
-  const size_t slot = *free;
-  slots_[slot] = disk->id;
-  const uint64_t timeout_ns = timeout_of(request);
-  qmp_->execute("blockdev-add", blockdev_arguments(*disk, slot), timeout_ns,
-                [this, disk = *disk, slot, timeout_ns, reply](Result<json> result) {
-                  if (result) return add_device(disk, slot, timeout_ns, reply);
-                  slots_.erase(slot);
-                  reply(fail(result.error()));
-                });
-}
-
-void Supervisor::add_device(const DiskSpec& disk, size_t slot, uint64_t timeout_ns,
-                            const Reply& reply) {
-  const json drive = drive_arguments(disk, slot);
-  qmp_->execute("device_add", device_arguments(disk, slot), timeout_ns,
-                [this, slot, drive, timeout_ns, reply](Result<json> result) {
-                  if (result && drive.is_null()) return plugged(slot, reply);
-                  if (result) return add_drive(drive, slot, timeout_ns, reply);
-                  const Error error = result.error();
-                  qmp_->execute("blockdev-del", {{"node-name", node_name(slot)}}, k_qmp_ns,
-                                [this, slot, reply, error](Result<json>) {
-                                  slots_.erase(slot);
-                                  reply(fail(error));
-                                });
-                });
-}
-
-void Supervisor::plugged(size_t slot, const Reply& reply) {
-  events_.add("disk_attached", {{"disk", slots_[slot]}});
-  reply(json({{"slot", slot}}));
-}
-
-void Supervisor::add_drive(const json& drive, size_t slot, uint64_t timeout_ns,
-                           const Reply& reply) {
-  qmp_->execute("device_add", drive, timeout_ns, [this, slot, reply](const Result<json>& result) {
-    if (result) return plugged(slot, reply);
-    // The slot is free again when the guest has let go of the controller.
-    qmp_->execute("device_del", {{"id", device_name(slot)}}, k_qmp_ns, [](const Result<json>&) {});
-    reply(fail(result.error()));
-  });
-}
-
 void Supervisor::op_unplug(ControlServer::ConnectionId, const json& request, const Reply& reply) {
   const auto found = slot_of(request, reply);
   if (!found) return;
@@ -191,7 +140,7 @@ void Supervisor::op_unplug(ControlServer::ConnectionId, const json& request, con
   const TimerId timer = loop_->after(timeout_of(request), [this, slot] {
     device_kept(slot, "the guest has not released it in time");
   });
-  unplugs_[slot] = {timer, slots_[slot], {reply}};
+  unplugs_[slot] = {timer, slots_[slot].id, {reply}};
   qmp_->execute(
       "device_del", {{"id", device_name(slot)}}, k_qmp_ns, [this, slot](Result<json> result) {
         // Asked once before: the guest may still let go of it.
@@ -204,8 +153,8 @@ void Supervisor::op_unplug(ControlServer::ConnectionId, const json& request, con
 // Nullopt when the disk is not there; that has been answered then.
 std::optional<size_t> Supervisor::slot_of(const json& request, const Reply& reply) {
   const std::string id = get_string(request, "id");
-  for (const auto& [slot, name] : slots_)
-    if (name == id) return slot;
+  for (const auto& [slot, disk] : slots_)
+    if (disk.id == id) return slot;
   reply(fail(Code::no_such_disk,
              fmt::format("VM '{}' has no disk '{}' plugged in", plan_.vm.name, printable(id))));
   return std::nullopt;
@@ -213,22 +162,23 @@ std::optional<size_t> Supervisor::slot_of(const json& request, const Reply& repl
 
 // QEMU's NBD client learns a size when it connects. It notices that the server has hung up, and
 // connects again, with its next request; a question about block status (qemu-io's `alloc`) is one
-// that the guest does not see. Then block_resize makes the node and the guest's device take it.
+// that the guest does not see. Then block_resize makes the node and the guest's device take it. A
+// vhost-user server tells the guest's device itself.
 void Supervisor::op_resize(ControlServer::ConnectionId, const json& request, const Reply& reply) {
   const auto found = slot_of(request, reply);
   if (!found) return;
   const std::string node = node_name(*found);
   const uint64_t size = get_u64(request, "size_bytes");
   const uint64_t timeout_ns = timeout_of(request);
-  const auto resize = [this, node, size, timeout_ns, reply,
-                       id = slots_[*found]](const Result<json>& asked) {
+  const auto resized = [this, size, reply, id = slots_[*found].id](const Result<json>& result) {
+    if (!result) return reply(fail(result.error()));
+    events_.add("disk_resized", {{"disk", id}, {"size_bytes", size}});
+    reply(json::object());
+  };
+  if (slots_[*found].vhost_user) return resized(json());
+  const auto resize = [this, node, size, timeout_ns, reply, resized](const Result<json>& asked) {
     if (!asked) return reply(fail(asked.error()));
-    qmp_->execute("block_resize", {{"node-name", node}, {"size", size}}, timeout_ns,
-                  [this, id, size, reply](Result<json> result) {
-                    if (!result) return reply(fail(result.error()));
-                    events_.add("disk_resized", {{"disk", id}, {"size_bytes", size}});
-                    reply(json::object());
-                  });
+    qmp_->execute("block_resize", {{"node-name", node}, {"size", size}}, timeout_ns, resized);
   };
   qmp_->execute("human-monitor-command",
                 {{"command-line", fmt::format("qemu-io {} \"alloc 0\"", node)}}, timeout_ns,
@@ -250,7 +200,7 @@ void Supervisor::op_eject(ControlServer::ConnectionId, const json& request, cons
 }
 
 void Supervisor::remove_medium(size_t slot, uint64_t timeout_ns, const Reply& reply) {
-  const std::string name = plan_.vm.name + "/" + slots_[slot];
+  const std::string name = plan_.vm.name + "/" + slots_[slot].id;
   qmp_->execute(
       "blockdev-remove-medium", {{"id", drive_name(slot)}}, timeout_ns,
       [this, slot, name, reply](const Result<json>& result) {
@@ -259,7 +209,7 @@ void Supervisor::remove_medium(size_t slot, uint64_t timeout_ns, const Reply& re
               fail(Code::wrong_state,
                    fmt::format("the guest has locked the tray of '{}'; --force opens it", name)));
         if (!result) return reply(fail(result.error()));
-        events_.add("disk_ejected", {{"disk", slots_[slot]}});
+        events_.add("disk_ejected", {{"disk", slots_[slot].id}});
         qmp_->execute("blockdev-del", {{"node-name", node_name(slot)}}, k_qmp_ns,
                       [reply](const Result<json>& deleted) {
                         if (!deleted) return reply(fail(deleted.error()));
@@ -270,25 +220,24 @@ void Supervisor::remove_medium(size_t slot, uint64_t timeout_ns, const Reply& re
 
 // The guest has let go, whether or not somebody still waits for it.
 void Supervisor::device_deleted(size_t slot) {
-  qmp_->execute("blockdev-del", {{"node-name", node_name(slot)}}, k_qmp_ns,
-                [this, slot](Result<json> result) {
-                  // An ejected disc has no node any more.
-                  if (!result && result.error().message.find("find node") != std::string::npos)
-                    result = json::object();
-                  events_.add("disk_detached", {{"disk", slots_[slot]}});
-                  slots_.erase(slot);
-                  const auto found = unplugs_.find(slot);
-                  if (found == unplugs_.end()) return;
-                  const Unplug unplug = std::move(found->second);
-                  unplugs_.erase(found);
-                  loop_->cancel(unplug.timer);
-                  for (const Reply& reply : unplug.replies) {
-                    if (result)
-                      reply(json({{"released", true}}));
-                    else
-                      reply(fail(result.error()));
-                  }
-                });
+  remove_backend(slot, [this, slot](Result<json> result) {
+    // An ejected disc has no node any more.
+    if (!result && result.error().message.find("find node") != std::string::npos)
+      result = json::object();
+    events_.add("disk_detached", {{"disk", slots_[slot].id}});
+    slots_.erase(slot);
+    const auto found = unplugs_.find(slot);
+    if (found == unplugs_.end()) return;
+    const Unplug unplug = std::move(found->second);
+    unplugs_.erase(found);
+    loop_->cancel(unplug.timer);
+    for (const Reply& reply : unplug.replies) {
+      if (result)
+        reply(json({{"released", true}}));
+      else
+        reply(fail(result.error()));
+    }
+  });
 }
 
 void Supervisor::device_kept(size_t slot, const std::string& why) {

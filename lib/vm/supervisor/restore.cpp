@@ -2,6 +2,7 @@
 // How a VM begins where a snapshot of it was taken, and the supervisor's part in taking one.
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,6 +25,16 @@ Result<Fd> open_to_read(const std::string& path) {
   return fd;
 }
 
+// QEMU's memory, as a snapshot holds it, in memory that can be shared. The name is that of QEMU's
+// own, for those who look for it (guest_ram.hpp).
+Result<Fd> shared_copy(const std::string& path) {
+  TRY_ASSIGN(const Fd ram, open_to_read(path));
+  Fd copy(memfd_create("memory-backend-ram", MFD_CLOEXEC));
+  if (!copy) return fail_errno("cannot make memory for the guest", errno);
+  TRY(copy_sparse(ram.get(), copy.get()));
+  return copy;
+}
+
 }  // namespace
 
 // The files stay open: whoever deletes the snapshot while we run takes nothing away from us. The
@@ -40,6 +51,9 @@ Result<> Supervisor::open_snapshot() {
   TRY_ASSIGN(Fd front_file, open_to_read(restore.state));
   snapshots_.set_front(std::move(front_file), *front);
   ports_.start(restore.data_ports);
+  if (restore.shared) {
+    TRY_ASSIGN(shared_ram_, shared_copy(restore.ram));
+  }
   return {};
 }
 
@@ -65,9 +79,11 @@ void Supervisor::migration_event(const json& data) {
 
 void Supervisor::snapshot_loaded() {
   snapshot_state_.reset();
-  auto ram = open_to_read(plan_.restore->ram);
-  if (!ram) return boot_failed(ram.error());
-  snapshots_.ram().attach(qemu_.pid(), std::move(*ram));
+  if (!plan_.restore->shared) {
+    auto ram = open_to_read(plan_.restore->ram);
+    if (!ram) return boot_failed(ram.error());
+    snapshots_.ram().attach(qemu_.pid(), std::move(*ram));
+  }
   if (plan_.restore->paused) {
     mark_paused(true);
     return booted();
@@ -115,7 +131,7 @@ Result<> Supervisor::snapshot_obstacle() const {
 
 json Supervisor::plugged_devices() const {
   json disks = json::object();
-  for (const auto& [slot, id] : slots_) disks[id] = slot;
+  for (const auto& [slot, disk] : slots_) disks[disk.id] = slot;
   return {{"ports", plan_.ports},      {"disks", disks},
           {"nics", nics_.list()},      {"data_ports", ports_.plugged()},
           {"runner", runner_.nonce()}, {"agent", agent_.is_ready()}};

@@ -94,7 +94,8 @@ void Snapshots::count_flushes(uint64_t timeout_ns, const Reply& reply) {
   parts_.qmp->execute("query-blockstats", nullptr, timeout_ns, [this, reply](Result<json> result) {
     if (!result) return reply(fail(result.error()));
     json flushes = json::object();
-    for (const auto& [slot, id] : parts_.disks) flushes[id] = 0;
+    for (const auto& [slot, disk] : parts_.disks)
+      if (!disk.vhost_user) flushes[disk.id] = 0;
     for (const json& entry : *result) {
       const json* stats = find(entry, "stats");
       if (!stats) continue;
@@ -103,8 +104,8 @@ void Snapshots::count_flushes(uint64_t timeout_ns, const Reply& reply) {
            {"flush_operations", "failed_flush_operations", "invalid_flush_operations"})
         count += get_u64(*stats, key);
       const std::string device = device_of(get_string(entry, "qdev"));
-      for (const auto& [slot, id] : parts_.disks)
-        if (device == device_name(slot)) flushes[id] = count;
+      for (const auto& [slot, disk] : parts_.disks)
+        if (device == device_name(slot)) flushes[disk.id] = count;
     }
     reply(json({{"flushes", flushes}}));
   });

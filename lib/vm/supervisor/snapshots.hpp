@@ -8,7 +8,7 @@
 //   snap.ram        `ram` is in `dir`
 //   snap.end        {"paused_ms"}  the CPUs go on, if they did before
 // "flushes" counts, by disk, those that the guest has asked for: QEMU itself sends one more when it
-// stops, and one when it saves. When the connection ends anywhere between, the CPUs go on. Owned by
+// stops, and one when it saves. Not so to vhost-user disks, which are left out. When the connection ends anywhere between, the CPUs go on. Owned by
 // the supervisor, on its thread.
 #pragma once
 
@@ -22,6 +22,7 @@
 #include "base/run_dir.hpp"
 #include "vm/supervisor/guest_ram.hpp"
 #include "vm/supervisor/qmp.hpp"
+#include "vm/supervisor/slots.hpp"
 #include "vm/supervisor/state_sink.hpp"
 
 namespace pv::vm {
@@ -38,7 +39,7 @@ class Snapshots {
     Loop& loop;
     std::unique_ptr<Qmp>& qmp;
     const Object& vm;
-    const std::map<size_t, std::string>& disks;  // slot -> id
+    const Slots& disks;
     std::function<Result<>()> obstacle;          // what must have ended before
     std::function<json()> devices;               // where everything is plugged
     std::function<bool()> is_paused;

@@ -102,7 +102,9 @@ Result<> Supervisor::start_qemu() {
   options.stdout_fd = log.get();
   options.stderr_fd = log.get();
   if (plan_.restore) options.fds.emplace_back(snapshot_state_.get(), k_state_fd);
+  if (shared_ram_) options.fds.emplace_back(shared_ram_.get(), k_ram_fd);
   TRY_ASSIGN(qemu_, spawn(options));
+  shared_ram_.reset();
   snapshots_.ram().attach(qemu_.pid(), Fd());
   qemu_id_ = identify(qemu_.pid()).value_or(ProcessId{qemu_.pid(), 0});
   TRY(loop_->watch(qemu_.pidfd(), EPOLLIN, [this](uint32_t) { on_qemu_exit(); }));
@@ -150,6 +152,7 @@ void Supervisor::on_qmp_ready() {
     for (const json& cpu : *result)
       vcpu_threads_.push_back(static_cast<int>(get_u64(cpu, "thread-id")));
   });
+  check_memory();
   if (plan_.restore) return load_snapshot();
   plan_.work.since_ns = system_clock().now_ns();  // QEMU talks once the guest runs
   // A guest that was quicker than we are has opened its port before we could hear of it.
@@ -162,8 +165,26 @@ void Supervisor::on_qmp_ready() {
   if (plan_.no_agent) booted();
 }
 
+// A vhost-user server maps the guest's memory itself. With memory that is QEMU's alone it would see
+// nothing of the requests in it, and the guest would hang: so QEMU has been started with its CPUs
+// at rest where that matters.
+void Supervisor::check_memory() {
+  qmp_->execute("query-memdev", nullptr, k_qmp_ns, [this](const Result<json>& result) {
+    const auto shared = [](const json& memory) { return get_bool(memory, "share"); };
+    shares_memory_ = result && result->is_array() && !result->empty() &&
+                     std::all_of(result->begin(), result->end(), shared);
+    for (const auto& [slot, disk] : slots_)
+      if (disk.vhost_user && !shares_memory_) return boot_failed(private_memory(disk.id));
+    if (!has_vhost_user(slots_) || plan_.restore) return;
+    qmp_->execute("cont", nullptr, k_qmp_ns, [this](const Result<json>& going) {
+      if (!going) boot_failed(going.error());
+    });
+  });
+}
+
 void Supervisor::on_event(const json& event) {
   const std::string name = get_string(event, "event");
+  if (phase_ == Phase::booting && !plan_.restore && name == "RESUME") return;
   if (snapshots_.quiet() && (name == "STOP" || name == "RESUME")) return;
   if (const auto ours = translate_event(event))
     events_.add(get_string(*ours, "event"), ours->value("data", json()));
@@ -187,7 +208,7 @@ void Supervisor::on_event(const json& event) {
     mark_paused(name == "STOP");
   } else if (name == "DEVICE_DELETED" || name == "DEVICE_UNPLUG_GUEST_ERROR") {
     const std::string device = get_string(*data, "device");
-    for (const auto& [slot, id] : std::map(slots_)) {
+    for (const auto& [slot, disk] : Slots(slots_)) {
       if (device != device_name(slot)) continue;
       if (name == "DEVICE_DELETED")
         device_deleted(slot);
@@ -223,6 +244,8 @@ void Supervisor::after_agent() {
 
 // For a person who waits for a guest that was never made to be waited for.
 std::string Supervisor::why_not_booted() const {
+  if (!qmp_up_ && has_vhost_user(slots_))
+    return "QEMU does not answer, perhaps because the server of a vhost-user disk does not";
   if (!qmp_up_) return "QEMU does not answer";
   if (setting_up_) return "setting its clock or writing its files takes too long";
   std::string why = port_opened_ ? "its guest agent has opened its port and does not answer"

@@ -5,7 +5,8 @@
 //
 // Requests ({"op":…,"timeout_ms":…}) and replies:
 //   status                            {"runs","streams":[…],"open_files","agent",
-//                                      "disks":{id:slot},"qemu_pid"}; streams: holders.hpp
+//                                      "disks":{id:slot},"qemu_pid","shares_memory"}; streams:
+//                                      holders.hpp
 //   run argv env stdin_b64 lease      {"status":{…}}      as guest-exec-status has it
 //   stream_open ports kind caller     {"ports":[{"nr","socket"}…]}  until the connection ends
 //   qmp execute arguments             {"return":…}
@@ -44,6 +45,7 @@
 #include "vm/supervisor/nics.hpp"
 #include "vm/supervisor/qmp.hpp"
 #include "vm/supervisor/runner.hpp"
+#include "vm/supervisor/slots.hpp"
 #include "vm/supervisor/snapshots.hpp"
 
 namespace pv::vm {
@@ -53,13 +55,16 @@ uint64_t timeout_of(const json& request);
 
 // Where a QEMU that is to load a snapshot finds it.
 constexpr int k_state_fd = 3;
+// And the memory, where it is neither QEMU's own nor a file by its name.
+constexpr int k_ram_fd = 4;
 
 // A machine that does not begin with its firmware, but where a snapshot of it was taken.
 struct RestorePlan {
   std::string dir;    // of the snapshot
   std::string state;  // absolute paths of its files
   std::string ram;
-  bool mapped = true;  // QEMU maps `ram` itself, not a copy
+  bool mapped = true;   // QEMU maps `ram` itself, not a copy
+  bool shared = false;  // it gets a copy in memory that others can map too
   bool paused = false;
   bool host_clock = false;
   bool agent = true;  // one was there, and will answer
@@ -72,7 +77,7 @@ struct BootPlan {
   Object vm;
   json state;  // saved as it is, with the processes and times added, once the VM has booted
   std::vector<std::string> argv;
-  std::map<size_t, std::string> disks;  // ids, by slot
+  Slots disks;
   std::vector<NicSpec> nics;
   std::vector<size_t> nic_slots;
   size_t ports = 0;
@@ -99,6 +104,7 @@ class Supervisor {
   Result<> watch_ready_pipe();
   void connect_qmp();
   void on_qmp_ready();
+  void check_memory();
   void on_event(const json& event);
   void agent_port(bool open);
   void on_agent_ready();
@@ -142,11 +148,18 @@ class Supervisor {
   void op_net(ControlServer::ConnectionId id, const json& request, const Reply& reply);
   std::optional<size_t> free_slot() const;
 
-  void remove_medium(size_t slot, uint64_t timeout_ns, const Reply& reply);
-  std::optional<size_t> slot_of(const json& request, const Reply& reply);
+  // plug.cpp
+  Error private_memory(const std::string& disk) const;
   void add_device(const DiskSpec& disk, size_t slot, uint64_t timeout_ns, const Reply& reply);
+  void add_vhost_user(const DiskSpec& disk, const ProcessId& server, size_t slot,
+                      uint64_t timeout_ns, const Reply& reply);
   void add_drive(const json& drive, size_t slot, uint64_t timeout_ns, const Reply& reply);
   void plugged(size_t slot, const Reply& reply);
+  void not_plugged(size_t slot, const Error& error, const Reply& reply);
+  void remove_backend(size_t slot, JsonReply done);
+
+  void remove_medium(size_t slot, uint64_t timeout_ns, const Reply& reply);
+  std::optional<size_t> slot_of(const json& request, const Reply& reply);
   void device_deleted(size_t slot);
   void device_kept(size_t slot, const std::string& why);
 
@@ -194,6 +207,7 @@ class Supervisor {
   ProcessId qemu_id_;
   std::unique_ptr<Qmp> qmp_;
   bool qmp_up_ = false;
+  bool shares_memory_ = false;  // with whoever QEMU hands it to
   bool port_opened_ = false;    // by the guest's agent
   bool setting_up_ = false;     // the agent has answered for the first time
   uint64_t console_bytes_ = 0;  // of earlier boots
@@ -206,11 +220,12 @@ class Supervisor {
   Nics nics_;
   Snapshots snapshots_;
   Fd snapshot_lock_, snapshot_state_;  // of the one that it was restored from
+  Fd shared_ram_;
   std::vector<std::function<void()>> deferred_;
   ControlServer control_;
   std::map<ControlServer::ConnectionId, GuestRuns::Id> run_of_;
   std::map<ControlServer::ConnectionId, TimerId> drain_timers_;
-  std::map<size_t, std::string> slots_;  // slot -> disk id
+  Slots slots_;
   std::map<size_t, Unplug> unplugs_;
   std::vector<Reply> quit_replies_;
   Reset reset_;
