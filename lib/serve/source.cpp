@@ -136,7 +136,8 @@ Result<std::unique_ptr<blk::Disk>> Source::open(Spec& spec) {
   if (spec.type == "scratch") {
     image_path_ = dir_ + "/scratch.img";
     spec.format = "raw";
-    TRY_ASSIGN(fd, make_scratch(image_path_, spec.size));
+    TRY_ASSIGN(fd,
+               spec.again ? open_path(image_path_, false) : make_scratch(image_path_, spec.size));
   } else {
     TRY_ASSIGN(fd, copy_template(spec));
   }
@@ -150,6 +151,7 @@ Result<Fd> Source::copy_template(Spec& spec) {
   TRY_ASSIGN(spec.format, blk::choose_format(spec.path, fd.get(), spec.format));
   TRY(blk::lock_image(fd.get(), true, spec.path));
   image_path_ = dir_ + "/copy." + spec.format;
+  if (spec.again) return open_path(image_path_, false);
   TRY_ASSIGN(Fd copy, make_scratch(image_path_, 0));
   TRY(copy_sparse(fd.get(), copy.get()));
   return copy;
