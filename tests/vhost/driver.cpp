@@ -203,7 +203,10 @@ Result<> Driver::start_queue(unsigned index, uint16_t base) {
   TRY(set_vring_err(index));
   TRY(set_vring_kick(index));
   TRY(set_vring_call(index));
-  return has(k_f_protocol_features) ? set_vring_enable(index, true) : Result<>();
+  if (has(k_f_protocol_features)) TRY(set_vring_enable(index, true));
+  // A ring begins with a kick, and nobody knows what another server wanted to hear of.
+  queue(index).kick_always();
+  return {};
 }
 
 Result<uint16_t> Driver::stop_queue(unsigned index) {

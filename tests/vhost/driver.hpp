@@ -24,7 +24,7 @@ struct Options {
   uint16_t queue_size = 128;
   std::vector<MemoryRegion> regions = default_regions();
   // What is taken of what the server offers.
-  uint64_t features = ~k_f_log_all;
+  uint64_t features = k_f_known & ~k_f_log_all;
   uint64_t protocol_features = k_p_known;
   bool memory_slots = false;  // ADD_MEM_REG for each region, in place of SET_MEM_TABLE
   uint64_t limit_ms = 10'000;
@@ -83,7 +83,7 @@ class Driver {
   Result<> set_vring_call(unsigned index);
   Result<> set_vring_err(unsigned index);
   Result<> set_vring_enable(unsigned index, bool on);
-  // All of these.
+  // All of these, and a kick.
   Result<> start_queue(unsigned index, uint16_t base);
   // GET_VRING_BASE, which stops it: the index of the next head that the server would have taken.
   Result<uint16_t> stop_queue(unsigned index);
