@@ -35,8 +35,11 @@ class Driver {
   static Result<std::unique_ptr<Driver>> make(const Options& options = {});
 
   // --- the connection ---
-  // Drops the one it has. Waits for a server that is not there yet.
+  // Ends the one it has. Waits for a server that is not there yet.
   Result<> connect(const std::string& path);
+  // Hangs up, and waits until the server has done so too: one that takes a single client would turn
+  // the next one away until it has noticed. Without this, as when a front end is killed, assign an
+  // empty channel.
   void disconnect();
   Channel& channel() { return channel_; }
   // negotiate(), share_memory(), and start_queue() of each one from where its used ring is.

@@ -252,13 +252,15 @@ TEST_CASE("a vhost-user driver attaches again, also to another server", "[vhost-
   Rig rig;
   Blk blk(*rig.driver);
   REQUIRE(must(blk.write(3, std::string(512, 'a'))).status == k_ok);
-  must(rig.driver->attach(rig.daemon.socket()));
-  CHECK(must(blk.read(3, 512)).data == std::string(512, 'a'));
+  for (int round = 0; round < 20; ++round) {
+    must(rig.driver->attach(rig.daemon.socket()));
+    REQUIRE(must(blk.read(3, 512)).data == std::string(512, 'a'));
+  }
   // Killed with a request in the ring: the next one finds it there.
   must(rig.driver->stop_queue(0));
   const uint16_t head = must(blk.submit({blk_type::in, 9, {}, {512}}));
   must(rig.daemon.restart());
-  CHECK(blk.queue().used_idx() == 2);
+  CHECK(blk.queue().used_idx() == 21);
   must(rig.driver->attach(rig.daemon.socket()));
   CHECK(must(blk.finish(head)).data == rig.part(9, 512));
 }
