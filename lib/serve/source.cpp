@@ -162,13 +162,15 @@ std::unique_ptr<blk::Disk> Source::identified(std::unique_ptr<blk::Disk> bottom)
   return std::make_unique<Identified>(std::move(bottom), image_path_);
 }
 
-Result<std::unique_ptr<blk::Disk>> Source::image(const std::string& path, bool read_only) {
+Result<std::unique_ptr<blk::Disk>> Source::image(const std::string& path, bool read_only,
+                                                 const std::string& key_file) {
   Spec spec;
   spec.sector_size = sector_size_;
   spec.physical_sector_size = physical_sector_size_;
   spec.read_only = read_only;
   SourceFlags flags;
   flags.image = path;
+  flags.key_file = key_file;
   TRY(set_source(spec, flags));
   if (spec.type == "image") {
     TRY_ASSIGN(std::unique_ptr<blk::Disk> disk, open_image(spec));
