@@ -141,16 +141,19 @@ bench: deps
 	@BUILD=$(BUILD) tests/bench/run
 
 # Kills disk servers at random moments, ROUNDS times, and looks at what is left; then as many power
-# cuts of three disks at once; then VM_CUTS of VMs, about two seconds each; then RESTORES of a VM.
+# cuts of three disks at once; then VM_CUTS of VMs, about two seconds each; then RESTORES of a VM;
+# then KILLS of vhost-user servers under a guest.
 ROUNDS  ?= 200
 VM_CUTS ?= 100
 RESTORES ?= 1000
-crash: all
+KILLS    ?= 1000
+crash: all $(PROGRAMS)
 	@PATH="$(abspath $(BUILD))/bin:$$PATH" tests/crash/run --rounds $(ROUNDS)
 	@PATH="$(abspath $(BUILD))/bin:$$PATH" tests/crash/chain --cuts $(ROUNDS)
 	@PATH="$(abspath $(BUILD))/bin:$$PATH" tests/crash/fsync --cuts $(VM_CUTS)
 	@PATH="$(abspath $(BUILD))/bin:$$PATH" tests/crash/restores --count $(RESTORES)
 	@PATH="$(abspath $(BUILD))/bin:$$PATH" tests/crash/load
+	@PATH="$(abspath $(BUILD))/bin:$$PATH" BUILD=$(BUILD) tests/crash/vhost_kill --count $(KILLS)
 
 # The same unit and conformance tests under the sanitizers, each in a build folder of its own.
 # (With -fsanitize=address g++ 12 takes std::regex for uninitialized, GCC bug 105562.)

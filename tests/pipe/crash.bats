@@ -13,3 +13,10 @@ teardown() { pv_teardown; }
   assert_success
   assert_line 'nothing that was flushed is lost'
 }
+
+@test "servers of vhost-user disks killed under a guest: no error, nothing lost" {
+  run "$BATS_TEST_DIRNAME/../crash/vhost_kill" --count 8 --disks 4
+  echo "$output"
+  assert_success
+  assert_line --partial 'no error, nothing lost'
+}
