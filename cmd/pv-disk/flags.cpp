@@ -31,8 +31,8 @@ Result<bool> parse_transport(const std::string& text) {
   for (const bool vhost_user : {false, true})
     if (text == serve::transport_name(vhost_user)) return vhost_user;
   if (text == k_auto_transport) return false;
-  return fail(Code::usage, fmt::format("--transport '{}' is none of nbd, vhost-user and auto",
-                                       printable(text)));
+  return fail(Code::usage,
+              fmt::format("--transport '{}' is none of nbd, vhost-user and auto", printable(text)));
 }
 
 }  // namespace

@@ -172,8 +172,8 @@ TEST_CASE("argv: a vhost-user disk is a socket and a device, and the CPUs wait f
   m.disks[1].boot = true;
   const auto argv = build_argv(m);
   CHECK(values(argv, "-blockdev").size() == 1);
-  CHECK(count_with(values(argv, "-chardev"),
-                   "socket,id=vu1,path=/d/v,,host.sock,reconnect=1") == 1);
+  CHECK(count_with(values(argv, "-chardev"), "socket,id=vu1,path=/d/v,,host.sock,reconnect=1") ==
+        1);
   CHECK(std::count(argv.begin(), argv.end(), "-S") == 1);
   const json device = device_arguments(m.disks[1], 1, 8);
   CHECK(count_with(values(argv, "-device"), to_line(device)) == 1);
