@@ -61,15 +61,17 @@ vplug() { plug "$@" --transport vhost-user; }
   truncate -s 32M t.img
   mke2fs -q -t ext4 -F t.img
   vplug vda --image t.img
-  guest 'mkdir -p /mnt && mount /dev/vda /mnt && for i in 1 2 3 4; do
+  guest 'mkdir -p /mnt && mount -o dioread_lock /dev/vda /mnt &&
+    fallocate -l 32768 /mnt/f5 && seq 100 | dd of=/mnt/f5 bs=4k seek=3 conv=notrunc,fsync 2>/dev/null
+    for i in 1 2 3 4; do
       (for j in 1 2 3; do seq $i$j 20000 >/mnt/f$i; sync; done) & done; wait
-    rm /mnt/f1; (cd /mnt && md5sum f?) >/tmp/sums; umount /mnt
+    rm /mnt/f1; seq 100 200 >/mnt/f6; (cd /mnt && md5sum f?) >/tmp/sums; umount /mnt
     mount /dev/vda /mnt && (cd /mnt && md5sum -c /tmp/sums) && fstrim /mnt; umount /mnt' >out
-  assert_equal "$(grep -c ': OK' out)" 3
+  assert_equal "$(grep -c ': OK' out)" 5
   run -0 guest 'dmesg | grep -i -e "i/o error" -e "ext4-fs error"; true'
   assert_output ''
   run -0 pv-disk stats vda
-  has '.disk.stats.discard.completed > 0'
+  has '.disk.stats | .discard.completed > 0 and .zero.completed > 0'
   ok pv-disk detach vda
   e2fsck -fn t.img
 }
@@ -100,8 +102,8 @@ vplug() { plug "$@" --transport vhost-user; }
     "$(grep -m 1 vhost-user <<<"$output")"
   pv-fault clear --disk vda </dev/null >/dev/null
   guest 'dd if=/dev/vda of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null'
-  echo '{"match":{"op":["read"],"front":"vhost-user"},"do":{"kind":"error","errno":"EIO"}}' |
-    pv-fault add --disk vda --rule - >/dev/null
+  pv-fault add --disk vda --rule \
+    '{"match":{"op":["read"],"front":"vhost-user"},"do":{"kind":"error","errno":"EIO"}}' </dev/null >/dev/null
   ok pv-disk read vda --count 1
   run guest 'dd if=/dev/vda of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null'
   [ "$status" -ne 0 ]
@@ -110,6 +112,7 @@ vplug() { plug "$@" --transport vhost-user; }
 @test "the guest sees it grow and shrink, also after it stood still" {
   truncate -s 16M t.img
   vplug grown --image t.img
+  guest 'dmesg -c >/dev/null'
   run -0 pv-disk resize grown 32M
   has '.disk | .size_bytes == 33554432 and .guest_bytes == 33554432'
   guest 'seq 1 3000 | dd of=/dev/vda bs=4k seek=8000 conv=notrunc,fsync 2>/dev/null'
