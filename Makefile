@@ -83,6 +83,13 @@ $(BUILD)/pv-runner: $(RUNNER) $(wildcard lib/guest/runner/*.hpp)
 $(BUILD)/obj/lib/guest/scripts.o: CXXFLAGS += -DPV_RUNNER='"$(BUILD)/pv-runner"'
 $(BUILD)/obj/lib/guest/scripts.o: $(BUILD)/pv-runner
 
+# Programs that tests run in a guest.
+PROGRAMS := $(patsubst tests/programs/%.cpp,$(BUILD)/programs/%,$(wildcard tests/programs/*.cpp))
+$(BUILD)/programs/%: tests/programs/%.cpp
+	@mkdir -p $(@D)
+	@echo "CXX   $<"
+	@$(CXX) -std=c++20 -O2 $(WARN) -D_GNU_SOURCE -static -s -o $@ $<
+
 $(BUILD)/libpv.a: $(LIB_OBJ)
 	@rm -f $@
 	@echo "AR    $@"
@@ -117,13 +124,13 @@ demo: deps
 
 # Everything; ends with "N passed, N failed, N skipped".
 check: deps
-	@$(MAKE) --no-print-directory all $(BUILD)/bin/pv-test
+	@$(MAKE) --no-print-directory all $(BUILD)/bin/pv-test $(PROGRAMS)
 	@BUILD=$(BUILD) tests/check/run unit tidy drift bats
 
 unit: $(BUILD)/bin/pv-test
 	@BUILD=$(BUILD) tests/check/run unit
 
-bats: all
+bats: all $(PROGRAMS)
 	@BUILD=$(BUILD) tests/check/run bats
 
 tidy: all

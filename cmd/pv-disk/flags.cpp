@@ -63,6 +63,7 @@ void add_spec_flags(cli::Verb& verb, SpecFlags& flags) {
               "The disk's own id of 16 bytes: a UUID, or 32 hex digits");
   verb.option("--transport", flags.transport, "NAME",
               "How a VM takes it: nbd, vhost-user or auto (default: nbd)");
+  verb.flag("--restart", flags.restart, "Start the disk's server again when it dies");
   verb.flag("--no-fault", flags.no_fault, "Serve without a fault layer: pv-fault refuses the disk");
   verb.flag("--read-only", flags.read_only, "Refuse every change");
 }
@@ -100,6 +101,7 @@ Result<serve::Spec> spec_from(cli::Context& context, const SpecFlags& flags) {
   }
   spec.serial = flags.serial;
   TRY_ASSIGN(spec.vhost_user, parse_transport(flags.transport));
+  spec.restart = flags.restart;
   spec.direct = flags.direct;
   spec.read_only = spec.read_only || flags.read_only;
   spec.no_fault = flags.no_fault;

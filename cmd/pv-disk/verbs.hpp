@@ -42,6 +42,7 @@ struct SpecFlags {
   bool read_only = false;
   bool no_fault = false;
   bool direct = false;
+  bool restart = false;
 };
 void add_spec_flags(cli::Verb& verb, SpecFlags& flags);
 // The spec, still without what depends on the disk's id (serve::complete); with no source flag, the

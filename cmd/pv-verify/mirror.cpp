@@ -6,6 +6,8 @@
 #include "base/file.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
+#include "blk/backing.hpp"
+#include "blk/format.hpp"
 #include "blk/params.hpp"
 #include "serve/disk_object.hpp"
 #include "serve/server.hpp"
@@ -18,19 +20,32 @@ namespace {
 constexpr const char* k_scrub_rate = "64M";
 
 struct Options {
-  std::string id, test, test_format, reference, history, on_mismatch, hold, scrub_rate;
+  std::string id, test, test_format, test_key_file, reference, reference_key_file, history,
+      on_mismatch, hold, scrub_rate;
   std::vector<std::string> layers;
   bool assume_identical = false, scrub = false, read_only = false;
 };
 
-// The same file under two names is no second opinion.
+// Whether `path`, an overlay, keeps only what differs from `other`. What looks like an overlay in a
+// raw image is the guest's own.
+bool stands_on(const std::string& path, const std::string& format, const std::string& other) {
+  const std::string chosen = format.empty() ? blk::format_of_extension(path) : format;
+  if (chosen == "raw") return false;
+  const std::vector<std::string> files = blk::backing_files(path);
+  return std::any_of(files.begin(), files.end(),
+                     [&](const std::string& file) { return blk::same_file(file, other); });
+}
+
+// The same file under two names is no second opinion, and an overlay and its backing file end both
+// when one of them is written to.
 Result<> check_files(const Options& options) {
-  struct stat a {
-  }, b{};
-  const bool files =
-      stat(options.test.c_str(), &a) == 0 && stat(options.reference.c_str(), &b) == 0;
-  if (options.test == options.reference || (files && a.st_dev == b.st_dev && a.st_ino == b.st_ino))
-    return fail(Code::usage, fmt::format("--test and --reference are the same, {}", options.test));
+  const std::string &test = options.test, &reference = options.reference;
+  if (test == reference || blk::same_file(test, reference))
+    return fail(Code::usage, fmt::format("--test and --reference are the same, {}", test));
+  const bool above = stands_on(test, options.test_format, reference);
+  if (above || stands_on(reference, "", test))
+    return fail(Code::usage, fmt::format("{} is an overlay on {}: they are no two legs",
+                                         above ? test : reference, above ? reference : test));
   return {};
 }
 
@@ -38,6 +53,8 @@ Result<> check(const Options& options) {
   if (options.test.empty()) return fail(Code::usage, "say which disk is tested: --test DISK");
   if (options.reference.empty() == options.history.empty())
     return fail(Code::usage, "one of --reference DISK and --history FILE is wanted");
+  if (!options.reference_key_file.empty() && options.reference.empty())
+    return fail(Code::usage, "--reference-key-file belongs to --reference");
   if (!options.scrub_rate.empty() && !options.scrub)
     return fail(Code::usage, "--scrub-rate belongs to --scrub");
   if (!options.scrub_rate.empty()) {
@@ -57,6 +74,7 @@ std::vector<std::string> layers_of(const Options& options) {
     compare.params["with"] = options.reference;
   else
     compare.params["file"] = options.history;
+  if (!options.reference_key_file.empty()) compare.params["key-file"] = options.reference_key_file;
   if (!options.on_mismatch.empty()) compare.params["on-mismatch"] = options.on_mismatch;
   if (!options.hold.empty()) compare.params["hold"] = options.hold;
   if (options.scrub)
@@ -77,6 +95,7 @@ Result<serve::Spec> spec_of(const Options& options, const std::string& id) {
   serve::SourceFlags flags;
   flags.image = options.test;
   flags.format = options.test_format;
+  flags.key_file = options.test_key_file;
   TRY(serve::set_source(spec, flags));
   spec.layers = layers_of(options);
   spec.read_only = options.read_only;
@@ -124,8 +143,12 @@ void build_mirror(cli::Verb& verb) {
   verb.option("--test", options->test, "DISK", "The disk under test: an image or a URI");
   verb.option("--test-format", options->test_format, "FORMAT",
               "Its format (default: by its extension, where the content agrees)");
+  verb.option("--test-key-file", options->test_key_file, "PATH",
+              "Its passphrase, where it is encrypted: the whole file, a newline included");
   verb.option("--reference", options->reference, "DISK",
               "What it is compared with: an image or a URI");
+  verb.option("--reference-key-file", options->reference_key_file, "PATH",
+              "The passphrase of an encrypted reference: the whole file, a newline included");
   verb.option("--history", options->history, "FILE",
               "Compare with checksums of what was written, kept in this file, instead");
   verb.option("--on-mismatch", options->on_mismatch, "POLICY",

@@ -47,11 +47,15 @@ Result<verify::ReportInput> ask(cli::Context& context, const target::DiskTarget&
   TRY_ASSIGN(serve::DiskClient client, serve::DiskClient::connect(at.disk, deadline));
   verify::ReportInput input;
   input.disk = at.disk.display();
+  TRY_ASSIGN(const json status, call_compared(at.disk, client, {{"op", "verify.status"}}));
+  if (const json* compared = find(status, "verify")) {
+    input.broken = get_string(*compared, "error");
+    input.reference_changed = get_bool(*compared, "reference_changed_outside");
+    input.left_out_bytes = get_u64(*compared, "left_out_bytes");
+  }
   TRY_ASSIGN(const json where, call_compared(at.disk, client, {{"op", "verify.journal"}}));
   input.findings_began_ns = began(where);
   TRY_ASSIGN(input.findings, read_all_of(where, input.dropped));
-  TRY_ASSIGN(const json status, client.call({{"op", "verify.status"}}));
-  if (const json* compared = find(status, "verify")) input.broken = get_string(*compared, "error");
   // A disk without a fault layer has no faults.
   if (const auto faults = client.call({{"op", "fault.journal"}})) {
     input.faults_began_ns = began(*faults);

@@ -18,9 +18,7 @@ class MappedFile {
   static Result<MappedFile> open(const std::string& path, size_t size);
   MappedFile() = default;
   MappedFile(MappedFile&& other) noexcept
-      : fd_(std::move(other.fd_)),
-        data_(std::exchange(other.data_, nullptr)),
-        size_(other.size_) {}
+      : fd_(std::move(other.fd_)), data_(std::exchange(other.data_, nullptr)), size_(other.size_) {}
   MappedFile& operator=(MappedFile&& other) noexcept {
     std::swap(fd_, other.fd_);
     std::swap(data_, other.data_);

@@ -182,8 +182,10 @@ class AsyncIo;
 class Opener {
  public:
   virtual ~Opener() = default;
-  // An image in any format, locked; what it needs to live is kept by the opener.
-  virtual Result<std::unique_ptr<Disk>> image(const std::string& path, bool read_only) = 0;
+  // An image in any format, locked; what it needs to live is kept by the opener. `key_file` holds
+  // the passphrase of an encrypted one, "" for others.
+  virtual Result<std::unique_ptr<Disk>> image(const std::string& path, bool read_only,
+                                              const std::string& key_file) = 0;
   // For a layer's own files. Outlives every layer.
   virtual Result<AsyncIo*> async_io() = 0;
 };

@@ -4,8 +4,10 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "base/file.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
+#include "serve/keeper.hpp"
 
 namespace pv::serve {
 namespace {
@@ -61,6 +63,8 @@ Result<json> disk_document(const Object& disk) {
 }
 
 Result<> close_disk(const RunDir& run, const Object& disk) {
+  // Whoever may want to start the server again sees that it is not wanted any more.
+  static_cast<void>(write_file_atomic(disk.path(k_closing_file), "", 0600));
   if (auto state = disk.load()) {
     const ProcessId server = process_from_json(*state);
     if (server.pid != 0) TRY(terminate(server, k_grace_ns));

@@ -13,6 +13,7 @@
 #include "base/control.hpp"
 #include "base/dir_guard.hpp"
 #include "base/loop.hpp"
+#include "base/mapped_file.hpp"
 #include "base/rng.hpp"
 #include "base/socket.hpp"
 #include "base/text.hpp"
@@ -24,6 +25,7 @@
 #include "serve/control_ops.hpp"
 #include "serve/disk_object.hpp"
 #include "serve/fault_wait.hpp"
+#include "serve/keeper.hpp"
 #include "serve/power.hpp"
 #include "serve/resize.hpp"
 #include "serve/snap.hpp"
@@ -76,6 +78,7 @@ class DiskServer {
   }
 
   Result<> open() {
+    if (spec_.restart) TRY(count_in_file());
     TRY_ASSIGN(std::unique_ptr<blk::Disk> bottom, source_.open(spec_));
     std::vector<blk::LayerSpec> layers;
     for (const std::string& text : spec_.layers) {
@@ -88,10 +91,12 @@ class DiskServer {
       if (waits_) waits_->fired();
       if (vm_stop_) vm_stop_->look_soon();
     };
-    const blk::Env env{system_clock(), loop_,       &loop_,   fresh_seed(),
-                       &source_,       object_.dir, on_fault, !spec_.saved_state.empty()};
+    const blk::Env env{system_clock(), loop_,         &loop_,
+                       fresh_seed(),   &source_,      object_.dir,
+                       on_fault,       spec_.restart, !spec_.saved_state.empty()};
     TRY_ASSIGN(stack_, blk::build_stack(std::move(bottom), layers, env));
-    if (!spec_.saved_state.empty()) TRY(load_saved_state(*stack_, spec_.saved_state));
+    if (!spec_.saved_state.empty() && !spec_.again)
+      TRY(load_saved_state(*stack_, spec_.saved_state));
     gate_ = std::make_unique<FlushGate>(*stack_);
     TRY(open_fronts());
     home_ = std::make_unique<DirGuard>(loop_, object_.dir, [this] { stop(); });
@@ -119,18 +124,32 @@ class DiskServer {
       power_->ended(id);
       snap_->ended(id);
     });
+    if (spec_.again) unlink(object_.path("ctl.sock").c_str());
     TRY(control_->listen(object_.path("ctl.sock")));
     return loop_.on_signals({SIGTERM, SIGINT}, [this](int) { stop(); });
   }
 
+  Result<> count_in_file() {
+    TRY_ASSIGN(counts_, MappedFile::open(object_.path("counters"), sizeof(blk::Counters::Block)));
+    counters_.count_in(reinterpret_cast<blk::Counters::Block*>(counts_.data()));
+    return {};
+  }
+
+  // Where one before has died, its sockets still lie about.
+  Result<Fd> listen_at(const char* name) const {
+    const std::string path = object_.path(name);
+    if (spec_.again) unlink(path.c_str());
+    return listen_unix(path);
+  }
+
   Result<> open_fronts() {
     front_ = std::make_unique<front::Fronts>();
-    TRY_ASSIGN(Fd listener, listen_unix(object_.path("nbd.sock")));
+    TRY_ASSIGN(Fd listener, listen_at("nbd.sock"));
     front_->add(std::make_unique<nbd::Server>(
         loop_, std::move(listener), *gate_, counters_,
         nbd::Export{object_.name, "provium disk " + object_.display(), stack_->geometry()}));
     if (spec_.vhost_user) {
-      TRY_ASSIGN(Fd vhost, listen_unix(object_.path(k_vhost_socket)));
+      TRY_ASSIGN(Fd vhost, listen_at(k_vhost_socket));
       front_->add(std::make_unique<vhost::Server>(loop_, std::move(vhost), *gate_, counters_,
                                                   vhost::Identity{spec_.serial, spec_.host_key}));
     }
@@ -298,6 +317,7 @@ class DiskServer {
   Spec spec_;
   Loop& loop_;
   Source source_;
+  MappedFile counts_;
   blk::Counters counters_;
   std::unique_ptr<blk::Disk> stack_;
   std::unique_ptr<FlushGate> gate_;
@@ -322,29 +342,51 @@ Result<> run_server(const Object& disk, Spec spec, const std::function<void(cons
   signal(SIGPIPE, SIG_IGN);
   signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error of one request
   TRY_ASSIGN(const std::unique_ptr<Loop> loop, Loop::create());
+  const bool again = spec.again;
   auto server = std::make_unique<DiskServer>(disk, std::move(spec), *loop);
   TRY(server->open());
-  const json state = server->state();
+  json state = server->state();
+  if (again) {
+    // The rest is as it was: commands have added keys of their own.
+    TRY_ASSIGN(json before, disk.load());
+    before.update({{"pid", state["pid"]},
+                   {"start_ticks", state["start_ticks"]},
+                   {"restarts", get_u64(before, "restarts") + 1}});
+    state = std::move(before);
+  }
   TRY(disk.save(state));
   malloc_trim(0);  // what the command line needed, the server does not
   ready(state);
   return loop->run();
 }
 
+namespace {
+
+// The daemon's life; whether it has come up is told through `ready`, once.
+int serve_as_daemon(const Object& disk, const Spec& spec, Fd ready) {
+  prctl(PR_SET_NAME, "pv-disk-server");
+  const auto report = [&](const json& message) {
+    if (ready) static_cast<void>(write_all(ready.get(), to_line(message)));
+    ready.reset();
+  };
+  auto result = run_server(disk, spec, [&](const json& state) { report({{"disk", state}}); });
+  if (result) return 0;
+  report({{"error", error_to_json(result.error())}});
+  static_cast<void>(write_all(STDERR_FILENO, result.error().message + "\n"));
+  return exit_class(result.error().code);
+}
+
+}  // namespace
+
 Result<StartingServer> begin_server(const Object& disk, const Spec& spec) {
-  TRY_ASSIGN(
-      Daemon daemon, start_daemon(disk.path("log"), [&](Fd ready) {
-        prctl(PR_SET_NAME, "pv-disk-server");
-        const auto report = [&](const json& message) {
-          static_cast<void>(write_all(ready.get(), to_line(message)));
-          ready.reset();
-        };
-        auto result = run_server(disk, spec, [&](const json& state) { report({{"disk", state}}); });
-        if (result) return 0;
-        if (ready) report({{"error", error_to_json(result.error())}});
-        static_cast<void>(write_all(STDERR_FILENO, result.error().message + "\n"));
-        return exit_class(result.error().code);
-      }));
+  TRY_ASSIGN(Daemon daemon, start_daemon(disk.path("log"), [&](Fd ready) {
+               if (!spec.restart) return serve_as_daemon(disk, spec, std::move(ready));
+               return keep_serving(disk.dir, ready, [&](bool again) {
+                 Spec here = spec;
+                 here.again = again;
+                 return serve_as_daemon(disk, here, std::move(ready));
+               });
+             }));
   return StartingServer{std::move(daemon), disk.path("log")};
 }
 

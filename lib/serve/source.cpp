@@ -136,7 +136,8 @@ Result<std::unique_ptr<blk::Disk>> Source::open(Spec& spec) {
   if (spec.type == "scratch") {
     image_path_ = dir_ + "/scratch.img";
     spec.format = "raw";
-    TRY_ASSIGN(fd, make_scratch(image_path_, spec.size));
+    TRY_ASSIGN(fd,
+               spec.again ? open_path(image_path_, false) : make_scratch(image_path_, spec.size));
   } else {
     TRY_ASSIGN(fd, copy_template(spec));
   }
@@ -150,6 +151,7 @@ Result<Fd> Source::copy_template(Spec& spec) {
   TRY_ASSIGN(spec.format, blk::choose_format(spec.path, fd.get(), spec.format));
   TRY(blk::lock_image(fd.get(), true, spec.path));
   image_path_ = dir_ + "/copy." + spec.format;
+  if (spec.again) return open_path(image_path_, false);
   TRY_ASSIGN(Fd copy, make_scratch(image_path_, 0));
   TRY(copy_sparse(fd.get(), copy.get()));
   return copy;
@@ -160,13 +162,15 @@ std::unique_ptr<blk::Disk> Source::identified(std::unique_ptr<blk::Disk> bottom)
   return std::make_unique<Identified>(std::move(bottom), image_path_);
 }
 
-Result<std::unique_ptr<blk::Disk>> Source::image(const std::string& path, bool read_only) {
+Result<std::unique_ptr<blk::Disk>> Source::image(const std::string& path, bool read_only,
+                                                 const std::string& key_file) {
   Spec spec;
   spec.sector_size = sector_size_;
   spec.physical_sector_size = physical_sector_size_;
   spec.read_only = read_only;
   SourceFlags flags;
   flags.image = path;
+  flags.key_file = key_file;
   TRY(set_source(spec, flags));
   if (spec.type == "image") {
     TRY_ASSIGN(std::unique_ptr<blk::Disk> disk, open_image(spec));

@@ -29,7 +29,8 @@ class Source final : public blk::Opener {
   // The same disk, answering "base.identity" for the file that holds its data.
   std::unique_ptr<blk::Disk> identified(std::unique_ptr<blk::Disk> bottom) const;
 
-  Result<std::unique_ptr<blk::Disk>> image(const std::string& path, bool read_only) override;
+  Result<std::unique_ptr<blk::Disk>> image(const std::string& path, bool read_only,
+                                           const std::string& key_file) override;
   Result<blk::AsyncIo*> async_io() override;
 
   // The file that holds the data; "" where none does.

@@ -133,6 +133,21 @@ Result<> set_source(Spec& spec, const json& source) {
   return set_source(spec, flags);
 }
 
+namespace {
+
+// What the next server is to find again cannot be in the memory of the one that died.
+Result<> check_survives(const Spec& spec, const std::vector<blk::LayerSpec>& layers) {
+  if (spec.type == "memory")
+    return fail(Code::usage, "--restart and --memory exclude each other: the data would be gone");
+  for (const blk::LayerSpec& layer : layers)
+    if (layer.name == "cow" && layer.params.count("file") == 0)
+      return fail(Code::usage,
+                  "--restart needs a file for --layer cow: a temporary overlay would be gone");
+  return {};
+}
+
+}  // namespace
+
 Result<> complete(Spec& spec, const std::string& id) {
   if (spec.physical_sector_size == 0) spec.physical_sector_size = spec.sector_size;
   blk::Geometry geometry;
@@ -166,6 +181,7 @@ Result<> complete(Spec& spec, const std::string& id) {
     layers.push_back(std::move(layer));
   }
   TRY(blk::check_layers(layers));
+  if (spec.restart) TRY(check_survives(spec, layers));
   spec.base_read_only = blk::base_needs(layers, blk::k_base_read_only);
   if (spec.base_read_only && spec.read_only)
     return fail(Code::usage,

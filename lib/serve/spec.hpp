@@ -35,6 +35,8 @@ struct Spec {
   std::vector<std::string> layers;  // as typed, outermost first
   bool no_fault = false;            // without the fault layer, which is added otherwise
   bool ejected = false;             // a drive whose disc has been taken out
+  bool restart = false;             // the server is started again when it was killed
+  bool again = false;               // ... and this is such a one
   std::string saved_state;          // a folder of a snapshot: what its layers remember
 };
 

@@ -112,7 +112,8 @@ def orphans(tree):
     for name, _ in tree.files(*CXX):
         if name in makefile:
             continue
-        if name.endswith(".cpp") and name not in sources and not name.startswith("tests/fuzz/"):
+        if name.endswith(".cpp") and name not in sources and not name.startswith(
+                ("tests/fuzz/", "tests/programs/")):
             yield f"{name}: is not compiled; move it to where the Makefile looks, or delete it"
         if name.endswith(".hpp") and name.split("/")[-1] not in included:
             yield f"{name}: nobody includes it; delete it"

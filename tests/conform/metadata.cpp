@@ -57,7 +57,9 @@ std::unique_ptr<Bottom> unusual_disk() {
 struct UnusualOpener final : Opener {
   FileOpener files;
   explicit UnusualOpener(Loop& loop) : files(loop, unusual()) {}
-  Result<std::unique_ptr<Disk>> image(const std::string&, bool) override { return unusual_disk(); }
+  Result<std::unique_ptr<Disk>> image(const std::string&, bool, const std::string&) override {
+    return unusual_disk();
+  }
   Result<AsyncIo*> async_io() override { return files.async_io(); }
 };
 

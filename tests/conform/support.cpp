@@ -205,7 +205,8 @@ std::vector<std::string> stack_names() {
   return names;
 }
 
-Result<std::unique_ptr<blk::Disk>> FileOpener::image(const std::string& path, bool read_only) {
+Result<std::unique_ptr<blk::Disk>> FileOpener::image(const std::string& path, bool read_only,
+                                                     const std::string&) {
   Fd fd(open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC));
   if (!fd) return fail_errno("cannot open " + path, errno);
   blk::Geometry geometry = geometry_;

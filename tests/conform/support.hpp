@@ -165,7 +165,8 @@ class FileOpener final : public blk::Opener {
   // The images get this geometry, but for the size.
   explicit FileOpener(Loop& loop, const blk::Geometry& geometry = {})
       : loop_(loop), geometry_(geometry) {}
-  Result<std::unique_ptr<blk::Disk>> image(const std::string& path, bool read_only) override;
+  Result<std::unique_ptr<blk::Disk>> image(const std::string& path, bool read_only,
+                                           const std::string& key_file) override;
   Result<blk::AsyncIo*> async_io() override;
 
  private:

@@ -9,36 +9,78 @@ setup() {
 }
 teardown() { pv_teardown; }
 
-@test "a file system on mirror(qcow2, raw) under load raises no alarm, and the legs are equal" {
-  # Clusters as small as blocks: what is discarded is discarded whole, and reads as zeroes in both.
-  qemu-img create -q -f qcow2 -o cluster_size=4k test.qcow2 64M
-  truncate -s 64M ref.img fs.img
-  mkfs.ext4 -q -b 4096 -F fs.img
-  pv-vm create v | pv-verify mirror --test test.qcow2 --reference ref.img |
-    pv-disk attach --id vda >/dev/null
-  nbdcopy fs.img "$(uri v/vda)"
-  pv-vm boot v </dev/null >/dev/null
-  run pv-vm run v --raw -- sh -c '
+# Where the load is; see tests/programs/fsx.cpp.
+fsx_program() {
+  local fsx
+  fsx=$(dirname "$(command -v pv-verify)")/../programs/fsx
+  [ -x "$fsx" ] || fail "no $fsx: make bats makes it"
+  echo "$fsx"
+}
+
+# The host's mke2fs with its libraries, and the load, for `create`: flags in $extras.
+add_programs() {
+  local library
+  extras=(--file /bin/fsx="$(fsx_program)" --file /e2fs/mke2fs=/usr/sbin/mke2fs
+    --file /sbin/mkfs.ext4:='#!/bin/sh
+exec /e2fs/ld-linux-x86-64.so.2 --library-path /e2fs /e2fs/mke2fs -t ext4 "$@"')
+  for library in $(ldd /usr/sbin/mke2fs | grep -o '/[^ ]*'); do
+    extras+=(--file "/e2fs/${library##*/}=$(realpath "$library")")
+  done
+}
+
+@test "mkfs, mount, fstrim and a random load on mirror(qcow2, raw) raise no alarm; the legs are equal" {
+  local extras seed=${PV_SEED:-$RANDOM}
+  add_programs
+  qemu-img create -q -f qcow2 test.qcow2 96M
+  truncate -s 96M ref.img
+  serve r --image ref.img # for its counters
+  pv-vm create v "${extras[@]}" |
+    pv-verify mirror --test test.qcow2 --layer stats --reference "$(uri r)" |
+    pv-disk attach --id vda | pv-vm boot >/dev/null
+  echo "seed $seed"
+  run pv-vm run v --raw --timeout 100s -- sh -c "
     set -e
+    mkfs.ext4 -q -b 4096 -E discard,lazy_itable_init=0,lazy_journal_init=0 /dev/vda
     mkdir -p /m && mount -t ext4 -o discard /dev/vda /m
-    for i in 1 2 3 4 5 6 7 8; do
-      head -c $((i * 300000)) /dev/urandom > /m/f$i
-      cp /m/f$i /m/g$i && rm -f /m/g$((i - 2)) && sync
-      dd if=/m/f$i of=/m/f1 bs=1000 count=100 seek=$((i * 7)) conv=notrunc 2>/dev/null
-    done
-    rm /m/f7 /m/f6 && sync
+    fsx /m/a --seed $seed --ops 1500 --size 2097152
+    fsx /m/b --seed $seed --ops 800 --size 1048576 --direct
+    cp /m/a /m/c && rm /m/a && sync
     fstrim /m && echo trimmed
-    cmp /m/f8 /m/g8
-    umount /m && echo fine' </dev/null
-  assert_output --partial fine
+    cmp /m/c /m/c
+    dd if=/dev/zero of=/m/d bs=1000 count=2000 2>/dev/null && rm /m/d && sync
+    umount /m && echo fine" </dev/null
+  assert_success
+  assert_output --partial 'fsx: /m/b'
   assert_output --partial trimmed
+  assert_output --partial fine
   ok pv-verify findings --disk v/vda </dev/null
-  has '.summary.good and .summary.mismatches == 0'
-  run bash -c "pv-disk stats v/vda </dev/null | jq '.disk.stats.discard.completed > 0'"
-  assert_output true
+  has '.summary.good and .summary.mismatches == 0 and .summary.left_out_bytes == 0'
+  # What the guest asked for, and what has reached the legs: the reference had zeroes after each
+  # discard besides.
+  run pv-disk stats v/vda </dev/null
+  zeroes=$(jq .disk.stats.zero.completed <<<"$output")
+  discards=$(jq .disk.stats.discard.completed <<<"$output")
+  [ "$zeroes" -gt 0 ] && [ "$discards" -gt 0 ]
+  has ".disk.stats.layers.stats | .zero.completed == $zeroes and .discard.completed == $discards"
+  run pv-disk stats r </dev/null
+  has ".disk.stats | .zero.completed == $((zeroes + discards)) and .discard.completed == $discards"
   pv-vm close v </dev/null >/dev/null
+  pv-disk close r </dev/null >/dev/null
   run qemu-img compare -f qcow2 -F raw test.qcow2 ref.img
   assert_success
+}
+
+@test "the load finds a byte that somebody else has changed, and says so in one line" {
+  "$(fsx_program)" f --seed 1 --ops 1000000000 >/dev/null 2>err &
+  until ended $!; do
+    head -c 4096 /dev/urandom | dd of=f bs=4096 seek=16 conv=notrunc status=none
+  done
+  local status=0
+  wait $! || status=$?
+  [ "$status" -eq 1 ]
+  run cat err
+  assert_output --regexp '^fsx: operation [0-9]+: (byte [0-9]+ is 0x|a read at )'
+  [ "${#lines[@]}" -eq 1 ]
 }
 
 @test "stop_vm pauses the guest at the mismatch, which then goes on" {

@@ -361,3 +361,36 @@ TEST_CASE("24 bytes for a block, and none for one that nobody has written", "[hi
   CHECK(static_cast<uint64_t>(st.st_size) == 4096 + 24 * (geometry.size / 4096));
   CHECK(st.st_blocks * 512 <= 64 << 10);
 }
+
+TEST_CASE("a scrub tells once what it finds again and again, until something is written there",
+          "[history]") {
+  HistoryRig rig(LayerRig::small(), ",scrub=8M");
+  const auto scrub = [&rig](int ticks) {
+    for (int i = 0; i < ticks; ++i) rig.timers.advance_ns(20 * k_ns_per_ms);
+  };
+  const auto passes = [&rig] {
+    json out;
+    rig.disk->inspect(out);
+    return out["history"]["scrub"]["passes"].get<uint64_t>();
+  };
+  REQUIRE(rig.write(65536, std::string(8192, 'a')) == 0);
+  REQUIRE(rig.write_to(*rig.medium.disk, 65536, std::string(512, 'b')) == 0);
+  scrub(60);
+  REQUIRE(rig.findings().size() == 1);
+  CHECK(rig.findings()[0]["request"]["scrub"] == true);
+  const uint64_t before = passes();
+  scrub(200);
+  CHECK(passes() > before + 1);
+  CHECK(rig.findings().size() == 1);
+  // Damage of another kind at the same place is news, and so is the same one after a write.
+  REQUIRE(rig.write_to(*rig.medium.disk, 65536, std::string(512, 'c')) == 0);
+  scrub(60);
+  CHECK(rig.findings().size() == 2);
+  REQUIRE(rig.write(65536, std::string(8192, 'a')) == 0);
+  REQUIRE(rig.write_to(*rig.medium.disk, 65536, std::string(512, 'c')) == 0);
+  scrub(60);
+  CHECK(rig.findings().size() == 3);
+  // Whoever reads it himself is told each time.
+  rig.read(65536, 4096);
+  CHECK(rig.findings().size() == 4);
+}

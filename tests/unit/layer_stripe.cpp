@@ -57,7 +57,7 @@ struct Rig : Opener {
     ready[path] = std::make_unique<Member>(*make_memory_disk(geometry));
     members[path] = ready[path].get();
   }
-  Result<std::unique_ptr<Disk>> image(const std::string& path, bool) override {
+  Result<std::unique_ptr<Disk>> image(const std::string& path, bool, const std::string&) override {
     if (!ready[path]) return fail(Code::no_image, "no image " + path);
     return std::move(ready[path]);
   }

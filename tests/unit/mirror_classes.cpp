@@ -261,7 +261,7 @@ TEST_CASE("legs that cannot be compared are refused", "[mirror]") {
   const auto refused = [](Geometry test, Geometry reference, const char* keys) {
     struct One final : Opener {
       Geometry geometry;
-      Result<std::unique_ptr<Disk>> image(const std::string&, bool) override {
+      Result<std::unique_ptr<Disk>> image(const std::string&, bool, const std::string&) override {
         auto disk = *make_memory_disk(geometry);
         Io io(Op::write, 4096, 512);
         std::fill(io.data.begin(), io.data.end(), 'x');

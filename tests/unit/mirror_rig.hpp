@@ -20,6 +20,7 @@ struct Slow final : Forward {
   Pool<Flight> flights;
   bool slow = false;
   int error = 0;
+  uint32_t failing = ~0U;  // the operations that end with it, as bits
   // A request reaches the medium when it is picked, so that two may change places.
   std::vector<Request*> waiting;
   void submit(Request& request) override {
@@ -27,7 +28,7 @@ struct Slow final : Forward {
     pass(request);
   }
   void pass(Request& request) {
-    if (error != 0) return request.done(request, error);
+    if (error != 0 && (op_bit(request.op) & failing) != 0) return request.done(request, error);
     lower().submit(request);
   }
   void pick(size_t i) {
@@ -47,20 +48,21 @@ struct MirrorRig : Opener {
   int events = 0;
 
   explicit MirrorRig(const std::string& keys = "", Geometry geometry = LayerRig::small(),
-                     bool with_fault = true) {
+                     bool with_fault = true, const std::string& inner = "") {
     auto bottom = std::make_unique<Slow>(*make_memory_disk(geometry));
     other = std::make_unique<Slow>(*make_memory_disk(geometry));
     test = bottom.get();
     reference = other.get();
     std::vector<LayerSpec> specs = {*parse_layer("mirror:with=b" + keys)};
     if (with_fault) specs.push_back(*parse_layer("fault"));
+    if (!inner.empty()) specs.push_back(*parse_layer(inner));
     auto built = build_stack(std::move(bottom), specs,
                              {clock, timers, nullptr, 0, this, {}, [this] { ++events; }});
     INFO((built ? "" : built.error().message));
     REQUIRE(built);
     disk = std::move(*built);
   }
-  Result<std::unique_ptr<Disk>> image(const std::string&, bool) override {
+  Result<std::unique_ptr<Disk>> image(const std::string&, bool, const std::string&) override {
     return std::move(other);
   }
   Result<AsyncIo*> async_io() override { return fail(Code::bug, "none"); }

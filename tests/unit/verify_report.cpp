@@ -174,3 +174,23 @@ TEST_CASE("report: what is not compared any more is not good", "[report]") {
   input.findings = json::array({mismatch(1, 100 * k_ms, 4096, 512)});
   CHECK(verdict(input, cases(input))["verdict"] == "damaged");
 }
+
+TEST_CASE("report: who has changed the reference explains what it differs in, and no other",
+          "[report]") {
+  ReportInput input;
+  json outside = mismatch(1, 100 * k_ms, 4096, 512);
+  outside["suspect"] = "reference";
+  outside["reference_changed_outside"] = true;
+  input.findings = json::array({outside});
+  input.reference_changed = true;
+  input.left_out_bytes = 4096;
+  const json said = verdict(input, cases(input));
+  CHECK(said["verdict"] == "reference_changed");
+  CHECK(said["left_out_bytes"] == 4096);
+  const std::string page = report_page(input, cases(input), said, {});
+  CHECK(page.find("changed by somebody else") != std::string::npos);
+  CHECK(page.find("4096 bytes are not compared") != std::string::npos);
+  // A leg under test that is wrong stays so.
+  input.findings.push_back(mismatch(2, 200 * k_ms, 8192, 512));
+  CHECK(verdict(input, cases(input))["verdict"] == "damaged");
+}

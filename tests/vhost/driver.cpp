@@ -25,8 +25,11 @@ Result<> Driver::connect(const std::string& path) {
 }
 
 void Driver::disconnect() {
-  channel_ = Channel();
   backend_ = Channel();
+  // A server that does not notice within the limit is not waited for any longer.
+  if (channel_ && shutdown(channel_.fd(), SHUT_WR) == 0)
+    static_cast<void>(channel_.wait_closed(deadline()));
+  channel_ = Channel();
   features_ = protocol_ = 0;
 }
 
@@ -201,9 +204,13 @@ Result<> Driver::start_queue(unsigned index, uint16_t base) {
   TRY(set_vring_base(index, base));
   TRY(set_vring_addr(index));
   TRY(set_vring_err(index));
-  TRY(set_vring_kick(index));
+  // Before the kick, with which a server may begin to answer what is in the ring.
   TRY(set_vring_call(index));
-  return has(k_f_protocol_features) ? set_vring_enable(index, true) : Result<>();
+  TRY(set_vring_kick(index));
+  if (has(k_f_protocol_features)) TRY(set_vring_enable(index, true));
+  // A ring begins with a kick, and nobody knows what another server wanted to hear of.
+  queue(index).kick_always();
+  return {};
 }
 
 Result<uint16_t> Driver::stop_queue(unsigned index) {

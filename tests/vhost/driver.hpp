@@ -24,7 +24,7 @@ struct Options {
   uint16_t queue_size = 128;
   std::vector<MemoryRegion> regions = default_regions();
   // What is taken of what the server offers.
-  uint64_t features = ~k_f_log_all;
+  uint64_t features = k_f_known & ~k_f_log_all;
   uint64_t protocol_features = k_p_known;
   bool memory_slots = false;  // ADD_MEM_REG for each region, in place of SET_MEM_TABLE
   uint64_t limit_ms = 10'000;
@@ -35,8 +35,11 @@ class Driver {
   static Result<std::unique_ptr<Driver>> make(const Options& options = {});
 
   // --- the connection ---
-  // Drops the one it has. Waits for a server that is not there yet.
+  // Ends the one it has. Waits for a server that is not there yet.
   Result<> connect(const std::string& path);
+  // Hangs up, and waits until the server has done so too: one that takes a single client would turn
+  // the next one away until it has noticed. Without this, as when a front end is killed, assign an
+  // empty channel.
   void disconnect();
   Channel& channel() { return channel_; }
   // negotiate(), share_memory(), and start_queue() of each one from where its used ring is.
@@ -83,7 +86,7 @@ class Driver {
   Result<> set_vring_call(unsigned index);
   Result<> set_vring_err(unsigned index);
   Result<> set_vring_enable(unsigned index, bool on);
-  // All of these.
+  // All of these, and a kick.
   Result<> start_queue(unsigned index, uint16_t base);
   // GET_VRING_BASE, which stops it: the index of the next head that the server would have taken.
   Result<uint16_t> stop_queue(unsigned index);

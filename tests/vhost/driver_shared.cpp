@@ -45,7 +45,8 @@ Result<> Driver::set_inflight() {
 
 InflightQueue* Driver::inflight(unsigned index) {
   const uint64_t at = index * inflight_queue_bytes(options_.queue_size);
-  if (at + inflight_queue_bytes(options_.queue_size) > inflight_bytes_.size()) return nullptr;
+  if (index >= queues() || at + inflight_queue_bytes(options_.queue_size) > inflight_bytes_.size())
+    return nullptr;
   return reinterpret_cast<InflightQueue*>(inflight_bytes_.data() + at);
 }
 

@@ -229,6 +229,7 @@ Result<json> Run::measure() {
   for (unsigned index = 0; index < settings_.queues; ++index) {
     TRY_ASSIGN([[maybe_unused]] const uint16_t base, driver_->stop_queue(index));
   }
+  driver_->disconnect();  // the next client may come
   return report();
 }
 

@@ -64,6 +64,10 @@ constexpr uint64_t k_f_event_idx = bit(29);
 constexpr uint64_t k_f_protocol_features = bit(30);
 constexpr uint64_t k_f_version_1 = bit(32);
 
+// What the front end knows what to do with: these, and bits that are the device's own.
+constexpr uint64_t k_f_known = k_f_log_all | k_f_indirect_desc | k_f_event_idx |
+                               k_f_protocol_features | k_f_version_1 | (bit(24) - 1);
+
 // Of GET_PROTOCOL_FEATURES.
 constexpr uint64_t k_p_mq = bit(0);
 constexpr uint64_t k_p_log_shmfd = bit(1);

@@ -52,7 +52,7 @@ Result<Queue> Queue::make(Memory& memory, uint16_t size, int region) {
   return queue;
 }
 
-void Queue::reset() {
+void Queue::reset(uint16_t start) {
   std::memset(static_cast<void*>(table_), 0, size_ * sizeof(Descriptor));
   std::memset(avail_, 0, avail_bytes(size_));
   std::memset(used_, 0, used_bytes(size_));
@@ -62,8 +62,11 @@ void Queue::reset() {
     if (chain.indirect != 0) memory_->release(chain.indirect);
     chain = {};
   }
-  next_avail_ = staged_ = last_used_ = last_kick_ = 0;
-  wait_call(Deadline::in_ns(0));  // a call for what was used before
+  next_avail_ = staged_ = last_used_ = last_kick_ = start;
+  set_avail_idx(start);
+  set_used_idx(start);
+  store(used_[2 + 4 * size_], start);  // what a device that has taken them waits for
+  wait_call(Deadline::in_ns(0));       // a call for what was used before
 }
 
 Result<uint16_t> Queue::add(std::span<const Segment> chain, bool indirect) {

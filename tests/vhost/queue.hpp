@@ -48,8 +48,9 @@ class Queue {
   int err_fd() const { return err_.get(); }
   // Whether both sides use event indices; the driver says so once they are negotiated.
   void use_event_idx(bool on) { event_idx_ = on; }
-  // Empty rings, nothing in flight, as after a reset of the device. Only while it is stopped.
-  void reset();
+  // Empty rings, nothing in flight, as after a reset of the device, or as if `start` requests had
+  // gone by. Only while it is stopped.
+  void reset(uint16_t start = 0);
 
   // --- chains ---
   // Descriptors linked in order; returns the head, or Code::out_of_range when too few are free.

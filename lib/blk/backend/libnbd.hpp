@@ -19,7 +19,8 @@ namespace pv::blk {
                   X(nbd_aio_flush) X(nbd_aio_trim) X(nbd_aio_zero) X(nbd_aio_block_status)      \
                       X(nbd_aio_is_ready) X(nbd_aio_is_closed) X(nbd_aio_is_dead)               \
                           X(nbd_set_strict_mode) X(nbd_set_export_name)               \
-                              X(nbd_flush) X(nbd_get_block_size)
+                              X(nbd_flush) X(nbd_get_block_size)                        \
+                                  X(nbd_set_full_info) X(nbd_get_canonical_export_name)
 // clang-format on
 
 struct LibNbd {

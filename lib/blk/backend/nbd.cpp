@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "base/text.hpp"
 #include "blk/backend/nbd_link.hpp"
 #include "blk/backend/nbd_loss.hpp"
 #include "blk/checked.hpp"
@@ -63,6 +64,13 @@ class NbdDisk final : public Disk, private NbdLink::Owner {
     start(*job);
     link_.update();
     if (!finished_.empty()) loop_.post([this] { drain(); });
+  }
+
+  Result<json> control(const json& request) override {
+    // What a daemon of our own serves is known by its file.
+    if (get_string(request, "op") != "base.export" || options_.keeper != nullptr)
+      return Disk::control(request);
+    return link_.where();
   }
 
   Result<> resize(uint64_t size) override {

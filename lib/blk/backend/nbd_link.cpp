@@ -5,8 +5,10 @@
 #include <cstring>
 #include <netdb.h>
 #include <poll.h>
+#include <sys/stat.h>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include "base/defer.hpp"
 
@@ -24,6 +26,7 @@ Result<> NbdLink::resolve(const NbdOptions& options) {
   keeper_ = options.keeper;
   export_name_ = options.export_name;
   if (!options.socket.empty()) {
+    socket_ = options.socket;
     Address address;
     auto* name = reinterpret_cast<sockaddr_un*>(&address.storage);
     if (options.socket.size() >= sizeof name->sun_path)
@@ -57,6 +60,7 @@ Result<> NbdLink::begin() {
   const Address& address = addresses_[next_address_++ % addresses_.size()];
   nbd_.nbd_set_strict_mode(handle_, 0);  // what the server cannot do, it may say itself
   if (nbd_.nbd_set_export_name(handle_, export_name_.c_str()) < 0 ||
+      nbd_.nbd_set_full_info(handle_, true) < 0 ||  // it may have the export's own name
       nbd_.nbd_add_meta_context(handle_, k_context) < 0 ||
       nbd_.nbd_aio_connect(handle_, reinterpret_cast<const sockaddr*>(&address.storage),
                            address.length) < 0)
@@ -177,6 +181,28 @@ void NbdLink::update() {
   if (wanted == interest_) return;
   interest_ = wanted;
   loop_.change(watched_, wanted);
+}
+
+// The server by its socket, and the export by what the server calls it.
+Result<json> NbdLink::where() const {
+  if (handle_ == nullptr) return fail(Code::io, "not connected: " + why_);
+  sockaddr_storage peer{};
+  socklen_t length = sizeof peer;
+  char host[64] = "", port[16] = "";
+  std::string server;
+  struct stat st {};
+  if (!socket_.empty() && stat(socket_.c_str(), &st) == 0)
+    server = fmt::format("unix:{}:{}", st.st_dev, st.st_ino);
+  else if (getpeername(nbd_.nbd_aio_get_fd(handle_), reinterpret_cast<sockaddr*>(&peer), &length) ==
+               0 &&
+           getnameinfo(reinterpret_cast<sockaddr*>(&peer), length, host, sizeof host, port,
+                       sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) == 0)
+    server = fmt::format("tcp:{}:{}", host, port);
+  else
+    return fail(Code::unsupported, "a server that is not known");
+  const std::unique_ptr<char, decltype(&free)> name(nbd_.nbd_get_canonical_export_name(handle_),
+                                                    free);
+  return json{{"server", server}, {"export", name ? std::string(name.get()) : export_name_}};
 }
 
 void NbdLink::close() {

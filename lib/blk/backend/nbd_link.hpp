@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/clock.hpp"
+#include "base/json_fwd.hpp"
 #include "base/loop.hpp"
 #include "blk/backend/libnbd.hpp"
 #include "blk/backend/nbd.hpp"
@@ -43,6 +44,9 @@ class NbdLink {
   void update();
   void close();
 
+  // {"server","export"}: the same for two connections to the same disk.
+  Result<json> where() const;
+
   bool up() const { return state_ == State::up; }
   nbd_handle* handle() const { return handle_; }
   const std::string& why() const { return why_; }  // it is down
@@ -70,7 +74,7 @@ class NbdLink {
   Loop& loop_;
   Owner& owner_;
   NbdKeeper* keeper_ = nullptr;
-  std::string export_name_;
+  std::string socket_, export_name_;
   std::vector<Address> addresses_;
   size_t next_address_ = 0;
   State state_ = State::down;

@@ -95,6 +95,7 @@ Result<> FaultLayer::load_state(StateIn& in) {
   journal_.continue_after(last);
   TRY(load_rules(*state));
   while (in.left() != 0) TRY(load_record(in));
+  keep_rules();
   return lower().load_state(in);
 }
 

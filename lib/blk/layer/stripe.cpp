@@ -347,7 +347,7 @@ Result<std::unique_ptr<Disk>> make_stripe(std::unique_ptr<Disk> lower, const Lay
     if (path.empty())
       return fail(Code::usage, fmt::format("layer 'stripe': with={} names a member without a path",
                                            with->second));
-    TRY_ASSIGN(std::unique_ptr<Disk> other, env.opener->image(path, first.read_only));
+    TRY_ASSIGN(std::unique_ptr<Disk> other, env.opener->image(path, first.read_only, ""));
     TRY(compare(first, other->geometry(), path));
     others.push_back(std::move(other));
   }

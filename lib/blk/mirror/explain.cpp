@@ -39,9 +39,10 @@ class Look {
     });
   }
 
-  Explanation run() {
+  Explanation run(Explanation::Suspect otherwise) {
     Explanation answer;
     answer.suspect = suspect();
+    if (answer.suspect == Explanation::unknown) answer.suspect = otherwise;
     wrong_ = sides_[answer.suspect == Explanation::reference ? 1 : 0];
     right_ = sides_[answer.suspect == Explanation::reference ? 0 : 1];
     size_t old = 0;
@@ -195,8 +196,9 @@ std::vector<ByteSpan> differences(const char* a, const char* b, uint64_t offset,
 }
 
 Explanation explain(const Writes& writes, const char* test, const char* reference, uint64_t offset,
-                    uint64_t length, const std::vector<ByteSpan>& spans) {
-  return Look(writes, test, reference, offset, length, spans).run();
+                    uint64_t length, const std::vector<ByteSpan>& spans,
+                    Explanation::Suspect otherwise) {
+  return Look(writes, test, reference, offset, length, spans).run(otherwise);
 }
 
 }  // namespace pv::blk

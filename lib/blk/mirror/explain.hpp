@@ -34,8 +34,10 @@ struct Explanation {
 };
 const char* suspect_name(Explanation::Suspect suspect);
 
-// `spans` are the differences, not empty. `offset` and `length` are multiples of k_unit.
+// `spans` are the differences, not empty. `offset` and `length` are multiples of k_unit. Where the
+// writes do not say who is wrong, it is `otherwise`.
 Explanation explain(const Writes& writes, const char* test, const char* reference, uint64_t offset,
-                    uint64_t length, const std::vector<ByteSpan>& spans);
+                    uint64_t length, const std::vector<ByteSpan>& spans,
+                    Explanation::Suspect otherwise = Explanation::unknown);
 
 }  // namespace pv::blk

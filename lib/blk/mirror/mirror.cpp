@@ -31,6 +31,7 @@ Mirror::Mirror(std::unique_ptr<Disk> test, std::unique_ptr<Disk> reference, cons
       undefined_(lower().geometry().size),
       scrub_(*this, env, options.scrub_bytes_per_s) {
   changed_wall_ns_ = env_.clock.wall_ns();
+  reference_file_ = reference_file();
   catch_bus_errors();
   refresh();
 }
@@ -42,9 +43,14 @@ void Mirror::refresh() {
   geometry_.fua = test.fua && reference.fua;
   geometry_.read_only = test.read_only || reference.read_only;
   geometry_.discard_granularity = std::max(test.discard_granularity, reference.discard_granularity);
+  fills_ = {};
   same_discard_ =
       test.discard == reference.discard && test.discard != DiscardBehaviour::unspecified;
   if (!same_discard_) geometry_.discard = DiscardBehaviour::unspecified;
+  const bool both_ignore = same_discard_ && test.discard == DiscardBehaviour::ignored;
+  if (!both_ignore)
+    fills_ = {test.discard != DiscardBehaviour::zeroes,
+              reference.discard != DiscardBehaviour::zeroes};
 }
 
 void Mirror::submit(Request& request) {
@@ -53,7 +59,7 @@ void Mirror::submit(Request& request) {
   flight.parent = &request;
   flight.number = ++requests_;
   flight.outcome = 0;
-  flight.plain = false;
+  flight.plain = flight.filling = flight.left_open = false;
   if (!scrub_.is_mine(request)) scrub_.busy();
   if (!has_range(request.op)) return start(flight);
   flight.place.begin = request.offset;
@@ -70,8 +76,8 @@ void Mirror::submit(Request& request) {
 Writes::Write::Content Mirror::content_after(Op op) const {
   if (op == Op::write) return Writes::Write::hashed;
   if (op == Op::zero) return Writes::Write::zeroes;
-  const bool zeroes = same_discard_ && geometry_.discard == DiscardBehaviour::zeroes;
-  return zeroes ? Writes::Write::zeroes : Writes::Write::unknown;
+  const bool ignored = same_discard_ && geometry_.discard == DiscardBehaviour::ignored;
+  return ignored ? Writes::Write::unknown : Writes::Write::zeroes;
 }
 
 void Mirror::start(Flight& flight) {
@@ -79,6 +85,7 @@ void Mirror::start(Flight& flight) {
   if (changes_data(request.op))
     flight.serial =
         writes_.begin(request, flight.number, watch_.now_ns(), content_after(request.op));
+  if (request.op == Op::flush || changes_data(request.op)) ++changing_;
   flight.pending = 2;
   submit_to(flight, Writes::test);
   submit_to(flight, Writes::reference);
@@ -115,9 +122,43 @@ void Mirror::submit_to(Flight& flight, Side side) {
   (side == Writes::test ? lower() : *reference_).submit(leg.child);
 }
 
+// A leg that leaves open what a discard leaves behind, or ignores it, is given zeroes besides: so
+// both hold the same there, which is compared from then on, at the next start as well.
+bool Mirror::fill_discarded(Flight& flight) {
+  if (flight.parent->op != Op::discard) return false;
+  if (flight.filling) {
+    for (Leg& leg : flight.legs) {
+      flight.left_open = flight.left_open || leg.error != 0;
+      leg.error = 0;  // the discard itself was well
+    }
+    return false;
+  }
+  flight.pending = 0;
+  for (const Side side : {Writes::test, Writes::reference}) {
+    if (flight.legs[side].error != 0) return false;
+    flight.pending += fills_[side] ? 1 : 0;
+  }
+  flight.filling = flight.pending != 0;
+  if (!flight.filling) return false;
+  const std::array<bool, 2> fills = fills_;
+  for (const Side side : {Writes::test, Writes::reference}) {
+    if (!fills[side]) continue;
+    Request& child = flight.legs[side].child;
+    child.op = Op::zero;
+    child.flags = (flight.parent->flags & k_fua) | k_internal;
+    (side == Writes::test ? lower() : *reference_).submit(child);
+  }
+  return true;
+}
+
 void Mirror::both_done(Flight& flight) {
+  if (fill_discarded(flight)) return;
   const int test = flight.legs[Writes::test].error;
   const int reference = flight.legs[Writes::reference].error;
+  if (flight.parent->op == Op::flush || changes_data(flight.parent->op)) {
+    --changing_;
+    changed_wall_ns_ = env_.clock.wall_ns();
+  }
   if (changes_data(flight.parent->op)) changed(flight);
   if (test != reference) {
     flight.outcome = test == 0 ? 0 : reference;
@@ -135,12 +176,13 @@ void Mirror::changed(Flight& flight) {
   const Request& request = *flight.parent;
   for (const Side side : {Writes::test, Writes::reference})
     writes_.end(flight.serial, side, flight.legs[side].error, flight.legs[side].injected.rule);
-  changed_wall_ns_ = env_.clock.wall_ns();
   scrub_.forget(request.offset, request.offset + request.length);
   // A change that fails on both legs may have come to something else on each.
   const bool failed =
       flight.legs[Writes::test].error != 0 && flight.legs[Writes::reference].error != 0;
-  const bool open = request.op == Op::discard && !same_discard_;
+  const bool open = request.op == Op::discard &&
+                    (fills_[Writes::test] || fills_[Writes::reference]) &&
+                    (!flight.filling || flight.left_open);
   const bool kept =
       request.op == Op::discard && same_discard_ && geometry_.discard == DiscardBehaviour::ignored;
   if (failed || open || !kept)

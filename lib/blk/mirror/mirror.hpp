@@ -60,6 +60,8 @@ class Mirror final : public Forward {
     uint64_t number = 0;             // of the request, from 1
     uint64_t serial = 0;             // of a change, in writes_
     bool plain = false;              // what is lent cannot be looked at: read it
+    bool filling = false;            // a discard, which zeroes follow on a leg
+    bool left_open = false;          // and they could not be written
     int outcome = 0;                 // what is answered unless the policy says otherwise
     std::unique_ptr<char[]> buffer;  // what the reference reads
     uint64_t room = 0;
@@ -71,6 +73,7 @@ class Mirror final : public Forward {
   void start(Flight& flight);
   void submit_to(Flight& flight, Side side);
   void both_done(Flight& flight);
+  bool fill_discarded(Flight& flight);
   Writes::Write::Content content_after(Op op) const;
   void changed(Flight& flight);
   void compare(Flight& flight);
@@ -94,12 +97,14 @@ class Mirror final : public Forward {
   void record_status(Flight& flight);
   json shown(const Flight& flight) const;
   void add_rules(json& record, const Flight& flight) const;
-  void look_outside(json& record);
+  bool look_outside();
+  json state() const;
 
   std::unique_ptr<Disk> reference_;
   Env env_;
   Geometry geometry_;
-  bool same_discard_ = false;  // both legs read alike after one
+  bool same_discard_ = false;    // both legs read alike after one
+  std::array<bool, 2> fills_{};  // by leg: zeroes follow a discard
   Watch watch_;
   Writes writes_;
   RangeLock lock_;
@@ -108,8 +113,14 @@ class Mirror final : public Forward {
   Pool<Flight> flights_;
   uint64_t requests_ = 0;
   uint64_t compared_bytes_ = 0;
-  uint64_t changed_wall_ns_ = 0;  // when the last change of our own had ended
-  bool changed_outside_ = false;  // the reference was, by somebody else
+  int changing_ = 0;              // changes and flushes that are under way
+  uint64_t changed_wall_ns_ = 0;  // when the last of them had ended
+  struct File {
+    uint64_t device = 0, inode = 0, bytes = 0, mtime_ns = 0;  // no inode: none that is known
+  };
+  File reference_file() const;
+  File reference_file_;           // as it was at the start
+  bool changed_outside_ = false;  // it was, by somebody else
 };
 
 // Code::invalid with the first difference. Drives `loop`, where there is one, until it knows.

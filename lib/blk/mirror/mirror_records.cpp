@@ -27,14 +27,30 @@ void Mirror::add_rules(json& record, const Flight& flight) const {
   }
 }
 
-// A reference that is a file knows when it was changed last: by somebody else, when that is after
-// our own last change.
-void Mirror::look_outside(json& record) {
+Mirror::File Mirror::reference_file() const {
   const auto said = reference_->control({{"op", "base.identity"}});
-  if (!said) return;
-  if (get_u64(*said, "mtime_ns") > changed_wall_ns_ + k_clock_slack_ns && lock_.passed() <= 1)
-    changed_outside_ = true;
-  if (changed_outside_) record["reference_changed_outside"] = true;
+  if (!said) return {};
+  return {get_u64(*said, "device"), get_u64(*said, "inode"), get_u64(*said, "file_size"),
+          get_u64(*said, "mtime_ns")};
+}
+
+// A reference that is a file knows when it was changed last: by somebody else, when that is after
+// our own last change. One that was cut no longer has room for what it held. Told once, and true
+// from then on.
+bool Mirror::look_outside() {
+  if (changed_outside_) return true;
+  const File now = reference_file(), &before = reference_file_;
+  if (now.inode == 0 || now.inode != before.inode || now.device != before.device) return false;
+  const bool cut = before.bytes >= geometry_.size && now.bytes < geometry_.size;
+  const bool later = changing_ == 0 && now.mtime_ns > changed_wall_ns_ + k_clock_slack_ns;
+  if (!cut && !later) return false;
+  changed_outside_ = true;
+  watch_.note({{"kind", "changed_outside"},
+               {"leg", "reference"},
+               {"how", cut ? "cut" : "changed"},
+               {"file_bytes", now.bytes},
+               {"file_bytes_before", before.bytes}});
+  return true;
 }
 
 json Mirror::shown(const Flight& flight) const {
@@ -46,8 +62,11 @@ json Mirror::shown(const Flight& flight) const {
 void Mirror::record_mismatch(Flight& flight, const std::string& test, const std::string& reference,
                              std::vector<ByteSpan> spans) {
   const Request& request = *flight.parent;
+  // Where nothing says which leg is wrong, it is the one that somebody else has changed.
+  const bool outside = look_outside();
   const Explanation why =
-      explain(writes_, test.data(), reference.data(), request.offset, request.length, spans);
+      explain(writes_, test.data(), reference.data(), request.offset, request.length, spans,
+              outside ? Explanation::reference : Explanation::unknown);
   const uint64_t begin = spans.front().offset, end = spans.back().offset + spans.back().length;
   uint64_t bytes = 0;
   for (const ByteSpan& span : spans) bytes += span.length;
@@ -82,7 +101,7 @@ void Mirror::record_mismatch(Flight& flight, const std::string& test, const std:
       {"reference", last_writer(writes_, spans.front().offset,
                                 spans.front().offset + spans.front().length, Writes::reference)}};
   add_rules(record, flight);
-  look_outside(record);
+  if (outside) record["reference_changed_outside"] = true;
   flight.asker.owner = &flight;
   flight.asker.go = [](Watch::Asker& asker, int error) {
     auto& asked = *static_cast<Flight*>(asker.owner);
@@ -98,6 +117,7 @@ void Mirror::record_status(Flight& flight) {
                   {{"test", status_name(flight.legs[Writes::test].error)},
                    {"reference", status_name(flight.legs[Writes::reference].error)}}}};
   add_rules(record, flight);
+  if (look_outside()) record["reference_changed_outside"] = true;
   bool known = false;
   for (const Leg& leg : flight.legs)
     known = known || (leg.error != 0 && !leg.injected.rule.empty());

@@ -2,6 +2,7 @@
 #include "blk/mirror/undefined.hpp"
 
 #include <algorithm>
+#include <bit>
 
 namespace pv::blk {
 namespace {
@@ -10,7 +11,7 @@ constexpr uint64_t k_smallest_chunk = 1 << 20;
 
 }  // namespace
 
-UndefinedMap::UndefinedMap(uint64_t size) : chunk_(k_smallest_chunk) {
+UndefinedMap::UndefinedMap(uint64_t size) : size_(size), chunk_(k_smallest_chunk) {
   while (size / chunk_ >= k_max_chunks) chunk_ *= 2;
   states_.resize(size / chunk_ + 1);
 }
@@ -33,6 +34,17 @@ void UndefinedMap::set(uint64_t begin, uint64_t end, bool undefined) {
     set_chunk(chunk, at % chunk_ / k_sector, (next - chunk * chunk_) / k_sector, undefined);
     at = next;
   }
+}
+
+uint64_t UndefinedMap::bytes() const {
+  uint64_t sum = 0;
+  for (uint64_t i = 0; !empty() && i < states_.size(); ++i) {
+    if (states_[i] == whole) sum += std::min(chunk_, size_ - i * chunk_);
+    if (states_[i] != partial) continue;
+    for (const uint64_t word : bits_.at(i))
+      sum += static_cast<uint64_t>(std::popcount(word)) * k_sector;
+  }
+  return sum;
 }
 
 void UndefinedMap::become(uint64_t chunk, State state) {

@@ -25,6 +25,7 @@ class UndefinedMap {
   // [begin, end) in whole sectors.
   void set(uint64_t begin, uint64_t end, bool undefined);
   bool get(uint64_t offset) const;
+  uint64_t bytes() const;                      // that are undefined; looks at every chunk
   uint64_t coarse() const { return coarse_; }  // how often a chunk was taken as a whole
   // A copy for a disk of another size.
   UndefinedMap resized(uint64_t size) const;
@@ -36,7 +37,7 @@ class UndefinedMap {
   void become(uint64_t chunk, State state);
   Bits* split(uint64_t chunk, bool was_undefined);
 
-  uint64_t chunk_;
+  uint64_t size_, chunk_;
   std::vector<uint8_t> states_;
   std::unordered_map<uint64_t, Bits> bits_;
   uint64_t undefined_chunks_ = 0;  // in whole or in part

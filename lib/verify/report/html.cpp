@@ -30,7 +30,7 @@ h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 1.6rem 0 .4rem; }
 code, pre { font-family: ui-monospace, monospace; font-size: 13px; }
 #verdict { color: #fff; border-radius: 4px; padding: .1rem .6rem; margin-left: .6rem; }
 .good { background: var(--good); } .explained { background: var(--fault); }
-.damaged, .broken { background: var(--bad); }
+.damaged, .broken, .reference_changed { background: var(--bad); }
 table { border-collapse: collapse; } td, th { padding: .15rem .8rem .15rem 0; text-align: left; }
 tr.case { cursor: pointer; } tr.case:hover, tr.chosen { background: #88f3; }
 #map { display: grid; grid-template-columns: repeat(64, 1fr); gap: 1px; }
@@ -204,6 +204,10 @@ row(at('counts'), 'Mismatches', data.verdict.mismatches + ' (' + data.verdict.ex
   ' explained by faults), ' + data.verdict.different_bytes + ' bytes');
 if (data.verdict.error)
   row(at('counts'), 'Broken', data.verdict.error + ': nothing is compared any more');
+if (data.verdict.reference_changed_outside)
+  row(at('counts'), 'Reference', 'changed by somebody else while it was mirrored');
+if (data.verdict.left_out_bytes)
+  row(at('counts'), 'Left out', data.verdict.left_out_bytes + ' bytes are not compared');
 row(at('counts'), 'Classes', list(data.verdict.by_class));
 row(at('counts'), 'Suspects', list(data.verdict.by_suspect));
 row(at('counts'), 'Rules', list(data.verdict.by_rule));

@@ -153,6 +153,10 @@ std::string report_page(const ReportInput& input, const std::vector<Case>& all, 
   text += fmt::format("statuses     {} differ, {} more because of a fault\n",
                       field(verdict, "status_differences"),
                       field(verdict, "status_differences_by_rule"));
+  if (input.left_out_bytes != 0)
+    text += fmt::format("left out     {} bytes are not compared\n", input.left_out_bytes);
+  if (input.reference_changed)
+    text += "reference    changed by somebody else while it was mirrored\n";
   if (!input.broken.empty())
     text += fmt::format("broken       {}: nothing is compared any more\n", printable(input.broken));
   if (input.dropped != 0) text += fmt::format("dropped      {} older findings\n", input.dropped);

@@ -89,19 +89,28 @@ void add_events(Case& one, const ReportInput& input) {
 struct Counts {
   std::map<std::string, uint64_t> by_class, by_suspect, by_rule;
   uint64_t bytes = 0, explained = 0, statuses = 0, known_statuses = 0;
+  uint64_t outside = 0,
+           outside_statuses = 0;  // not explained by a fault, but by who has changed the reference
 };
 
 void count_case(const Case& one, Counts& counts) {
   ++counts.by_class[get_string(*one.finding, "class", "other")];
   ++counts.by_suspect[get_string(*one.finding, "suspect", "unknown")];
   counts.bytes += get_u64(*one.finding, "different_bytes");
-  if (!one.rules.empty()) ++counts.explained;
+  if (!one.rules.empty())
+    ++counts.explained;
+  else if (get_bool(*one.finding, "reference_changed_outside") &&
+           suspect_of(*one.finding) == "reference")
+    ++counts.outside;
   for (const std::string& rule : one.rules) ++counts.by_rule[rule];
 }
 
 void count_statuses(const ReportInput& input, Counts& counts) {
   for (const json* finding : status_findings(input)) {
     const bool known = find(*finding, "policy") == nullptr;
+    if (!known && get_bool(*finding, "reference_changed_outside") &&
+        get_string(part(*finding, "status"), "reference") != "OK")
+      ++counts.outside_statuses;
     ++(known ? counts.known_statuses : counts.statuses);
   }
 }
@@ -156,8 +165,12 @@ json last_writers(const std::vector<Case>& all) {
   return rows;
 }
 
-const char* word_for(uint64_t mismatches, const Counts& counts, bool broken) {
-  if (broken && counts.explained == mismatches && counts.statuses == 0) return "broken";
+const char* word_for(uint64_t mismatches, const Counts& counts, const ReportInput& input) {
+  if (input.reference_changed && counts.explained + counts.outside == mismatches &&
+      counts.statuses == counts.outside_statuses)
+    return "reference_changed";
+  if (!input.broken.empty() && counts.explained == mismatches && counts.statuses == 0)
+    return "broken";
   if (mismatches == 0 && counts.statuses == 0) return "good";
   return counts.explained == mismatches && counts.statuses == 0 ? "explained" : "damaged";
 }
@@ -202,9 +215,11 @@ json verdict(const ReportInput& input, const std::vector<Case>& all) {
     first["rules"] = all.front().rules;
   }
   return {{"disk", input.disk},
-          {"verdict", word_for(all.size(), counts, !input.broken.empty())},
+          {"verdict", word_for(all.size(), counts, input)},
           {"error", input.broken.empty() ? json() : json(input.broken)},
           {"mismatches", all.size()},
+          {"reference_changed_outside", input.reference_changed},
+          {"left_out_bytes", input.left_out_bytes},
           {"explained", counts.explained},
           {"unexplained", all.size() - counts.explained},
           {"by_class", counts.by_class},

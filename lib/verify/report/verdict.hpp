@@ -20,8 +20,10 @@ struct ReportInput {
   uint64_t findings_began_ns = 0, faults_began_ns = 0;  // wall time of t_ns 0
   uint64_t dropped = 0, faults_dropped = 0;             // lines that are no longer there
   std::string disk;
-  std::string broken;  // the errno for which nothing is compared any more
-  uint64_t size = 0;   // bytes; 0: not known
+  std::string broken;              // the errno for which nothing is compared any more
+  bool reference_changed = false;  // by somebody else, while it was mirrored
+  uint64_t left_out_bytes = 0;     // that are not compared at the moment
+  uint64_t size = 0;               // bytes; 0: not known
 };
 
 struct Range {

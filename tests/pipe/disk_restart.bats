@@ -1,0 +1,102 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+# --restart: a server that is killed comes back, and knows what the one before knew.
+
+load helper
+setup() { pv_setup; }
+teardown() { pv_teardown; }
+
+# Kills the server of disk `t` and waits until another one answers.
+kill_server() {
+  local before
+  before=$(pv-disk info t -o pid </dev/null)
+  kill -KILL "$before"
+  for _ in {1..200}; do
+    now=$(pv-disk info t -o pid </dev/null 2>/dev/null) && [ "$now" != "$before" ] &&
+      pv-disk size t </dev/null >/dev/null 2>&1 && return
+    sleep 0.02
+  done
+  fail "the server has not come back: $(pv-disk info t </dev/null 2>&1)"
+}
+
+@test "a server that is killed is started again, at the same sockets, with its data" {
+  truncate -s 1M t.img
+  ok pv-disk serve t --image t.img --restart
+  uri=$(jq -r .disk.uri <<<"$output")
+  qemu-io -f raw -c 'write -P 0x5a 8192 4096' -c flush "$uri" >/dev/null
+  kill_server
+  run qemu-io -f raw -c 'read -P 0x5a 8192 4096' "$uri"
+  assert_success
+  refute_output --partial failed
+  ok pv-disk info t
+  assert_equal "$(jq .disk.restarts <<<"$output")" 1
+  kill_server
+  ok pv-disk info t
+  assert_equal "$(jq .disk.restarts <<<"$output")" 2
+}
+
+@test "rules, how far they have come, marks, journal and counters survive the server" {
+  truncate -s 1M t.img
+  ok pv-disk serve t --image t.img --restart
+  uri=$(jq -r .disk.uri <<<"$output")
+  pv-fault add --disk t --rule '{"id":"twice","match":{"op":["read"]},"when":{"after":1,"times":2},"do":{"kind":"error"},"then":{"state":"hurt"}}' </dev/null >/dev/null
+  pv-fault add --disk t --rule '{"id":"late","when":{"state":"healed"},"do":{"kind":"error"}}' </dev/null >/dev/null
+  pv-fault mark --disk t midway </dev/null >/dev/null
+  pv-disk read t --count 1 </dev/null >/dev/null
+  run pv-disk read t --count 1 </dev/null
+  assert_failure
+  reads=$(pv-disk stats t </dev/null | jq -c '.. | objects | select(has("io_errors")) | [.read, .io_errors]')
+  [ -n "$reads" ]
+  kill_server
+  assert_equal "$(pv-disk stats t </dev/null | jq -c '.. | objects | select(has("io_errors")) | [.read, .io_errors]')" "$reads"
+  ok pv-fault list --disk t
+  assert_equal "$(jq -c 'select(.rule.id == "twice") | [.rule.matched, .rule.fired, .rule.left]' <<<"$output")" '[2,1,1]'
+  assert_equal "$(jq -s 'length' <<<"$output")" 2
+  # The second and last firing, and then none.
+  run pv-disk read t --count 1 </dev/null
+  assert_failure
+  ok pv-disk read t --count 1
+  ok pv-fault journal --disk t
+  assert_equal "$(jq -c 'select(.event.rule == "twice") | .event.n' <<<"$output" | tr '\n' ' ')" '1 2 '
+  # The state that a firing brought is there, and so is the mark.
+  ok pv-fault clear --disk t twice
+  pv-fault add --disk t --rule '{"id":"hurts","when":{"state":"hurt","since":"midway"},"do":{"kind":"error"}}' </dev/null >/dev/null
+  kill_server
+  ok pv-fault list --disk t
+  assert_equal "$(jq -r .rule.id <<<"$output" | tr '\n' ' ')" 'late hurts '
+  expect_error io 4 pv-disk read t --count 1
+}
+
+@test "closing a disk ends its server for good, also one that has just died" {
+  truncate -s 1M t.img
+  ok pv-disk serve t --image t.img --restart
+  kill_server
+  ok pv-disk close t
+  sleep 0.3
+  assert_equal "$(pv_processes)" ''
+  ok pv-disk serve t --image t.img --restart
+  kill -KILL "$(pv-disk info t -o pid </dev/null)"
+  ok pv-disk close t
+  sleep 0.3
+  assert_equal "$(pv_processes)" ''
+}
+
+@test "what would die with the server cannot be served with --restart" {
+  expect_error usage 2 pv-disk serve t --memory 1M --restart
+  truncate -s 1M t.img
+  expect_error usage 2 pv-disk serve t --image t.img --layer cow --restart
+}
+
+@test "a scratch disk and a template's copy are found again" {
+  for source in '--scratch 1M' '--template o.img'; do
+    truncate -s 1M o.img
+    # shellcheck disable=SC2086
+    ok pv-disk serve t $source --restart
+    uri=$(jq -r .disk.uri <<<"$output")
+    qemu-io -f raw -c 'write -P 0x77 0 4096' "$uri" >/dev/null
+    kill_server
+    run qemu-io -f raw -c 'read -P 0x77 0 4096' "$uri"
+    refute_output --partial failed
+    ok pv-disk close t
+  done
+}
