@@ -140,6 +140,35 @@ vplug() { plug "$@" --transport vhost-user; }
   assert_equal "$(guest 'sha256sum </dev/vda')" "$(sha256sum <t.img)"
 }
 
+@test "a mismatch of a mirror stops the VM, and a stalled request goes on when it is let go" {
+  random_file r.img 1M
+  { head -c 5000 r.img; printf X; tail -c +5002 r.img; } >t.img
+  # One byte is X already in one of 256.
+  cmp -s r.img t.img && { printf Y | dd of=t.img bs=1 seek=5000 conv=notrunc status=none; }
+  pv-verify mirror --test t.img --reference r.img --on-mismatch stop_vm --assume-identical </dev/null |
+    pv-disk attach v --id m --transport vhost-user >/dev/null
+  guest 'dd if=/dev/vda of=/dev/null bs=4k iflag=direct >/dev/null 2>&1 &'
+  paused() { [ "$(pv-vm info v -o state </dev/null)" = paused ]; }
+  until_true paused
+  run pv-verify report --disk v/m
+  has '.report | .verdict == "damaged" and .first.request.front == "vhost-user"
+    and .ranges == [{"offset_bytes":5000,"length_bytes":1,"mismatches":1}]'
+  pv-vm resume v </dev/null >/dev/null
+  vplug h --memory 1M
+  pv-fault add --disk v/h --rule '{"match":{"op":["read"]},"when":{"times":1},"do":{"kind":"stall"}}' \
+    </dev/null >/dev/null
+  guest '(dd if=/dev/vdb of=/dev/null bs=4k count=1 iflag=direct; echo $? >/tmp/status) >/dev/null 2>&1 &'
+  held() { [ "$(pv-fault held --disk v/h -o op </dev/null)" = read ]; }
+  until_true held
+  # QEMU waits for it when it is to stop, and stops then.
+  expect_error timeout 6 pv-vm pause v --timeout 500ms
+  ok pv-fault release --disk v/h
+  until_true paused
+  pv-vm resume v </dev/null >/dev/null
+  assert_equal "$(guest 'for i in $(seq 500); do [ -s /tmp/status ] && break; sleep 0.02; done
+    cat /tmp/status')" 0
+}
+
 @test "auto is vhost-user where memory is shared, but not for a CD drive nor without a VM" {
   ok pv-disk attach v --id a --memory 1M --transport auto -o transport
   assert_output vhost-user
