@@ -13,7 +13,7 @@ bool FlushGate::matters() const {
 }
 
 void FlushGate::look(blk::Request& request) {
-  if (request.op == blk::Op::flush && holding_ && matters()) {
+  if (request.op == blk::Op::flush && counts(request) && holding_ && matters()) {
     pending_ = true;
     connection_ = request.connection;
     front_ = request.front;

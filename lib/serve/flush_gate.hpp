@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Stands between the NBD front end and the stack, and passes everything on. While a snapshot is
+// Stands between the front ends and the stack, and passes everything on. While a snapshot is
 // being taken it answers flushes itself where carrying them out would change what the snapshot is
 // to show: a VM that is stopped flushes its disks, which would empty a volatile cache and be seen
 // by fault rules. Such a flush is remembered; it is carried out before the next change, because
-// then it was the guest's, or when the snapshot's taker says so. On the loop's thread.
+// then it was the guest's, or when the snapshot's taker says so. What comes by vhost-user is the
+// guest's own in any case: QEMU has no hand in it. On the loop's thread.
 #pragma once
 
 #include <functional>
@@ -19,7 +20,7 @@ class FlushGate final : public blk::Disk {
 
   const blk::Geometry& geometry() const override { return below_.geometry(); }
   void submit(blk::Request& request) override {
-    if (request.op == blk::Op::flush) ++flushes_;
+    if (request.op == blk::Op::flush && counts(request)) ++flushes_;
     if (!holding_ && waiting_.empty() && !carrying_) return below_.submit(request);
     look(request);
   }
@@ -38,12 +39,13 @@ class FlushGate final : public blk::Disk {
   // Whether something waits for a flush of ours.
   bool busy() const { return carrying_ || !waiting_.empty(); }
   bool pending() const { return pending_; }
-  // How many flushes have come so far.
+  // How many flushes have come so far that may be QEMU's.
   uint64_t flushes() const { return flushes_; }
   // Of the last flush that was carried out: 0 or its errno. Nobody else hears of it.
   int last_error() const { return error_; }
 
  private:
+  static bool counts(const blk::Request& request) { return request.front != blk::Front::vhost; }
   void look(blk::Request& request);
   bool matters() const;
   void carried(int error);

@@ -65,8 +65,8 @@ Result<> SavedDisks::start_save(const json& before, const json& after) {
   for (Disk& disk : disks_) {
     TRY_ASSIGN(const uint64_t now, flushes_of(disk));
     const char* key = disk.id.c_str();
-    const bool qemus = find(before, key) && now > disk.flushes &&
-                       get_u64(before, key) == get_u64(after, key);
+    const bool qemus =
+        find(before, key) && now > disk.flushes && get_u64(before, key) == get_u64(after, key);
     TRY(disk.line.send_line({{"op", "snap.save"},
                              {"dir", disk.dir},
                              {"final", false},

@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/process.hpp"
+#include "base/socket.hpp"
 #include "base/text.hpp"
-#include "serve/client.hpp"
 #include "serve/disk_object.hpp"
 #include "serve/server.hpp"
 #include "serve/spec.hpp"
@@ -27,8 +27,8 @@ bool has_disk(const json& state, const std::string& id) {
 // QEMU begins with a conversation with it and does nothing else before that is over.
 Result<> check_answers(const Object& disk) {
   const Deadline deadline = Deadline::in_ns(k_answer_ns);
-  TRY_ASSIGN(serve::DiskClient client, serve::DiskClient::connect(disk, deadline));
-  const auto answer = client.call({{"op", "info"}});
+  TRY_ASSIGN(LineClient client, LineClient::connect(disk.path("ctl.sock"), deadline));
+  const auto answer = client.call({{"op", "info"}}, deadline);
   if (answer) return {};
   return fail(answer.error().code,
               fmt::format("disk '{}': its server does not answer", disk.display()));

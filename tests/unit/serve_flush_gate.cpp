@@ -65,6 +65,20 @@ TEST_CASE("in the window a flush that would empty the cache is remembered", "[sn
   CHECK(rig.gate.flushes() == 1);
 }
 
+TEST_CASE("a flush that comes by vhost-user is the guest's, and is carried out", "[snapshot]") {
+  GateRig rig({"cache"});
+  rig.send(Op::write);
+  rig.gate.hold();
+  Io io(Op::flush, 0, 0);
+  io.request.front = blk::Front::vhost;
+  rig.gate.submit(io.request);
+  CHECK((io.completions == 1 && io.error == 0));
+  CHECK(rig.held() == 0);
+  CHECK(rig.below->count(Op::flush) == 1);
+  CHECK(rig.gate.flushes() == 0);
+  CHECK_FALSE(rig.gate.pending());
+}
+
 TEST_CASE("changes wait for a flush that takes its time", "[snapshot]") {
   GateRig rig({"cache"});
   rig.send(Op::write);

@@ -157,6 +157,49 @@ TEST_CASE("argv: a CD drive has its own controller, and no medium once it was ej
   CHECK(port_address(9) == "0000:00:05.1");
 }
 
+TEST_CASE("argv: a vhost-user disk is a socket and a device, and the CPUs wait for it") {
+  Machine m = machine();
+  m.config.cpus = 8;
+  CHECK(values(build_argv(m), "-S").empty());
+  const auto plain = disk_spec({{"id", "a"}, {"transport", "nbd"}}, "/s");
+  const auto fast = disk_spec({{"id", "b"},
+                               {"transport", "vhost-user"},
+                               {"vhost_socket", "/d/v,host.sock"},
+                               {"serial", "S"}},
+                              "/s");
+  REQUIRE((plain && fast));
+  m.disks = {*plain, *fast};
+  m.disks[1].boot = true;
+  const auto argv = build_argv(m);
+  CHECK(values(argv, "-blockdev").size() == 1);
+  CHECK(count_with(values(argv, "-chardev"), "socket,id=vu1,path=/d/v,,host.sock,reconnect=1") ==
+        1);
+  CHECK(std::count(argv.begin(), argv.end(), "-S") == 1);
+  const json device = device_arguments(m.disks[1], 1, 8);
+  CHECK(count_with(values(argv, "-device"), to_line(device)) == 1);
+  CHECK(device["driver"] == "vhost-user-blk-pci");
+  CHECK(device["bus"] == "rp1");
+  CHECK(device["chardev"] == disk_chardev(1));
+  CHECK(device["num-queues"] == 4);
+  CHECK(device["bootindex"] == 1);
+  // What QEMU cannot know, because the server says it.
+  for (const char* key : {"drive", "serial", "logical_block_size", "rerror"})
+    CHECK_FALSE(device.contains(key));
+  CHECK(device_arguments(m.disks[1], 1, 2)["num-queues"] == 2);
+  const json chardev = chardev_arguments(m.disks[1], 1);
+  CHECK(chardev["id"] == device["chardev"]);
+  CHECK(chardev["backend"]["data"]["addr"]["data"]["path"] == "/d/v,host.sock");
+}
+
+TEST_CASE("argv: a snapshot's memory is mapped privately, or shared where a server needs it") {
+  Machine m = machine();
+  m.restored = true;
+  m.ram_file = "/snap/ram";
+  CHECK(count_with(values(build_argv(m), "-object"), "share=off,mem-path=/snap/ram") == 1);
+  m.ram_shared = true;
+  CHECK(count_with(values(build_argv(m), "-object"), "share=on,mem-path=/snap/ram") == 1);
+}
+
 TEST_CASE("argv: there are always spare ports, and no address is used twice") {
   for (size_t disks = 0; disks <= k_max_cold_disks; ++disks) {
     CHECK(port_count(disks) >= disks + k_spare_ports);

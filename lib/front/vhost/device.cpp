@@ -101,6 +101,7 @@ void Device::thaw() {
 }
 
 void Device::config_changed() {
+  session_.news = true;
   if (session_.gone || !backend_channel_) return;
   // A front end that does not read has a full socket, and will ask for the size some time.
   static_cast<void>(send_message(backend_channel_.get(), {k_config_change_msg, k_version, 0}, ""));

@@ -83,6 +83,11 @@ Result<> Device::set_vring_enable(Message& m) {
   if (state.num > 1) return fail(Code::invalid, "a queue that is neither on nor off");
   TRY_ASSIGN(Queue * queue, this->queue(state.index));
   queue->enable(state.num == 1);
+  // QEMU throws away what it is told while its VM is stopped, or before the guest has a driver.
+  if (state.num == 1 && session_.news) {
+    config_changed();
+    session_.news = false;
+  }
   return {};
 }
 

@@ -33,6 +33,7 @@ struct Session {
   uint32_t number;  // of the connection
   uint64_t features = 0;
   bool writeback = true;  // as the guest has set it
+  bool news = false;      // of the configuration, which a device at rest does not take
   bool gone = false;      // nothing is said to it, or written to its memory, any more
   std::shared_ptr<const Memory> memory = std::make_shared<Memory>();
   std::unique_ptr<DirtyLog> log = nullptr;

@@ -11,12 +11,12 @@
 namespace pv::vm {
 
 Error Supervisor::private_memory(const std::string& disk) const {
-  return Error(Code::unsupported,
-               fmt::format("VM '{}' has memory of its own that no server can see{}: a vhost-user "
-                           "disk ('{}') does not work there, one with --transport nbd does",
-                           plan_.vm.name,
-                           plan_.restore ? ", as it was restored with that of a snapshot" : "",
-                           disk));
+  return Error(
+      Code::unsupported,
+      fmt::format("VM '{}' has memory of its own that no server can see{}: a vhost-user "
+                  "disk ('{}') does not work there, one with --transport nbd does",
+                  plan_.vm.name,
+                  plan_.restore ? ", as it was restored with that of a snapshot" : "", disk));
 }
 
 void Supervisor::op_plug(ControlServer::ConnectionId, const json& request, const Reply& reply) {
@@ -65,20 +65,20 @@ void Supervisor::add_vhost_user(const DiskSpec& disk, const ProcessId& server, s
     if (auto made = Decoy::make(*loop_, socket)) *decoy = std::move(*made);
     static_cast<void>(terminate(server, 0));
   });
-  qmp_->execute("device_add", device_arguments(disk, slot, get_u64(plan_.state, "cpus", 1)),
-                timeout_ns + k_qmp_ns,
-                [this, decoy, timer, slot, id = disk.id, reply](const Result<json>& result) {
-                  loop_->cancel(timer);
-                  if (result) return plugged(slot, reply);
-                  if (*decoy == nullptr) return not_plugged(slot, result.error(), reply);
-                  decoy->reset();
-                  not_plugged(slot,
-                              Error(Code::timeout,
-                                    fmt::format("the server of disk '{}' does not answer QEMU "
-                                                "in time; it was ended",
-                                                id)),
-                              reply);
-                });
+  qmp_->execute(
+      "device_add", device_arguments(disk, slot, get_u64(plan_.state, "cpus", 1)),
+      timeout_ns + k_qmp_ns,
+      [this, decoy, timer, slot, id = disk.id, reply](const Result<json>& result) {
+        loop_->cancel(timer);
+        if (result) return plugged(slot, reply);
+        if (*decoy == nullptr) return not_plugged(slot, result.error(), reply);
+        decoy->reset();
+        not_plugged(slot,
+                    Error(Code::timeout, fmt::format("the server of disk '{}' does not answer QEMU "
+                                                     "in time; it was ended",
+                                                     id)),
+                    reply);
+      });
 }
 
 void Supervisor::not_plugged(size_t slot, const Error& error, const Reply& reply) {

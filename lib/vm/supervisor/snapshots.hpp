@@ -8,8 +8,8 @@
 //   snap.ram        `ram` is in `dir`
 //   snap.end        {"paused_ms"}  the CPUs go on, if they did before
 // "flushes" counts, by disk, those that the guest has asked for: QEMU itself sends one more when it
-// stops, and one when it saves. Not so to vhost-user disks, which are left out. When the connection ends anywhere between, the CPUs go on. Owned by
-// the supervisor, on its thread.
+// stops, and one when it saves. Not so to vhost-user disks, which are left out. When the connection
+// ends anywhere between, the CPUs go on. Owned by the supervisor, on its thread.
 #pragma once
 
 #include <functional>
@@ -40,8 +40,8 @@ class Snapshots {
     std::unique_ptr<Qmp>& qmp;
     const Object& vm;
     const Slots& disks;
-    std::function<Result<>()> obstacle;          // what must have ended before
-    std::function<json()> devices;               // where everything is plugged
+    std::function<Result<>()> obstacle;  // what must have ended before
+    std::function<json()> devices;       // where everything is plugged
     std::function<bool()> is_paused;
     std::function<void()> over;  // the CPUs go on
   };
