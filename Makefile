@@ -27,8 +27,10 @@ LDLIBS   := -lfmt -luring -llz4 -lz -ldl
 COMMANDS := $(notdir $(wildcard cmd/pv-*))
 RUNNER   := lib/guest/runner/pv-runner.cpp
 LIB_SRC  := $(filter-out $(RUNNER),$(shell find lib -name '*.cpp'))
-VHOST_SRC := $(filter-out tests/vhost/load.cpp %_test.cpp,$(wildcard tests/vhost/*.cpp))
-TEST_SRC := $(wildcard tests/unit/*.cpp tests/conform/*.cpp tests/vhost/*_test.cpp) $(VHOST_SRC)
+VHOST_SRC := $(addprefix tests/vhost/,$(addsuffix .cpp,blk channel driver driver_shared lane memory \
+               qsd queue))
+TEST_SRC := $(filter-out tests/vhost/load.cpp,$(wildcard tests/unit/*.cpp tests/conform/*.cpp \
+              tests/vhost/*.cpp))
 PCH      := $(BUILD)/pch.hpp.gch
 HOT_PCH  := $(BUILD)/hot/pch.hpp.gch
 TEST_PCH := $(BUILD)/test_pch.hpp.gch

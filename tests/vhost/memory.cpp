@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "memory.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <sys/mman.h>
 
@@ -74,6 +75,7 @@ uint64_t Memory::user(uint64_t guest) const {
 }
 
 Result<uint64_t> Memory::allocate(uint64_t size, uint64_t align, int region) {
+  size = std::max<uint64_t>(size, 1);  // also no bytes have a place of their own
   for (size_t number = 0; number < regions_.size(); ++number) {
     if (region >= 0 && number != static_cast<size_t>(region)) continue;
     const MemoryRegion& at = regions_[number].at;
@@ -87,7 +89,7 @@ Result<uint64_t> Memory::allocate(uint64_t size, uint64_t align, int region) {
       begin = aligned(next->first + next->second);
     }
     if (begin + size > at.guest + at.size) continue;
-    taken_[begin] = size == 0 ? 1 : size;
+    taken_[begin] = size;
     return begin;
   }
   return fail(Code::out_of_range, fmt::format("no {} bytes of guest memory are free", size));

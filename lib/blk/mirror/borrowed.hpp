@@ -8,7 +8,7 @@
 
 namespace pv::blk {
 
-// To be called once before the others.
+// To be called before the others; each time but the first it does nothing.
 void catch_bus_errors();
 
 enum class Compared : char { equal, different, gone };

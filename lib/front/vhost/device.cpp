@@ -66,7 +66,7 @@ Device::~Device() {
 }
 
 Result<> Device::start() {
-  return session_.ground.loop.watch(channel_.fd(), EPOLLIN, [this](uint32_t) { ready(); });
+  return session_.ground.loop.watch(channel_.fd(), EPOLLIN, [this](uint32_t events) { ready(events); });
 }
 
 void Device::hang_up() {
@@ -107,7 +107,9 @@ void Device::config_changed() {
   static_cast<void>(send_message(backend_channel_.get(), {k_config_change_msg, k_version, 0}, ""));
 }
 
-void Device::ready() {
+void Device::ready(uint32_t events) {
+  // One that waits for an answer may leave, too: that is told whatever we watch for.
+  if (waiting_ && (events & (EPOLLHUP | EPOLLERR)) != 0) return hang_up();
   while (!session_.gone && !waiting_) {
     auto message = channel_.receive();
     if (!message) {
@@ -155,14 +157,19 @@ Result<> Device::reply(std::string_view payload, int fd) {
   return channel_.reply(asking_.request, payload, fd);
 }
 
-// A message whose answer has to wait, and with it those behind it.
-void Device::wait(bool on) {
-  waiting_ = on;
-  if (session_.gone) return;
-  session_.ground.loop.change(channel_.fd(), on ? 0U : uint32_t{EPOLLIN});
-  if (on) return;
+// A message whose answer has to wait, and with it those behind it. Whoever waits answers it.
+void Device::wait() {
+  waiting_ = true;
+  session_.ground.loop.change(channel_.fd(), 0);
+}
+
+// Not at once: the wait may end in the middle of the message's own handler.
+void Device::go_on() {
   session_.ground.loop.post([this, alive = alive_] {
-    if (*alive) ready();
+    if (!*alive || session_.gone) return;
+    waiting_ = false;
+    session_.ground.loop.change(channel_.fd(), EPOLLIN);
+    ready(0);
   });
 }
 

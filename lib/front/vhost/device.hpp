@@ -39,7 +39,7 @@ class Device {
   struct Entry;
   static const Entry k_messages[];
 
-  void ready();
+  void ready(uint32_t events);
   void handle(Message& message);
   Result<> carry_out(Message& message);
   void finish(const Result<>& result);
@@ -47,7 +47,8 @@ class Device {
   Result<> reply_u64(uint64_t value) {
     return reply({reinterpret_cast<const char*>(&value), sizeof value});
   }
-  void wait(bool on);
+  void wait();
+  void go_on();
   Result<Queue*> queue(uint64_t index);
   void complain(const std::string& what) const;
 

@@ -88,13 +88,13 @@ std::vector<uint16_t> Inflight::start(std::shared_ptr<InflightMap> map, size_t i
     return heads;
   }
   recover(used_index);
-  for (uint16_t i = 0; i < size; ++i) {
-    if (descs()[i].inflight == 0) continue;
-    heads.push_back(i);
-    counter_ = std::max(counter_, descs()[i].counter);
-  }
-  std::sort(heads.begin(), heads.end(),
-            [&](uint16_t a, uint16_t b) { return descs()[a].counter < descs()[b].counter; });
+  // Copied, since the front end can write there while we sort.
+  std::vector<std::pair<uint64_t, uint16_t>> found;
+  for (uint16_t i = 0; i < size; ++i)
+    if (descs()[i].inflight != 0) found.emplace_back(descs()[i].counter, i);
+  std::sort(found.begin(), found.end());
+  for (const auto& [counter, head] : found) heads.push_back(head);
+  if (!found.empty()) counter_ = found.back().first;
   return heads;
 }
 
@@ -104,7 +104,7 @@ void Inflight::recover(uint16_t used_index) {
   uint16_t head = queue_->last_batch_head;
   for (; left != 0 && left <= size_ && head < size_; --left) {
     descs()[head].inflight = 0;
-    head = descs()[head].next;
+    head = __atomic_load_n(&descs()[head].next, __ATOMIC_RELAXED);
   }
   in_order();
   queue_->used_idx = used_index;

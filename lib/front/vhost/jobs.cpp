@@ -37,6 +37,7 @@ void Queue::begin(uint16_t head) {
   job.head = head;
   job.memory = session_.memory;
   job.error = 0;
+  job.to_settle = false;
   job.loan = {};
   job.wire = {};
   inflight_.begun(head);
@@ -86,8 +87,25 @@ void Queue::prepare(blk::Request& request, Job& job) const {
   request.owner = &job;
 }
 
+// What a write needs to be stable when it is answered, where it has to be.
+uint32_t Queue::stable_flags(Job& job) const {
+  if (!session_.writes_through()) return 0;
+  if (session_.ground.disk.geometry().fua) return blk::k_fua;
+  job.to_settle = true;  // a disk that ignores FUA is flushed instead
+  return 0;
+}
+
+void Queue::settle(Job& job) {
+  prepare(job.settling, job);
+  job.settling.op = blk::Op::flush;
+  job.settling.done = [](blk::Request& done, int error) {
+    auto& settled = *static_cast<Job*>(done.owner);
+    settled.queue->finished(settled, error);
+  };
+  session_.ground.disk.submit(job.settling);
+}
+
 void Queue::submit(Job& job, blk::Op op, uint64_t length) {
-  if (op != blk::Op::flush && length == 0) return answer(job, k_ok, 1);  // legal, and nothing
   prepare(job.request, job);
   blk::Request& request = job.request;
   request.op = op;
@@ -102,7 +120,7 @@ void Queue::submit(Job& job, blk::Op op, uint64_t length) {
     request.data = job.blk.data.data();
     request.segments = static_cast<int>(job.blk.data.size());
   }
-  if (op == blk::Op::write && session_.writes_through()) request.flags = blk::k_fua;
+  if (op == blk::Op::write) request.flags = stable_flags(job);
   if (op == blk::Op::read && session_.ground.loans) request.loan = &job.loan;
   session_.ground.disk.submit(request);
 }
@@ -121,7 +139,7 @@ void Queue::submit_parts(Job& job, blk::Op op) {
     part.op = op;
     part.length = uint64_t{ranges[i].sectors} * k_sector;
     if (op == blk::Op::zero && (ranges[i].flags & k_range_unmap) == 0) part.flags = blk::k_no_unmap;
-    if (op == blk::Op::zero && session_.writes_through()) part.flags |= blk::k_fua;
+    if (op == blk::Op::zero) part.flags |= stable_flags(job);
     if (!offset_of(ranges[i].sector, part.offset) || part.length > geometry.size ||
         part.offset > geometry.size - part.length)
       return finished(job, ERANGE);
@@ -152,6 +170,7 @@ bool Queue::settle_loan(Job& job) {
 void Queue::finished(Job& job, int error) {
   const blk::Op op = job.request.op;
   if (!session_.gone && op == blk::Op::read && error == 0 && !settle_loan(job)) return;
+  if (std::exchange(job.to_settle, false) && error == 0) return settle(job);
   session_.ground.counters.completed(op, job.request.length, error);
   if (!session_.gone && job.wire.kind == blk::WireFault::hang_up) {
     // Unanswered, so that the next connection finds it under way.
@@ -213,7 +232,9 @@ void Queue::violate(Job& job) {
 void Queue::note_written(const Job& job) {
   DirtyLog* log = session_.dirty();
   if (log == nullptr) return;
-  if (job.used > 1)
+  // A read that failed may have written some of it.
+  const bool brings_data = job.blk.type == BlkType::in || job.blk.type == BlkType::get_id;
+  if (brings_data)
     for (const iovec& piece : job.blk.data)
       log->mark(job.memory->guest_address(piece.iov_base), piece.iov_len);
   if (job.blk.status != nullptr) log->mark(job.memory->guest_address(job.blk.status), 1);

@@ -45,11 +45,13 @@ Result<> Device::reset_owner(Message&) {
 
 Result<> Device::reset_device(Message&) {
   session_.writeback = true;
-  wait(true);
+  wait();
   stop_all([this] {
+    for (const auto& queue : queues_)
+      if (queue) queue->enable(false);
     session_.features = 0;
-    wait(false);
     finish({});
+    go_on();
   });
   return {};
 }

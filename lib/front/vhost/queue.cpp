@@ -75,17 +75,19 @@ Result<> Queue::find_again() {
 
 Result<> Queue::set_kick(Fd kick) {
   if (!kick) return fail(Code::unsupported, "a queue that is to be polled");
+  if (!placed_ && !started_) return fail(Code::invalid, "a queue that starts before it has addresses");
   Loop& loop = session_.ground.loop;
-  if (kick_) loop.unwatch(kick_.get());
-  kick_ = std::move(kick);
-  TRY(loop.watch(kick_.get(), EPOLLIN, [this](uint32_t) {
+  TRY(loop.watch(kick.get(), EPOLLIN, [this](uint32_t) {
     uint64_t count = 0;
-    static_cast<void>(::read(kick_.get(), &count, sizeof count));
+    const ssize_t n = ::read(kick_.get(), &count, sizeof count);
+    // No counter of events, or a pipe at its end: it would be ready for ever.
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+      session_.ground.loop.unwatch(kick_.get());
     run();
   }));
-  if (started_) return {};
-  if (!placed_) return fail(Code::invalid, "a queue that starts before it has addresses");
-  start();
+  if (kick_) loop.unwatch(kick_.get());
+  kick_ = std::move(kick);
+  if (!started_) start();
   return {};
 }
 
@@ -120,7 +122,6 @@ void Queue::stop(std::function<void()> idle) {
   if (started_) next_ = ring_.next_index();
   if (kick_) session_.ground.loop.unwatch(kick_.get());
   kick_.reset();
-  enabled_ = false;
   idle_ = std::move(idle);
   maybe_idle();
 }

@@ -35,8 +35,8 @@ class Queue {
   // There is a new memory table.
   Result<> find_again();
 
-  // Takes nothing more; `idle` is called once everything that was taken is answered, which may be
-  // at once.
+  // Takes nothing more until it is started again; `idle` is called once everything that was taken
+  // is answered, which may be at once. Whether it is enabled is another matter.
   void stop(std::function<void()> idle);
   uint16_t next_index() const { return started_ ? ring_.next_index() : next_; }
   // The client is gone: what is in flight comes back and is answered to nobody.
@@ -60,7 +60,9 @@ class Queue {
     blk::Loan loan;
     blk::WireFault wire;
     std::vector<blk::Request> parts;  // of a discard or write zeroes, one for each range
+    blk::Request settling;            // the flush that stands for a FUA
     size_t parts_left = 0;
+    bool to_settle = false;
     int error = 0;
     uint32_t used = 0;
     uint8_t status = 0;
@@ -77,6 +79,8 @@ class Queue {
   void submit_parts(Job& job, blk::Op op);
   void prepare(blk::Request& request, Job& job) const;
   void finished(Job& job, int error);
+  uint32_t stable_flags(Job& job) const;
+  void settle(Job& job);
   bool settle_loan(Job& job);
   void answer(Job& job, uint8_t status, uint32_t used);
   void violate(Job& job);

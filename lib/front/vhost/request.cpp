@@ -54,13 +54,19 @@ bool take_header(Segments& segments, size_t& first, const Memory& memory, BlkHea
   return true;
 }
 
+uint8_t* last_byte(const Segment& segment, const Memory& memory) {
+  uint64_t end = 0;
+  if (__builtin_add_overflow(segment.guest, segment.length, &end)) return nullptr;
+  return reinterpret_cast<uint8_t*>(memory.find(end - 1, 1));
+}
+
 // The last byte that we may write is the status; its segment goes when nothing else is in it.
 uint8_t* take_status(Segments& segments, const Memory& memory) {
   if (segments.empty() || !segments.back().writable || segments.back().length == 0) return nullptr;
   Segment& last = segments.back();
-  char* at = memory.find(last.guest + last.length - 1, 1);
+  uint8_t* at = last_byte(last, memory);
   if (--last.length == 0) segments.pop_back();
-  return reinterpret_cast<uint8_t*>(at);
+  return at;
 }
 
 Verdict read_ranges(const Memory& memory, const Segments& segments, size_t first,
@@ -107,9 +113,7 @@ Verdict read_data(const Type& type, const Memory& memory, const Segments& segmen
 // Of a chain that has no end: the last byte that we were given to write is its best guess.
 uint8_t* any_status(const Segments& segments, const Memory& memory) {
   for (size_t i = segments.size(); i-- > 0;)
-    if (segments[i].writable && segments[i].length != 0)
-      return reinterpret_cast<uint8_t*>(
-          memory.find(segments[i].guest + segments[i].length - 1, 1));
+    if (segments[i].writable && segments[i].length != 0) return last_byte(segments[i], memory);
   return nullptr;
 }
 

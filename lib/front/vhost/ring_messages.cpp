@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Messages about one queue. (Part of Device.)
+#include <fcntl.h>
+
 #include "front/vhost/device.hpp"
 
 namespace pv::vhost {
@@ -36,11 +38,11 @@ Result<> Device::set_vring_addr(Message& m) {
 Result<> Device::get_vring_base(Message& m) {
   TRY_ASSIGN(const VringState state, state_of(m));
   TRY_ASSIGN(Queue * queue, this->queue(state.index));
-  wait(true);
+  wait();
   queue->stop([this, queue, index = state.index] {
     const VringState answer{index, queue->next_index()};
-    wait(false);
     if (!reply({reinterpret_cast<const char*>(&answer), sizeof answer})) hang_up();
+    go_on();
   });
   return {};
 }
@@ -52,6 +54,8 @@ Result<Queue*> Device::queue_of_fd(Message& m, Fd& fd) {
   fd = m.take_fd();
   if (((value & k_no_fd) == 0) != static_cast<bool>(fd))
     return fail(Code::invalid, "not as many descriptors as it says");
+  // The client has it too, and could see to it that a read or a write of ours never ends.
+  if (fd) fcntl(fd.get(), F_SETFL, fcntl(fd.get(), F_GETFL) | O_NONBLOCK);
   return queue(value & k_queue_mask);
 }
 

@@ -2,8 +2,10 @@
 #include "front/vhost/server.hpp"
 
 #include <algorithm>
+#include <csignal>
 
 #include "base/socket.hpp"
+#include "blk/mirror/borrowed.hpp"
 #include "front/vhost/device.hpp"
 #include "front/vhost/session.hpp"
 
@@ -61,7 +63,12 @@ struct Server::Shared {
 
 Server::Server(Loop& loop, Fd listener, blk::Disk& disk, blk::Counters& counters, Identity identity)
     : shared_(std::make_unique<Shared>(Ground{loop, disk, counters, std::move(identity)},
-                                       std::move(listener))) {}
+                                       std::move(listener))) {
+  signal(SIGPIPE, SIG_IGN);  // what a client wants to be called by may be any descriptor
+  // Reads are copied from where the bytes lie, in a file that may be cut. Before any memory of a
+  // client's is guarded: that handler asks this one.
+  blk::catch_bus_errors();
+}
 
 Server::~Server() {
   if (shared_->listener) shared_->ground.loop.unwatch(shared_->listener.get());

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MIT
+#include "ours.hpp"
+
+#include <fcntl.h>
+#include <filesystem>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/socket.hpp"
+#include "base/text.hpp"
+#include "blk/backend/file.hpp"
+#include "blk/backend/memory.hpp"
+#include "blk/registry.hpp"
+
+namespace pv::test::vhost {
+
+OurServer::OurServer(const Served& served)
+    : serial_(served.serial),
+      loop_(must(Loop::create())),
+      bell_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  make_stack(served);
+  listen();
+  nbd_ = std::make_unique<nbd::Server>(*loop_, must(listen_unix(nbd_socket())), *disk_, counters_,
+                                       nbd::Export{"disk", "a disk", disk_->geometry()});
+  must(nbd_->start());
+  must(loop_->watch(bell_.get(), EPOLLIN, [this](uint32_t) { answer_bell(); }));
+  thread_ = std::thread([this] {
+    while (!ending_) static_cast<void>(loop_->run_once(-1));
+  });
+}
+
+OurServer::~OurServer() {
+  // What a rule holds back must come back before those who wait for it go.
+  on([&] {
+    static_cast<void>(disk_->control({{"op", "fault.clear"}}));
+    server_->hang_up();
+    ending_ = true;
+  });
+  thread_.join();
+  const Deadline deadline = Deadline::in_ms(20'000);
+  while (counters_.in_flight() != 0 && !deadline.passed())
+    static_cast<void>(loop_->run_once(10));
+  for (int i = 0; i < 3; ++i) static_cast<void>(loop_->run_once(0));
+  CHECK(counters_.in_flight() == 0);
+  nbd_.reset();
+  server_.reset();
+  loop_->unwatch(bell_.get());
+}
+
+void OurServer::make_stack(const Served& served) {
+  blk::Geometry geometry;
+  geometry.size = served.size;
+  geometry.sector_size = geometry.physical_sector_size = served.sector_size;
+  geometry.discard_granularity = served.sector_size;
+  geometry.discard = served.discard;
+  geometry.read_only = served.read_only;
+  std::unique_ptr<blk::Disk> bottom;
+  if (served.file) {
+    Fd fd(open(image().c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    REQUIRE(ftruncate(fd.get(), static_cast<off_t>(served.size)) == 0);
+    io_ = must(blk::AsyncIo::create(*loop_));
+    bottom = blk::make_file_disk(std::move(fd), geometry, *io_);
+  } else {
+    bottom = must(blk::make_memory_disk(geometry));
+  }
+  auto failing = std::make_unique<FailingDisk>(std::move(bottom));
+  failing_ = failing.get();
+  std::vector<blk::LayerSpec> layers;
+  for (const std::string& text : served.layers) layers.push_back(must(blk::parse_layer(text)));
+  opener_ = std::make_unique<FileOpener>(*loop_, geometry);
+  const blk::Env env{system_clock(), *loop_, loop_.get(), 0, opener_.get()};
+  disk_ = must(blk::build_stack(std::move(failing), layers, env, /*audit=*/true));
+}
+
+void OurServer::listen() {
+  unlink(socket().c_str());
+  server_ = std::make_unique<pv::vhost::Server>(*loop_, must(listen_unix(socket())), *disk_,
+                                                counters_, pv::vhost::Identity{serial_, "vm"});
+  must(server_->start());
+}
+
+void OurServer::on(const std::function<void()>& work) {
+  std::unique_lock lock(mutex_);
+  work_ = &work;
+  const uint64_t one = 1;
+  REQUIRE(::write(bell_.get(), &one, sizeof one) == sizeof one);
+  REQUIRE(answered_.wait_for(lock, std::chrono::seconds(20), [&] { return work_ == nullptr; }));
+}
+
+void OurServer::answer_bell() {
+  uint64_t count = 0;
+  static_cast<void>(::read(bell_.get(), &count, sizeof count) == sizeof count);
+  const std::lock_guard guard(mutex_);
+  if (work_ != nullptr) (*work_)();
+  work_ = nullptr;
+  answered_.notify_one();
+}
+
+Result<json> OurServer::control(const json& request) {
+  Result<json> reply = json();
+  // Numbers in an initializer list are signed; what comes from a command is not.
+  on([&] { reply = disk_->control(*parse_json(to_line(request))); });
+  return reply;
+}
+
+void OurServer::add_rule(const char* rule) {
+  must(control({{"op", "fault.add"}, {"rule", json::parse(rule)}}));
+}
+
+void OurServer::clear_rules() {
+  must(control({{"op", "fault.clear"}}));
+}
+
+json OurServer::counters() {
+  json now;
+  on([&] {
+    now = counters_.to_json();
+    json told;
+    disk_->inspect(told);
+    now["out_of_range"] = told.value("out_of_range", uint64_t{0});
+  });
+  return now;
+}
+
+json OurServer::backend() {
+  json told;
+  on([&] { disk_->inspect(told); });
+  return told["backend"];
+}
+
+size_t OurServer::connections() {
+  size_t count = 0;
+  on([&] { count = server_->connections(); });
+  return count;
+}
+
+void OurServer::resize(uint64_t size) {
+  on([&] {
+    server_->pause();
+    must(disk_->resize(size));
+    server_->resume();
+    server_->resized(0);
+  });
+}
+
+std::string OurServer::content(uint64_t offset, uint64_t length) {
+  Io io(blk::Op::read, offset, length, blk::k_internal);
+  on([&] { disk_->submit(io.request); });
+  const Deadline deadline = Deadline::in_ms(20'000);
+  const auto done = [&] {
+    bool is = false;
+    on([&] { is = io.completions != 0; });
+    return is;
+  };
+  while (!done() && !deadline.passed()) sleep_ns(k_ns_per_ms);
+  REQUIRE(io.error == 0);
+  return io.bytes();
+}
+
+void OurServer::replace() {
+  on([&] {
+    REQUIRE(counters_.in_flight() == 0);
+    server_.reset();
+    listen();
+  });
+}
+
+Rig::Rig(const Served& served, const Options& options)
+    : ours(served), driver(must(Driver::make(options))), blk(std::in_place, *driver) {
+  must(driver->attach(ours.socket()));
+}
+
+void Rig::attach_anew() {
+  for (unsigned index = 0; index < driver->queues(); ++index) driver->queue(index).reset();
+  blk.emplace(*driver);
+  must(driver->attach(ours.socket()));
+}
+
+void Rig::check_well() {
+  const std::string bytes = random_bytes(rng, 512);
+  REQUIRE(write(3, bytes).status == k_ok);
+  REQUIRE(read(3, 512).data == bytes);
+}
+
+Changes changes(const json& before, const json& after) {
+  Changes changed;
+  const json flat_before = before.flatten(), flat_after = after.flatten();
+  for (const auto& [at, value] : flat_after.items())
+    if (flat_before.value(at, json()) != value)
+      changed[at.substr(1)] = value.get<int64_t>() - flat_before.value(at, int64_t{0});
+  return changed;
+}
+
+size_t open_descriptors() {
+  const std::filesystem::directory_iterator all("/proc/self/fd"), none;
+  return static_cast<size_t>(std::distance(all, none)) - 1;  // that of the look itself
+}
+
+}  // namespace pv::test::vhost
