@@ -3,7 +3,7 @@
 // can choose its requests. A cell is one of each. Its requests come from the trigger, what they
 // must do from the kind's oracle; both are tables, and the runner compares request by request.
 //
-// fault_matrix_fronts.cpp is the stack and the two ways into it, _world.cpp what an oracle knows,
+// fault_matrix_fronts.cpp is the stack and two ways into it, _vhost.cpp the third, _world.cpp what an oracle knows,
 // _kinds.cpp the oracles, _triggers.cpp the triggers, _cell.cpp runs one cell, fault_matrix.cpp all
 // of them.
 #pragma once
@@ -100,6 +100,7 @@ class Station {
 };
 
 std::unique_ptr<Station> make_station(Front front, bool cached);
+std::unique_ptr<Station> make_vhost_station(const std::vector<LayerSpec>& layers);
 
 // What the client of a request must see.
 struct Answer {

@@ -227,6 +227,7 @@ std::unique_ptr<Station> make_station(Front front, bool cached) {
   std::vector<LayerSpec> layers = {{"fault", {}}};
   if (cached) layers.push_back({"cache", {{"size", "64M"}}});
   if (front == Front::host) return std::make_unique<HostStation>(layers);
+  if (front == Front::vhost) return make_vhost_station(layers);
   return std::make_unique<NbdStation>(layers);
 }
 

@@ -269,7 +269,8 @@ uint32_t fits(const Subject& subject, Front front) {
   if (subject.op == Op::write) fits |= k_data;
   if (subject.op == Op::write || subject.op == Op::zero || subject.op == Op::discard)
     fits |= k_fua_able;
-  if (front != Front::host) fits |= k_connection;
+  if (front == Front::vhost && subject.op == Op::discard) fits &= ~k_fua_able;
+  if (front == Front::nbd) fits |= k_connection;
   return fits;
 }
 
@@ -283,11 +284,18 @@ const char* excluded(const Subject& subject, const Trigger& trigger, Front front
   if (subject.wire && front == Front::host) return "the host has no wire";
   if (subject.wire && std::string_view(trigger.name) == "other front")
     return "a rule about the wire that is bound to the host is refused";
+  if (front == Front::vhost && subject.kind == std::string_view("disconnect") &&
+      trigger.name == std::string_view("min_in_flight"))
+    return "what is held is on the connection that is cut";
+  if (front == Front::vhost && (subject.op == Op::map || subject.op == Op::cache))
+    return "a virtio disk has no such request";
+  if (front == Front::vhost && subject.op == Op::discard && (subject.flags & k_fua) != 0)
+    return "a discard of a virtio disk has no FUA";
   const uint32_t missing = trigger.needs & ~fits(subject, front);
   if ((missing & k_address) != 0) return "a flush has no address and no length";
   if ((missing & k_data) != 0) return "only a write brings data that a rule can look at";
   if ((missing & k_fua_able) != 0) return "only a change can have FUA";
-  if ((missing & k_connection) != 0) return "the host has no connections";
+  if ((missing & k_connection) != 0) return "there is one connection, or none";
   return nullptr;
 }
 

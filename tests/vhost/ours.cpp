@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <filesystem>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/socket.hpp"
@@ -17,16 +16,13 @@ namespace pv::test::vhost {
 OurServer::OurServer(const Served& served)
     : serial_(served.serial),
       loop_(must(Loop::create())),
-      bell_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+      thread_(std::make_unique<LoopThread>(*loop_)) {
   make_stack(served);
   listen();
   nbd_ = std::make_unique<nbd::Server>(*loop_, must(listen_unix(nbd_socket())), *disk_, counters_,
                                        nbd::Export{"disk", "a disk", disk_->geometry()});
   must(nbd_->start());
-  must(loop_->watch(bell_.get(), EPOLLIN, [this](uint32_t) { answer_bell(); }));
-  thread_ = std::thread([this] {
-    while (!ending_) static_cast<void>(loop_->run_once(-1));
-  });
+  thread_->start();
 }
 
 OurServer::~OurServer() {
@@ -34,9 +30,8 @@ OurServer::~OurServer() {
   on([&] {
     static_cast<void>(disk_->control({{"op", "fault.clear"}}));
     server_->hang_up();
-    ending_ = true;
   });
-  thread_.join();
+  thread_->stop();
   const Deadline deadline = Deadline::in_ms(20'000);
   while (counters_.in_flight() != 0 && !deadline.passed())
     static_cast<void>(loop_->run_once(10));
@@ -44,7 +39,7 @@ OurServer::~OurServer() {
   CHECK(counters_.in_flight() == 0);
   nbd_.reset();
   server_.reset();
-  loop_->unwatch(bell_.get());
+  thread_.reset();
 }
 
 void OurServer::make_stack(const Served& served) {
@@ -77,23 +72,6 @@ void OurServer::listen() {
   server_ = std::make_unique<pv::vhost::Server>(*loop_, must(listen_unix(socket())), *disk_,
                                                 counters_, pv::vhost::Identity{serial_, "vm"});
   must(server_->start());
-}
-
-void OurServer::on(const std::function<void()>& work) {
-  std::unique_lock lock(mutex_);
-  work_ = &work;
-  const uint64_t one = 1;
-  REQUIRE(::write(bell_.get(), &one, sizeof one) == sizeof one);
-  REQUIRE(answered_.wait_for(lock, std::chrono::seconds(20), [&] { return work_ == nullptr; }));
-}
-
-void OurServer::answer_bell() {
-  uint64_t count = 0;
-  static_cast<void>(::read(bell_.get(), &count, sizeof count) == sizeof count);
-  const std::lock_guard guard(mutex_);
-  if (work_ != nullptr) (*work_)();
-  work_ = nullptr;
-  answered_.notify_one();
 }
 
 Result<json> OurServer::control(const json& request) {

@@ -6,13 +6,10 @@
 // inside on(), which runs on the server's loop.
 #pragma once
 
-#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include <catch2/catch.hpp>
@@ -23,6 +20,7 @@
 #include "blk.hpp"
 #include "driver.hpp"
 #include "front/vhost/server.hpp"
+#include "loop_thread.hpp"
 
 namespace pv::test::vhost {
 
@@ -56,7 +54,7 @@ class OurServer {
   std::string image() const { return dir_.path("image"); }
 
   // Runs `work` on the server's loop and waits for its end.
-  void on(const std::function<void()>& work);
+  void on(const std::function<void()>& work) { thread_->on(work); }
   Result<json> control(const json& request);  // such as fault.add
   // Rules from the text of their JSON.
   void add_rule(const char* rule);
@@ -78,7 +76,6 @@ class OurServer {
  private:
   void make_stack(const Served& served);
   void listen();
-  void answer_bell();
 
   TempDir dir_;
   std::string serial_;
@@ -90,12 +87,7 @@ class OurServer {
   blk::Counters counters_;
   std::unique_ptr<pv::vhost::Server> server_;
   std::unique_ptr<nbd::Server> nbd_;
-  Fd bell_;
-  std::mutex mutex_;
-  std::condition_variable answered_;
-  const std::function<void()>* work_ = nullptr;
-  bool ending_ = false;
-  std::thread thread_;
+  std::unique_ptr<LoopThread> thread_;
 };
 
 // A server and a driver that is attached to it.
