@@ -95,7 +95,8 @@ TEST_CASE("vhost: what cannot be is refused where a word is wanted, and nothing 
       {"an error descriptor that is three",
        {request::set_vring_err, of(0), {spare.get(), spare.get(), spare.get()}}},
       {"a table of no length", {request::set_mem_table, ""}},
-      {"a table that is shorter than it says", {request::set_mem_table, bytes_of(VringState{1, 0})}},
+      {"a table that is shorter than it says",
+       {request::set_mem_table, bytes_of(VringState{1, 0})}},
       {"a table of too many", {request::set_mem_table, bytes_of(VringState{UINT32_MAX, 0})}},
       {"a table of nine",
        {request::set_mem_table, bytes_of(VringState{9, 0}) + std::string(9 * 32, '\0')}},
@@ -111,7 +112,9 @@ TEST_CASE("vhost: what cannot be is refused where a word is wanted, and nothing 
       {"a region beyond its file",
        {request::add_mem_reg, with([](auto& at) { at.size = uint64_t{1} << 40; }), {memory}}},
       {"a region whose offset wraps",
-       {request::add_mem_reg, with([](auto& at) { at.mmap_offset = UINT64_MAX - 4096; }), {memory}}},
+       {request::add_mem_reg,
+        with([](auto& at) { at.mmap_offset = UINT64_MAX - 4096; }),
+        {memory}}},
       {"a region in no file", {request::add_mem_reg, slot(elsewhere), {spare.get()}}},
       {"a region over another", {request::add_mem_reg, slot(region), {memory}}},
       {"the removal of what is not there", {request::rem_mem_reg, slot(elsewhere)}},
@@ -130,7 +133,9 @@ TEST_CASE("vhost: what cannot be is refused where a word is wanted, and nothing 
       {"an area beyond its file",
        {request::set_inflight_fd, bytes_of(Inflight{1 << 20, 1 << 27, 1, 128, 0}), {memory}}},
       {"an area whose end wraps",
-       {request::set_inflight_fd, bytes_of(Inflight{1 << 20, UINT64_MAX - 64, 1, 128, 0}), {memory}}},
+       {request::set_inflight_fd,
+        bytes_of(Inflight{1 << 20, UINT64_MAX - 64, 1, 128, 0}),
+        {memory}}},
       {"an area that is not aligned",
        {request::set_inflight_fd, bytes_of(Inflight{1 << 20, 3, 1, 128, 0}), {memory}}},
       {"an area for no queues",
@@ -156,15 +161,14 @@ TEST_CASE("vhost: what cannot be ends the connection where no word is wanted", "
       {"a length that none has", huge},
       {"another version", version},
       {"more descriptors than there can be", {request::set_mem_table, table, many}},
-      {"nine descriptors",
-       {request::get_features, "", {many.begin(), many.begin() + 9}}},
+      {"nine descriptors", {request::get_features, "", {many.begin(), many.begin() + 9}}},
       {"a table without its descriptor", {request::set_mem_table, table}},
       {"a question about a queue that is none",
        {request::get_vring_base, bytes_of(VringState{64, 0})}},
       {"a question of the wrong length", {request::get_vring_base, "123"}},
       {"a log that is none", {request::set_log_base, bytes_of(LogArea{1 << 20, 0})}},
-      {"an area for too many queues", {request::get_inflight_fd,
-                                       bytes_of(Inflight{0, 0, 65535, 32768, 0})}},
+      {"an area for too many queues",
+       {request::get_inflight_fd, bytes_of(Inflight{0, 0, 65535, 32768, 0})}},
       {"a configuration without a head", {request::get_config, "123"}},
   };
   for (const Bad& bad : all) {
@@ -199,7 +203,8 @@ TEST_CASE("vhost: messages in pieces, and many in one", "[vhost]") {
     must(channel.send_bytes(std::string(1, c), {}, rig.driver->deadline()));
     must(rig.blk->read(0, 512));  // the server is not kept waiting
   }
-  for (int i = 0; i < 2; ++i) CHECK(must(channel.receive(rig.driver->deadline())).payload.size() == 8);
+  for (int i = 0; i < 2; ++i)
+    CHECK(must(channel.receive(rig.driver->deadline())).payload.size() == 8);
   std::string many;
   for (int i = 0; i < 50; ++i) many += one;
   must(channel.send_bytes(many, {}, rig.driver->deadline()));
