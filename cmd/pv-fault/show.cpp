@@ -37,7 +37,8 @@ Result<int> kinds(cli::Context& context) {
                         {"keys", row.keys},
                         {"host", row.host},
                         {"nbd", row.nbd},
-                        {"guest", row.guest}}}}));
+                        {"guest", row.guest},
+                        {"vhost_user", row.vhost}}}}));
   for (const std::string& mode : blk::valid_modes())
     if (auto rule = blk::shorthand_rule(mode))
       TRY(context.emit(

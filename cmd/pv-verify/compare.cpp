@@ -19,7 +19,14 @@ namespace pv::verifycmd {
 namespace {
 
 constexpr unsigned k_default_jobs = 8;  // at most
-constexpr size_t k_map_width = 64;
+constexpr size_t k_map_width = 64;      // where no terminal says how wide it is
+constexpr size_t k_map_margin = 20;     // what stands before it there
+
+size_t map_width() {
+  winsize size{};
+  if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) < 0 || size.ws_col == 0) return k_map_width;
+  return std::max<size_t>(size.ws_col, 2 * k_map_margin) - k_map_margin;
+}
 
 struct Options {
   ImageFlags a, b;
@@ -101,7 +108,7 @@ Result<int> act(cli::Context& context, const Options& options) {
                                          options.a.name, options.b.name));
   TRY(check_sizes(a, b, options));
   const uint64_t size = std::max(a.image->size(), b.image->size());
-  std::vector<verify::Cell> cells(k_map_width);
+  std::vector<verify::Cell> cells(map_width());
   if (options.map) how.map = &cells;
   Progress progress(size);
   how.progress = [&](uint64_t at) { progress.at(at); };

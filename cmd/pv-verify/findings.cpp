@@ -65,7 +65,8 @@ Result<int> findings(cli::Context& context, const FindingsOptions& options) {
   json summary = status["verify"];
   const bool good =
       get_u64(summary, "mismatches") == 0 && get_u64(summary, "status_differences") == 0 &&
-      !get_bool(summary, "reference_changed_outside") && get_string(summary, "state") != "broken";
+      !get_bool(summary, "reference_changed_outside") && get_u64(summary, "damaged_entries") == 0 &&
+      get_string(summary, "state") != "broken";
   summary["good"] = good;
   summary["dropped"] = where["dropped"];
   TRY(context.emit_line({{"v", cli::k_document_version},

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // report: the verdict on a disk that is compared, for programs, for people, and as a page of HTML.
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -52,6 +54,7 @@ Result<verify::ReportInput> ask(cli::Context& context, const target::DiskTarget&
     input.broken = get_string(*compared, "error");
     input.reference_changed = get_bool(*compared, "reference_changed_outside");
     input.left_out_bytes = get_u64(*compared, "left_out_bytes");
+    input.damaged_entries = get_u64(*compared, "damaged_entries");
   }
   TRY_ASSIGN(const json where, call_compared(at.disk, client, {{"op", "verify.journal"}}));
   input.findings_began_ns = began(where);
@@ -64,6 +67,25 @@ Result<verify::ReportInput> ask(cli::Context& context, const target::DiskTarget&
   TRY_ASSIGN(const json info, client.call({{"op", "info"}}));
   if (const json* disk = find(info, "disk")) input.size = get_u64(*disk, "size_bytes");
   return input;
+}
+
+// Into what is there: a device or a pipe stays one, a link leads to its file, a mode is kept. A
+// file that is no page is somebody's data, perhaps an image.
+Result<> write_page(const std::string& path, const std::string& page) {
+  constexpr std::string_view k_start = "<!DOCTYPE html>";
+  Fd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  if (!fd) fd.reset(open(path.c_str(), O_WRONLY | O_CLOEXEC));  // a pipe, a terminal
+  struct stat st {};
+  if (!fd || fstat(fd.get(), &st) < 0) return fail_errno("cannot open " + path, errno);
+  if (S_ISREG(st.st_mode) && st.st_size != 0) {
+    char head[k_start.size()] = {};
+    const ssize_t n = pread(fd.get(), head, sizeof head, 0);
+    if (std::string_view(head, std::max<ssize_t>(n, 0)) != k_start)
+      return fail(Code::usage, path + " is there and is no report: it is not written over");
+  }
+  if (S_ISREG(st.st_mode) && ftruncate(fd.get(), 0) < 0)
+    return fail_errno("cannot write " + path, errno);
+  return write_all(fd.get(), page);
 }
 
 bool html_only(const Options& options) {
@@ -79,7 +101,7 @@ Result<int> act(cli::Context& context, const Options& options) {
   const std::vector<verify::Case> cases = verify::cases(input);
   const json verdict = verify::verdict(input, cases);
   if (!options.html.empty() && !html_only(options))
-    TRY(write_file_atomic(options.html, verify::report_html(input, cases, verdict), 0644));
+    TRY(write_page(options.html, verify::report_html(input, cases, verdict)));
   if (html_only(options)) {
     TRY(context.emit_raw(verify::report_html(input, cases, verdict)));
   } else if (options.hex || (context.text_output() && !context.selects_field())) {

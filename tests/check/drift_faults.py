@@ -32,7 +32,8 @@ def kind_problems():
                            faults.entries("KINDS", "Cm"))
     table = {row[0]: row[1:] for row in faults.table("KINDS BY TRANSPORT")}
     for row in rows:
-        if "rule" not in row and table.get(row["name"]) != [row["nbd"], row["guest"], row["host"]]:
+        if "rule" not in row and table.get(row["name"]) != [row["nbd"], row["guest"],
+                                                                row["vhost_user"], row["host"]]:
             yield f"{row['name']}: another row in KINDS BY TRANSPORT than pv-fault kinds prints"
     shorthands = {row["name"] for row in rows if "rule" in row}
     yield from differences("pv-fault kinds", shorthands, "SHORTHANDS of pv-faults(7)",
@@ -62,7 +63,7 @@ def nbd_error(scratch, uri, operation):
 
 
 def row_problems(scratch, uri, row):
-    requested, operations, nbd, _, host = row
+    requested, operations, nbd, _, _, host = row
     added = scratch.run("pv-fault", "add", "error", "--disk", "d", "--op",
                         "read,write,zero,discard", "--errno", requested)
     if added.returncode != 0:
@@ -101,11 +102,30 @@ def table_problems():
     yield from scratch.left
 
 
+def seen_in_guest(scratch, disk, requested, operation):
+    """What dd in the guest says of a request that a rule fails; and all that it said."""
+    target = f"if=/dev/{disk} of=/dev/null" if operation == "read" else \
+        f"if=/dev/zero of=/dev/{disk} conv=fsync"
+    scratch.run("pv-fault", "add", "error", "--disk", disk, "--op", operation, "--errno",
+                requested)
+    answer = scratch.run("pv-vm", "run", "v", "--raw", "--", "dd", *target.split(), "bs=4096",
+                         "count=1")
+    scratch.run("pv-fault", "clear", "--disk", disk)
+    said = answer.stderr.strip()
+    match = re.search(r": ([^:\n]*)$", said.splitlines()[0])
+    text = (match[1] if match else "").replace("I/O error", "Input/output error")
+    text = text.replace("Not supported", "Operation not supported")
+    return errno_by_text(text) if answer.returncode else "OK", said
+
+
 def guest_problems():
-    """The column `guest`: each errno once, inside a VM. And what the VM's documents say."""
+    """The columns `guest` and `vhost-user`: each errno once, inside a VM. And what the VM's
+    documents say."""
     with Scratch() as scratch:
         scratch.run("pv-vm", "create", "v")
         scratch.run("pv-disk", "attach", "v", "--id", "vda", "--memory", "1M")
+        scratch.run("pv-disk", "attach", "v", "--id", "vdb", "--memory", "1M", "--transport",
+                    "vhost-user")
         booted = scratch.run("pv-vm", "boot", "v", timeout=180)
         if booted.returncode != 0:
             yield booted.stderr.strip()
@@ -114,21 +134,13 @@ def guest_problems():
                          scratch.json("pv-vm", "run", "v", "--", "true")):
             yield from unknown_keys("vm", document.get("vm", {}))
             yield from unknown_keys("run", document.get("run", {}))
-        for requested, operations, _, guest, _ in page("pv-faults").table("TRUTH TABLE"):
+        for requested, operations, _, guest, vhost, _ in page("pv-faults").table("TRUTH TABLE"):
             operation = OPERATIONS[operations][0]
-            target = "if=/dev/vda of=/dev/null" if operation == "read" else \
-                "if=/dev/zero of=/dev/vda conv=fsync"
-            scratch.run("pv-fault", "add", "error", "--disk", "vda", "--op", operation, "--errno",
-                        requested)
-            answer = scratch.run("pv-vm", "run", "v", "--raw", "--", "dd", *target.split(),
-                                 "bs=4096", "count=1")
-            match = re.search(r": ([^:\n]*)$", answer.stderr.strip().splitlines()[0])
-            text = (match[1] if match else "").replace("I/O error", "Input/output error")
-            seen = errno_by_text(text) if answer.returncode else "OK"
-            if seen != guest:
-                yield (f"{requested} for {operation}: the table says the guest sees {guest}, "
-                       f"it saw {seen}: {answer.stderr.strip()}")
-            scratch.run("pv-fault", "clear", "--disk", "vda")
+            for disk, wanted in (("vda", guest), ("vdb", vhost)):
+                seen, said = seen_in_guest(scratch, disk, requested, operation)
+                if seen != wanted:
+                    yield (f"{requested} for {operation}: the table says the guest sees {wanted} "
+                           f"of {disk}, it saw {seen}: {said}")
     yield from scratch.left
 
 

@@ -340,3 +340,21 @@ findings() { pv-verify findings --disk "$1" </dev/null; }
   [ "$status" -eq 1 ]
   has '.report | .verdict == "broken" and .error == "ENOSPC"'
 }
+
+@test "a history with damaged entries calls nothing good" {
+  truncate -s 1M d.img
+  mirror m --test d.img --history h
+  qio m 'write -P 1 0 512k' 'read -P 1 0 512k' >/dev/null
+  ok pv-verify findings --disk m
+  ok pv-disk close m
+  # One entry of the second page: its checksum is another one now.
+  printf '\xff\xff\xff' | dd of=h bs=1 seek=4485 conv=notrunc status=none
+  mirror m --test d.img --history h
+  qio m 'read 0 512k' >/dev/null
+  run --separate-stderr pv-verify findings --disk m </dev/null
+  assert_failure 1
+  has '.summary | .good == false and .damaged_entries == 1 and .mismatches == 0'
+  run --separate-stderr pv-verify report --disk m --json </dev/null
+  assert_failure 1
+  has '.report | .verdict == "history_damaged" and .damaged_entries == 1'
+}

@@ -201,6 +201,8 @@ replay_all() {
   ok pv-verify export d.log dm.log
   has '.export | .state == "broken" and .error == "EFBIG" and .whole == false'
   qemu-io -f raw -c 'read -P 1 0 512k' r.img
+  # To go on would make it look whole.
+  expect_error invalid 4 pv-disk serve e --image d.img --layer record:file=d.log,append=yes
 }
 
 @test "record: cut, of another disk, no log: what is said of it" {

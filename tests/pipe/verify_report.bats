@@ -158,3 +158,27 @@ damaged() {
   [ "$output" = '' ]
   [[ "$stderr" == *"no line has a field 'sumary.equal'"* ]]
 }
+
+@test "--html writes over a page of its own, and over nothing else" {
+  truncate -s 1M t.img r.img
+  pv-verify mirror m --test t.img --reference r.img </dev/null >/dev/null
+  ok pv-verify report --disk m --html page.html
+  chmod 600 page.html
+  ok pv-verify report --disk m --html page.html
+  assert_equal "$(stat -c %a page.html)" 600
+  expect_error usage 2 pv-verify report --disk m --html r.img
+  assert_equal "$(stat -c %s r.img)" 1048576
+  head -c 4096 /dev/urandom >data
+  sum=$(sha256sum <data)
+  expect_error usage 2 pv-verify report --disk m --html data
+  assert_equal "$(sha256sum <data)" "$sum"
+  ln -s page.html link
+  ok pv-verify report --disk m --html link
+  [ -L link ]
+  mkfifo pipe
+  cat pipe >seen &
+  ok pv-verify report --disk m --html pipe
+  wait
+  [ -p pipe ]
+  assert_equal "$(head -c 15 seen)" '<!DOCTYPE html>'
+}

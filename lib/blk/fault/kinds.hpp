@@ -22,6 +22,7 @@ struct KindRow {
   const char* host;  // what each front end delivers
   const char* nbd;
   const char* guest;  // virtio-blk in QEMU over NBD, Linux
+  const char* vhost;  // vhost-user-blk, Linux
   MakeAction make;
 };
 

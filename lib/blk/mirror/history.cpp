@@ -251,7 +251,11 @@ void History::finish(Flight& flight, int error) {
 }
 
 Result<json> History::control(const json& request) {
-  if (auto answer = watch_.control(request)) return std::move(*answer);
+  if (auto answer = watch_.control(request)) {
+    if (*answer && get_string(request, "op") == "verify.status")
+      (**answer)["verify"]["damaged_entries"] = file_.damaged();
+    return std::move(*answer);
+  }
   return lower().control(request);
 }
 

@@ -180,8 +180,10 @@ Result<Queue*> Device::queue(uint64_t index) {
   return queues_[index].get();
 }
 
-// Into the server's log.
-void Device::complain(const std::string& what) const {
+// Into the server's log, which a client is not to fill.
+void Device::complain(const std::string& what) {
+  constexpr int k_most = 20;
+  if (++complaints_ > k_most) return;
   fmt::print(stderr, "vhost-user client {}: {}\n", session_.number, what);
 }
 

@@ -50,7 +50,7 @@ class Device {
   void wait();
   void go_on();
   Result<Queue*> queue(uint64_t index);
-  void complain(const std::string& what) const;
+  void complain(const std::string& what);
 
   // messages.cpp
   Result<> get_features(Message& m);
@@ -91,6 +91,7 @@ class Device {
   std::function<void()> on_gone_;
   Header asking_{};       // the message that is being answered
   bool waiting_ = false;  // for what is in flight, before it can be
+  int complaints_ = 0;
   uint64_t protocol_ = 0;
   Fd backend_channel_;
   std::shared_ptr<InflightMap> inflight_;

@@ -30,7 +30,7 @@ h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 1.6rem 0 .4rem; }
 code, pre { font-family: ui-monospace, monospace; font-size: 13px; }
 #verdict { color: #fff; border-radius: 4px; padding: .1rem .6rem; margin-left: .6rem; }
 .good { background: var(--good); } .explained { background: var(--fault); }
-.damaged, .broken, .reference_changed { background: var(--bad); }
+.damaged, .broken, .reference_changed, .history_damaged { background: var(--bad); }
 table { border-collapse: collapse; } td, th { padding: .15rem .8rem .15rem 0; text-align: left; }
 tr.case { cursor: pointer; } tr.case:hover, tr.chosen { background: #88f3; }
 #map { display: grid; grid-template-columns: repeat(64, 1fr); gap: 1px; }

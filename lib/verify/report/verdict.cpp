@@ -171,7 +171,8 @@ const char* word_for(uint64_t mismatches, const Counts& counts, const ReportInpu
     return "reference_changed";
   if (!input.broken.empty() && counts.explained == mismatches && counts.statuses == 0)
     return "broken";
-  if (mismatches == 0 && counts.statuses == 0) return "good";
+  if (mismatches == 0 && counts.statuses == 0)
+    return input.damaged_entries == 0 ? "good" : "history_damaged";
   return counts.explained == mismatches && counts.statuses == 0 ? "explained" : "damaged";
 }
 
@@ -220,6 +221,7 @@ json verdict(const ReportInput& input, const std::vector<Case>& all) {
           {"mismatches", all.size()},
           {"reference_changed_outside", input.reference_changed},
           {"left_out_bytes", input.left_out_bytes},
+          {"damaged_entries", input.damaged_entries},
           {"explained", counts.explained},
           {"unexplained", all.size() - counts.explained},
           {"by_class", counts.by_class},

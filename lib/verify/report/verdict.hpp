@@ -22,6 +22,7 @@ struct ReportInput {
   std::string disk;
   std::string broken;              // the errno for which nothing is compared any more
   bool reference_changed = false;  // by somebody else, while it was mirrored
+  uint64_t damaged_entries = 0;    // of a history: what should be there is not known
   uint64_t left_out_bytes = 0;     // that are not compared at the moment
   uint64_t size = 0;               // bytes; 0: not known
 };
