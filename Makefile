@@ -159,7 +159,7 @@ tsan:
 # libFuzzer over every parser of foreign bytes, FUZZ_SECONDS each (needs clang).
 FUZZ_SECONDS ?= 30
 FUZZERS      := $(notdir $(basename $(wildcard tests/fuzz/*.cpp)))
-FUZZ_SRC     := $(shell find lib/base lib/blk lib/front/nbd lib/verify/log -name '*.cpp') \
+FUZZ_SRC     := $(shell find lib/base lib/blk lib/front lib/verify/log -name '*.cpp') \
                 lib/lan/frames.cpp lib/lan/switch.cpp lib/lan/wire.cpp \
                 lib/cli/document.cpp lib/cli/render.cpp lib/guest/cpio.cpp \
                 $(addprefix lib/verify/,qcow2_image.cpp raw_image.cpp) \
