@@ -27,8 +27,8 @@ LDLIBS   := -lfmt -luring -llz4 -lz -ldl
 COMMANDS := $(notdir $(wildcard cmd/pv-*))
 RUNNER   := lib/guest/runner/pv-runner.cpp
 LIB_SRC  := $(filter-out $(RUNNER),$(shell find lib -name '*.cpp'))
-VHOST_SRC := $(addprefix tests/vhost/,$(addsuffix .cpp,blk channel driver driver_shared lane memory \
-               qsd queue))
+VHOST_SRC := $(addprefix tests/vhost/,$(addsuffix .cpp,blk channel driver driver_shared lane \
+               memory qsd queue))
 TEST_SRC := $(filter-out tests/vhost/load.cpp,$(wildcard tests/unit/*.cpp tests/conform/*.cpp \
               tests/vhost/*.cpp))
 PCH      := $(BUILD)/pch.hpp.gch

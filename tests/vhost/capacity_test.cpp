@@ -115,7 +115,8 @@ TEST_CASE("vhost: what a file that was cut no longer has reads as zeroes, counte
         Changes{{"read/completed", 1}, {"read/bytes", 8192}});
   const json after = rig.ours.backend();
   CHECK(after["bytes_backing"].get<int>() - below["bytes_backing"].get<int>() == 700);
-  CHECK(after["bytes_zero_filled"].get<int>() - below["bytes_zero_filled"].get<int>() == 8192 - 700);
+  CHECK(after["bytes_zero_filled"].get<int>() - below["bytes_zero_filled"].get<int>() ==
+        8192 - 700);
   NbdClient nbd(rig.ours);
   CHECK(nbd.read(1024 * 512, 8192) == 0);
   CHECK(nbd.data == reply.data);

@@ -44,8 +44,7 @@ const Spoiler k_spoilers[] = {
      [](const Spoiled& c) { c.part(0).flags |= k_desc_write; }},
     {"a header at no memory", false, [](const Spoiled& c) { c.part(0).addr = 16; }},
     {"a header at the very end", false, [](const Spoiled& c) { c.part(0).addr = UINT64_MAX - 3; }},
-    {"data that we are to write", false,
-     [](const Spoiled& c) { c.part(1).flags |= k_desc_write; }},
+    {"data that we are to write", false, [](const Spoiled& c) { c.part(1).flags |= k_desc_write; }},
     {"data of 4 GiB", false, [](const Spoiled& c) { c.part(1).len = UINT32_MAX; }},
     {"data that is more than a request may have", false,
      [](const Spoiled& c) { c.part(1).len = (32 << 20) + 512; }},
@@ -59,10 +58,8 @@ const Spoiler k_spoilers[] = {
      }},
     {"a chain that ends with its header", false, [](const Spoiled& c) { c.part(0).flags = 0; }},
     {"a chain that ends with its data", false, [](const Spoiled& c) { c.part(1).flags = 0; }},
-    {"a table in the middle", false,
-     [](const Spoiled& c) { c.part(1).flags |= k_desc_indirect; }},
-    {"a table that has a next one", true,
-     [](const Spoiled& c) { c.table().flags |= k_desc_next; }},
+    {"a table in the middle", false, [](const Spoiled& c) { c.part(1).flags |= k_desc_indirect; }},
+    {"a table that has a next one", true, [](const Spoiled& c) { c.table().flags |= k_desc_next; }},
     {"a table of no bytes", true, [](const Spoiled& c) { c.table().len = 0; }},
     {"a table that is no whole number of descriptors", true,
      [](const Spoiled& c) { c.table().len = 47; }},
@@ -177,8 +174,9 @@ TEST_CASE("vhost: memory whose file is cut is of no harm to others", "[vhost]") 
   const Fd kick(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   must(rig.driver->set_vring_num(1, 64));
   must(rig.driver->set_vring_base(1, 0));
-  must(rig.driver->tell(request::set_vring_addr,
-                        bytes_of(VringAddr{1, 0, more.user, more.user + 8192, more.user + 4096, 0})));
+  must(rig.driver->tell(
+      request::set_vring_addr,
+      bytes_of(VringAddr{1, 0, more.user, more.user + 8192, more.user + 4096, 0})));
   must(rig.driver->tell(request::set_vring_kick, bytes_of(uint64_t{1}), {kick.get()}));
   must(rig.driver->set_vring_enable(1, true));
   BlkRequest request{blk_type::out, 0, std::string(8192, 'x')};

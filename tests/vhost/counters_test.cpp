@@ -16,11 +16,10 @@ TEST_CASE("vhost: requests and their bytes are counted together", "[vhost]") {
   CHECK(must(rig.blk->discard({{0, 8, 0}, {64, 16, 0}})).status == k_ok);
   CHECK(must(rig.blk->write_zeroes({{8, 8, 0}})).status == k_ok);
   CHECK(must(rig.blk->get_id()).status == k_ok);
-  const Changes over_vhost = {{"write/completed", 1},   {"write/bytes", 4096},
-                           {"read/completed", 1},    {"read/bytes", 8192},
-                           {"flush/completed", 1},   {"discard/completed", 1},
-                           {"discard/bytes", 12288}, {"zero/completed", 1},
-                           {"zero/bytes", 4096}};
+  const Changes over_vhost = {
+      {"write/completed", 1},   {"write/bytes", 4096},  {"read/completed", 1},
+      {"read/bytes", 8192},     {"flush/completed", 1}, {"discard/completed", 1},
+      {"discard/bytes", 12288}, {"zero/completed", 1},  {"zero/bytes", 4096}};
   const json now = rig.ours.counters();
   CHECK(changes(before, now) == over_vhost);
   // The same over NBD counts the same.
@@ -42,10 +41,10 @@ TEST_CASE("vhost: errors are counted by event, in sum and by operation", "[vhost
   rig.ours.failing().error = EIO;
   CHECK(must(rig.blk->flush()).status == k_ioerr);
   CHECK(changes(before, rig.ours.counters()) == Changes{{"io_errors", 4},
-                                                      {"read/errors", 1},
-                                                      {"write/errors", 1},
-                                                      {"flush/errors", 1},
-                                                      {"out_of_range", 2}});
+                                                        {"read/errors", 1},
+                                                        {"write/errors", 1},
+                                                        {"flush/errors", 1},
+                                                        {"out_of_range", 2}});
 }
 
 TEST_CASE("vhost: counters survive a reset of the device, a new connection and a new server",

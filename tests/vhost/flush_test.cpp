@@ -64,8 +64,8 @@ TEST_CASE("vhost: a flush that fails is told each time, and what it was for stay
 
 TEST_CASE("vhost: a flush can be made to fail by a rule", "[vhost]") {
   Rig rig({.layers = {"fault"}});
-  rig.ours.add_rule(
-      R"({"id":"f","match":{"op":["flush"],"front":"vhost-user"},"do":{"kind":"error","errno":"EIO"}})");
+  rig.ours.add_rule(R"({"id":"f","match":{"op":["flush"],"front":"vhost-user"},)"
+                    R"("do":{"kind":"error","errno":"EIO"}})");
   NbdClient nbd(rig.ours);
   CHECK(must(rig.blk->flush()).status == k_ioerr);
   CHECK(nbd.flush() == 0);
@@ -112,8 +112,12 @@ TEST_CASE("vhost: no other byte of the configuration can be set", "[vhost]") {
   Rig rig;
   const BlkConfig before = must(rig.blk->config());
   constexpr uint32_t k_wce = offsetof(BlkConfig, wce);
-  for (const auto& [offset, size] : {std::pair<uint32_t, size_t>{0, 8}, {k_wce - 1, 1},
-                                     {k_wce, 2}, {k_wce + 1, 1}, {0, 60}, {UINT32_MAX, 1}}) {
+  for (const auto& [offset, size] : {std::pair<uint32_t, size_t>{0, 8},
+                                     {k_wce - 1, 1},
+                                     {k_wce, 2},
+                                     {k_wce + 1, 1},
+                                     {0, 60},
+                                     {UINT32_MAX, 1}}) {
     CAPTURE(offset, size);
     const auto refused = rig.driver->set_config(offset, std::string(size, '\0'));
     REQUIRE_FALSE(refused);

@@ -51,7 +51,8 @@ TEST_CASE("vhost: an id without data, or into data that is to be read, is refuse
 
 TEST_CASE("vhost: an id across two regions of memory is whole", "[vhost]") {
   Options options;
-  options.regions = {{0x100000, 1 << 20, 0x510000000000, 0}, {0x200000, 1 << 20, 0x520000000000, 0}};
+  options.regions = {{0x100000, 1 << 20, 0x510000000000, 0},
+                     {0x200000, 1 << 20, 0x520000000000, 0}};
   Rig rig({}, options);
   const uint16_t head = must(rig.blk->prepare({blk_type::get_id, 0, {}, {20}}));
   Queue& queue = rig.blk->queue();

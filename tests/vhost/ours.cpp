@@ -33,8 +33,7 @@ OurServer::~OurServer() {
   });
   thread_->stop();
   const Deadline deadline = Deadline::in_ms(20'000);
-  while (counters_.in_flight() != 0 && !deadline.passed())
-    static_cast<void>(loop_->run_once(10));
+  while (counters_.in_flight() != 0 && !deadline.passed()) static_cast<void>(loop_->run_once(10));
   for (int i = 0; i < 3; ++i) static_cast<void>(loop_->run_once(0));
   CHECK(counters_.in_flight() == 0);
   nbd_.reset();

@@ -181,8 +181,12 @@ TEST_CASE("vhost: data where there is no memory fails the request, in part or wh
   Rig rig;
   const Memory& memory = rig.driver->memory();
   const MemoryRegion first = memory.region(0);
-  const uint64_t nowhere[] = {0, first.guest - 512, first.guest + first.size - 256,
-                              first.guest + first.size, uint64_t{1} << 62, UINT64_MAX - 511,
+  const uint64_t nowhere[] = {0,
+                              first.guest - 512,
+                              first.guest + first.size - 256,
+                              first.guest + first.size,
+                              uint64_t{1} << 62,
+                              UINT64_MAX - 511,
                               UINT64_MAX - 255};
   for (const bool out : {false, true})
     for (const uint64_t address : nowhere) {

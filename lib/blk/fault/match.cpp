@@ -197,7 +197,8 @@ void read_origin(Keys& keys, Match& match) {
       match.connections.push_back(number.get<uint32_t>());
     }
   }
-  if (keys.has("front")) match.front = static_cast<Front>(keys.choice("front", {"host", "nbd", "vhost-user"}, 0));
+  if (keys.has("front"))
+    match.front = static_cast<Front>(keys.choice("front", {"host", "nbd", "vhost-user"}, 0));
   if (match.front == Front::host && !match.connections.empty())
     keys.refuse("the host has no connections: the rule could never fire");
 }

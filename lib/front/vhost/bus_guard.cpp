@@ -4,7 +4,6 @@
 #include <atomic>
 #include <csignal>
 #include <mutex>
-
 #include <sys/mman.h>
 #include <unistd.h>
 

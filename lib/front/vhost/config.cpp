@@ -27,10 +27,10 @@ BlkConfig config_of(const blk::Geometry& geometry, bool writeback) {
   config.size_max = k_max_segment;
   config.seg_max = k_max_segments;
   config.blk_size = block;
-  config.physical_block_exp = static_cast<uint8_t>(
-      std::countr_zero(geometry.physical_sector_size) - std::countr_zero(block));
-  config.min_io_size = static_cast<uint16_t>(
-      std::min<uint32_t>(geometry.physical_sector_size / block, UINT16_MAX));
+  config.physical_block_exp = static_cast<uint8_t>(std::countr_zero(geometry.physical_sector_size) -
+                                                   std::countr_zero(block));
+  config.min_io_size =
+      static_cast<uint16_t>(std::min<uint32_t>(geometry.physical_sector_size / block, UINT16_MAX));
   config.writeback = writeback ? 1 : 0;
   config.num_queues = k_max_queues;
   if (geometry.read_only) return config;

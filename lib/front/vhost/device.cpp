@@ -31,8 +31,7 @@ const Device::Entry Device::k_messages[] = {
     {k_get_protocol_features, "GET_PROTOCOL_FEATURES", &Device::get_protocol_features, true},
     {k_set_protocol_features, "SET_PROTOCOL_FEATURES", &Device::set_protocol_features},
     {k_get_queue_num, "GET_QUEUE_NUM", &Device::get_queue_num, true, k_proto_mq},
-    {k_get_max_mem_slots, "GET_MAX_MEM_SLOTS", &Device::get_max_mem_slots, true,
-     k_proto_mem_slots},
+    {k_get_max_mem_slots, "GET_MAX_MEM_SLOTS", &Device::get_max_mem_slots, true, k_proto_mem_slots},
     {k_get_config, "GET_CONFIG", &Device::get_config, true, k_proto_config},
     {k_set_config, "SET_CONFIG", &Device::set_config, false, k_proto_config},
     {k_set_backend_req_fd, "SET_BACKEND_REQ_FD", &Device::set_backend_req_fd, false,
@@ -66,7 +65,8 @@ Device::~Device() {
 }
 
 Result<> Device::start() {
-  return session_.ground.loop.watch(channel_.fd(), EPOLLIN, [this](uint32_t events) { ready(events); });
+  return session_.ground.loop.watch(channel_.fd(), EPOLLIN,
+                                    [this](uint32_t events) { ready(events); });
 }
 
 void Device::hang_up() {
@@ -134,8 +134,8 @@ Result<> Device::carry_out(Message& message) {
   if ((protocol_ & entry->needs) != entry->needs)
     return fail(Code::invalid, fmt::format("{}, which was not negotiated", entry->name));
   auto result = (this->*entry->handle)(message);
-  if (!result) return fail(result.error().code, fmt::format("{}: {}", entry->name,
-                                                            result.error().message));
+  if (!result)
+    return fail(result.error().code, fmt::format("{}: {}", entry->name, result.error().message));
   return result;
 }
 

@@ -89,7 +89,7 @@ class Device {
   Session session_;
   Channel channel_;
   std::function<void()> on_gone_;
-  Header asking_{};  // the message that is being answered
+  Header asking_{};       // the message that is being answered
   bool waiting_ = false;  // for what is in flight, before it can be
   uint64_t protocol_ = 0;
   Fd backend_channel_;

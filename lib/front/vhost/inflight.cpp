@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <atomic>
 #include <fcntl.h>
-
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -43,7 +42,9 @@ Result<Fd> InflightMap::make(uint16_t queues, uint16_t queue_size) {
 }
 
 Result<std::shared_ptr<InflightMap>> InflightMap::map(const InflightArea& area, const Fd& fd) {
-  const auto refuse = [] { return fail(Code::invalid, "an area for requests in flight that is none"); };
+  const auto refuse = [] {
+    return fail(Code::invalid, "an area for requests in flight that is none");
+  };
   struct stat file {};
   if (!fd || fstat(fd.get(), &file) != 0 || area.size > k_max_bytes || area.offset > k_max_bytes)
     return refuse();

@@ -153,7 +153,8 @@ void Queue::submit_parts(Job& job, blk::Op op) {
   if (ranges.empty()) return finished(job, 0);
   job.parts_left = ranges.size();
   // The last one to come back may be the one that is being submitted, and then the job is gone.
-  for (size_t i = 0, count = ranges.size(); i < count; ++i) session_.ground.disk.submit(job.parts[i]);
+  for (size_t i = 0, count = ranges.size(); i < count; ++i)
+    session_.ground.disk.submit(job.parts[i]);
 }
 
 // False when the bytes are gone from where they lay: the request is on its way again.

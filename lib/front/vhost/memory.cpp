@@ -2,10 +2,10 @@
 #include "front/vhost/memory.hpp"
 
 #include <algorithm>
-
-#include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+
+#include <fmt/format.h>
 
 #include "front/vhost/bus_guard.hpp"
 

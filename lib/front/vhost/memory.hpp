@@ -8,9 +8,8 @@
 #pragma once
 
 #include <memory>
-#include <vector>
-
 #include <sys/uio.h>
+#include <vector>
 
 #include "base/fd.hpp"
 #include "base/result.hpp"

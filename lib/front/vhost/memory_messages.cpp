@@ -11,8 +11,7 @@ Result<> Device::set_mem_table(Message& m) {
   std::memcpy(&table, m.payload, sizeof table);
   if (table.count > k_max_fds || m.header.size != sizeof table + table.count * sizeof(MemRegion))
     return fail(Code::invalid, "a message of a wrong length");
-  if (m.fds.size() != table.count)
-    return fail(Code::invalid, "not as many descriptors as regions");
+  if (m.fds.size() != table.count) return fail(Code::invalid, "not as many descriptors as regions");
   auto memory = std::make_shared<const Memory>();
   for (uint32_t i = 0; i < table.count; ++i) {
     MemRegion about{};
@@ -44,7 +43,8 @@ Result<> Device::add_mem_reg(Message& m) {
   if (!m.get(slot)) return fail(Code::invalid, "a message of a wrong length");
   TRY_ASSIGN(auto region, Region::map(slot.region, m.take_fd()));
   auto memory = session_.memory->with(std::move(region));
-  if (!memory) return fail(Code::invalid, "a region that overlaps with another, or is one too many");
+  if (!memory)
+    return fail(Code::invalid, "a region that overlaps with another, or is one too many");
   return use_memory(std::move(memory));
 }
 

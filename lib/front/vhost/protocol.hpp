@@ -162,11 +162,11 @@ constexpr size_t k_wce_at = 32;  // of `writeback`
 
 // What a client may rely on.
 constexpr uint32_t k_max_queues = 64;
-constexpr uint32_t k_max_slots = 64;      // memory regions
-constexpr uint32_t k_max_segments = 254;  // data descriptors of a request
+constexpr uint32_t k_max_slots = 64;           // memory regions
+constexpr uint32_t k_max_segments = 254;       // data descriptors of a request
 constexpr uint32_t k_max_segment = 128 << 10;  // so that the longest request is a legal one
 constexpr uint64_t k_max_transfer = 32 << 20;
-constexpr size_t k_max_pieces = 1024;            // IOV_MAX
+constexpr size_t k_max_pieces = 1024;  // IOV_MAX
 constexpr uint32_t k_max_ranges = 16;  // of one discard
 
 }  // namespace pv::vhost

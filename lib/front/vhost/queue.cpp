@@ -75,7 +75,8 @@ Result<> Queue::find_again() {
 
 Result<> Queue::set_kick(Fd kick) {
   if (!kick) return fail(Code::unsupported, "a queue that is to be polled");
-  if (!placed_ && !started_) return fail(Code::invalid, "a queue that starts before it has addresses");
+  if (!placed_ && !started_)
+    return fail(Code::invalid, "a queue that starts before it has addresses");
   Loop& loop = session_.ground.loop;
   TRY(loop.watch(kick.get(), EPOLLIN, [this](uint32_t) {
     uint64_t count = 0;
@@ -107,7 +108,8 @@ void Queue::start() {
   char* desc = session_.memory->find_user(addresses_.desc, Ring::desc_bytes(size_));
   char* avail = session_.memory->find_user(addresses_.avail, Ring::avail_bytes(size_));
   char* used = session_.memory->find_user(addresses_.used, Ring::used_bytes(size_));
-  ring_.start(reinterpret_cast<Desc*>(desc), avail, used, size_, next_, session_.has(k_f_event_idx));
+  ring_.start(reinterpret_cast<Desc*>(desc), avail, used, size_, next_,
+              session_.has(k_f_event_idx));
   started_ = true;
   told_poison_ = false;
   // The requests that are under way were taken, whatever index the front end remembers.

@@ -18,10 +18,10 @@ enum class Verdict : uint8_t {
 struct BlkRequest {
   BlkType type = BlkType::in;
   uint64_t sector = 0;
-  std::vector<iovec> data;         // without those of no length
-  uint64_t length = 0;             // of the data
-  uint8_t* status = nullptr;       // null: there is no place for it
-  std::vector<BlkRange> ranges;    // of a discard or write zeroes, those of no length left out
+  std::vector<iovec> data;       // without those of no length
+  uint64_t length = 0;           // of the data
+  uint8_t* status = nullptr;     // null: there is no place for it
+  std::vector<BlkRange> ranges;  // of a discard or write zeroes, those of no length left out
 };
 
 // Checked in this order: the chain is whole, has a header and a status byte; the type is known;

@@ -97,8 +97,8 @@ bool Ring::publish() {
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (!event_idx_) return (load(&avail_->flags) & k_avail_no_interrupt) == 0;
   const uint16_t wanted = load(avail_ring() + size_);
-  const bool crossed = static_cast<uint16_t>(shown_ - wanted - 1) <
-                       static_cast<uint16_t>(shown_ - before);
+  const bool crossed =
+      static_cast<uint16_t>(shown_ - wanted - 1) < static_cast<uint16_t>(shown_ - before);
   return !std::exchange(told_, true) || crossed;
 }
 

@@ -20,8 +20,8 @@ class Violate final : public Action {
   bool after_io() const override { return true; }
   const char* unsupported_on(Front front) const override {
     if (front == Front::host) return "a request of the host has no protocol";
-    const bool in_rings = what_ == Violation::cookie || what_ == Violation::error_code ||
-                          what_ == Violation::twice;
+    const bool in_rings =
+        what_ == Violation::cookie || what_ == Violation::error_code || what_ == Violation::twice;
     return front == Front::nbd || in_rings ? nullptr : "an answer in a ring has no such part";
   }
   bool concerns(const Case& at) const override {
