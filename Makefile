@@ -27,8 +27,8 @@ LDLIBS   := -lfmt -luring -llz4 -lz -ldl
 COMMANDS := $(notdir $(wildcard cmd/pv-*))
 RUNNER   := lib/guest/runner/pv-runner.cpp
 LIB_SRC  := $(filter-out $(RUNNER),$(shell find lib -name '*.cpp'))
-VHOST_SRC := $(addprefix tests/vhost/,$(addsuffix .cpp,blk channel driver driver_shared lane memory \
-               qsd queue))
+VHOST_SRC := $(addprefix tests/vhost/,$(addsuffix .cpp,blk channel driver driver_shared lane \
+               memory qsd queue))
 TEST_SRC := $(filter-out tests/vhost/load.cpp,$(wildcard tests/unit/*.cpp tests/conform/*.cpp \
               tests/vhost/*.cpp))
 PCH      := $(BUILD)/pch.hpp.gch
@@ -169,7 +169,7 @@ tsan:
 # libFuzzer over every parser of foreign bytes, FUZZ_SECONDS each (needs clang).
 FUZZ_SECONDS ?= 30
 FUZZERS      := $(notdir $(basename $(wildcard tests/fuzz/*.cpp)))
-FUZZ_SRC     := $(shell find lib/base lib/blk lib/front/nbd lib/verify/log -name '*.cpp') \
+FUZZ_SRC     := $(shell find lib/base lib/blk lib/front lib/verify/log -name '*.cpp') \
                 lib/lan/frames.cpp lib/lan/switch.cpp lib/lan/wire.cpp \
                 lib/cli/document.cpp lib/cli/render.cpp lib/guest/cpio.cpp \
                 $(addprefix lib/verify/,qcow2_image.cpp raw_image.cpp) \

@@ -3,9 +3,9 @@
 // can choose its requests. A cell is one of each. Its requests come from the trigger, what they
 // must do from the kind's oracle; both are tables, and the runner compares request by request.
 //
-// fault_matrix_fronts.cpp is the stack and two ways into it, _vhost.cpp the third, _world.cpp what an oracle knows,
-// _kinds.cpp the oracles, _triggers.cpp the triggers, _cell.cpp runs one cell, fault_matrix.cpp all
-// of them.
+// fault_matrix_fronts.cpp is the stack and two ways into it, _vhost.cpp the third, _world.cpp what
+// an oracle knows, _kinds.cpp the oracles, _triggers.cpp the triggers, _cell.cpp runs one cell,
+// fault_matrix.cpp all of them.
 #pragma once
 
 #include <functional>

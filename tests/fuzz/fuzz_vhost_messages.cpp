@@ -15,9 +15,8 @@ constexpr uint64_t k_memory = 64 << 10;
 // Rings at the start of the memory; addresses are small numbers, which an input finds.
 void set_up(Client& client, int memory, int event, uint8_t how) {
   client.tell(k_set_protocol_features, k_proto_mq | k_proto_log_shmfd | k_proto_reply_ack |
-                                           k_proto_backend_req | k_proto_config |
-                                           k_proto_inflight | k_proto_reset_device |
-                                           k_proto_mem_slots);
+                                           k_proto_backend_req | k_proto_config | k_proto_inflight |
+                                           k_proto_reset_device | k_proto_mem_slots);
   if ((how & 2) == 0) return;
   client.tell(k_set_features, k_f_version_1 | k_f_indirect | k_f_protocol | k_f_log_all |
                                   ((how & 4) != 0 ? k_f_event_idx : 0));

@@ -64,8 +64,8 @@ TEST_CASE("vhost: a flush that fails is told each time, and what it was for stay
 
 TEST_CASE("vhost: a flush can be made to fail by a rule", "[vhost]") {
   Rig rig({.layers = {"fault"}});
-  rig.ours.add_rule(
-      R"({"id":"f","match":{"op":["flush"],"front":"vhost-user"},"do":{"kind":"error","errno":"EIO"}})");
+  rig.ours.add_rule(R"({"id":"f","match":{"op":["flush"],"front":"vhost-user"},)"
+                    R"("do":{"kind":"error","errno":"EIO"}})");
   NbdClient nbd(rig.ours);
   CHECK(must(rig.blk->flush()).status == k_ioerr);
   CHECK(nbd.flush() == 0);
