@@ -39,7 +39,8 @@ kill_server() {
   truncate -s 1M t.img
   ok pv-disk serve t --image t.img --restart
   uri=$(jq -r .disk.uri <<<"$output")
-  pv-fault add --disk t --rule '{"id":"twice","match":{"op":["read"]},"when":{"after":1,"times":2},"do":{"kind":"error"},"then":{"state":"hurt"}}' </dev/null >/dev/null
+  pv-fault add --disk t </dev/null >/dev/null --rule '{"id":"twice","match":{"op":["read"]},
+    "when":{"after":1,"times":2},"do":{"kind":"error"},"then":{"state":"hurt"}}'
   pv-fault add --disk t --rule '{"id":"late","when":{"state":"healed"},"do":{"kind":"error"}}' </dev/null >/dev/null
   pv-fault mark --disk t midway </dev/null >/dev/null
   pv-disk read t --count 1 </dev/null >/dev/null

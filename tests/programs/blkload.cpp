@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // A load on a block device, for a guest: blkload DEVICE SEED SECONDS [THREADS]. Each thread has a
-// part of the device to itself; it writes blocks that say where they belong and how often that place
-// was written, reads others back, and knows what every one must hold. The first error or difference
-// is one line and exit status 1; at the end all is read again, and there is one line with what was
-// done. Everything past the page cache.
+// part of the device to itself; it writes blocks that say where they belong and how often that
+// place was written, reads others back, and knows what every one must hold. The first error or
+// difference is one line and exit status 1; at the end all is read again, and there is one line
+// with what was done. Everything past the page cache.
 #include <cerrno>
 #include <chrono>
 #include <cstdint>

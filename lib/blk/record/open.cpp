@@ -79,10 +79,11 @@ Result<OpenedLog> continue_log(Fd fd, const std::string& path, Disk& disk, const
   LogHead head = reader.head();
   // To go on would make one that looks whole of a log in which requests are known to be missing.
   if (head.state == LogHead::broken)
-    return fail(Code::invalid,
-                fmt::format("the log {} is broken ({}): requests are missing, and more of them would "
-                            "not make it good",
-                            path, errno_name(static_cast<int>(head.error))));
+    return fail(
+        Code::invalid,
+        fmt::format("the log {} is broken ({}): requests are missing, and more of them would "
+                    "not make it good",
+                    path, errno_name(static_cast<int>(head.error))));
   uint64_t size = head.size;
   while (true) {
     TRY_ASSIGN(const std::optional<LogEntry> entry, reader.next());

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MIT
+// A disk's server as a daemon: started, waited for, and, where that is wanted, started again.
+#include <sys/prctl.h>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/file.hpp"
+#include "base/text.hpp"
+#include "serve/keeper.hpp"
+#include "serve/server.hpp"
+
+namespace pv::serve {
+namespace {
+
+// The daemon's life; whether it has come up is told through `ready`, once.
+int serve_as_daemon(const Object& disk, const Spec& spec, Fd ready) {
+  prctl(PR_SET_NAME, "pv-disk-server");
+  const auto report = [&](const json& message) {
+    if (ready) static_cast<void>(write_all(ready.get(), to_line(message)));
+    ready.reset();
+  };
+  auto result = run_server(disk, spec, [&](const json& state) { report({{"disk", state}}); });
+  if (result) return 0;
+  report({{"error", error_to_json(result.error())}});
+  static_cast<void>(write_all(STDERR_FILENO, result.error().message + "\n"));
+  return exit_class(result.error().code);
+}
+
+}  // namespace
+
+Result<StartingServer> begin_server(const Object& disk, const Spec& spec) {
+  TRY_ASSIGN(Daemon daemon, start_daemon(disk.path("log"), [&](Fd ready) {
+               if (!spec.restart) return serve_as_daemon(disk, spec, std::move(ready));
+               return keep_serving(disk.dir, ready, [&](bool again) {
+                 Spec here = spec;
+                 here.again = again;
+                 return serve_as_daemon(disk, here, std::move(ready));
+               });
+             }));
+  return StartingServer{std::move(daemon), disk.path("log")};
+}
+
+Result<json> StartingServer::wait(const Deadline& deadline) const {
+  auto message = read_ready(daemon, deadline);
+  if (!message) {
+    static_cast<void>(terminate(daemon.id, 0));
+    return fail(Code::timeout, "the disk server does not come up in time");
+  }
+  auto answer = parse_json(*message);
+  if (!answer)
+    return fail(Code::server_dead,
+                fmt::format("the disk server died while starting: {}", tail_of_file(log, 4096)));
+  if (const json* error = find(*answer, "error")) return fail(error_from_json(*error));
+  return (*answer)["disk"];
+}
+
+Result<json> start_server(const Object& disk, const Spec& spec, const Deadline& deadline) {
+  TRY_ASSIGN(const StartingServer server, begin_server(disk, spec));
+  return server.wait(deadline);
+}
+
+}  // namespace pv::serve
