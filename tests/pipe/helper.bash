@@ -186,3 +186,22 @@ since_ms() { echo $((($(date +%s%N) - $1) / 1000000)); }
 need_guest() {
   pv-vm guest info </dev/null >/dev/null 2>&1 || skip "no guest image; run: pv-vm guest build"
 }
+
+# Where the load is; see tests/programs/fsx.cpp.
+fsx_program() {
+  local fsx
+  fsx=$(dirname "$(command -v pv-verify)")/../programs/fsx
+  [ -x "$fsx" ] || fail "no $fsx: make bats makes it"
+  echo "$fsx"
+}
+
+# The host's mke2fs with its libraries, and the load, for `create`: flags in $extras.
+add_programs() {
+  local library
+  extras=(--file /bin/fsx="$(fsx_program)" --file /e2fs/mke2fs=/usr/sbin/mke2fs
+    --file /sbin/mkfs.ext4:='#!/bin/sh
+exec /e2fs/ld-linux-x86-64.so.2 --library-path /e2fs /e2fs/mke2fs -t ext4 "$@"')
+  for library in $(ldd /usr/sbin/mke2fs | grep -o '/[^ ]*'); do
+    extras+=(--file "/e2fs/${library##*/}=$(realpath "$library")")
+  done
+}

@@ -9,25 +9,6 @@ setup() {
 }
 teardown() { pv_teardown; }
 
-# Where the load is; see tests/programs/fsx.cpp.
-fsx_program() {
-  local fsx
-  fsx=$(dirname "$(command -v pv-verify)")/../programs/fsx
-  [ -x "$fsx" ] || fail "no $fsx: make bats makes it"
-  echo "$fsx"
-}
-
-# The host's mke2fs with its libraries, and the load, for `create`: flags in $extras.
-add_programs() {
-  local library
-  extras=(--file /bin/fsx="$(fsx_program)" --file /e2fs/mke2fs=/usr/sbin/mke2fs
-    --file /sbin/mkfs.ext4:='#!/bin/sh
-exec /e2fs/ld-linux-x86-64.so.2 --library-path /e2fs /e2fs/mke2fs -t ext4 "$@"')
-  for library in $(ldd /usr/sbin/mke2fs | grep -o '/[^ ]*'); do
-    extras+=(--file "/e2fs/${library##*/}=$(realpath "$library")")
-  done
-}
-
 @test "mkfs, mount, fstrim and a random load on mirror(qcow2, raw) raise no alarm; the legs are equal" {
   local extras seed=${PV_SEED:-$RANDOM}
   add_programs
