@@ -37,7 +37,6 @@ json spec_json(const Spec& spec) {
           {"read_only", typed_read_only},
           {"cdrom", spec.cdrom},
           {"transport", transport_name(spec.vhost_user)},
-          {"restart", spec.restart},
           {"medium", !spec.ejected},
           {"direct", spec.direct},
           {"reconnect_ms", spec.reconnect_ns / k_ns_per_ms}};
@@ -76,7 +75,6 @@ Result<Spec> spec_from_json(const json& saved) {
   spec.read_only = get_bool(saved, "read_only");
   spec.cdrom = get_bool(saved, "cdrom");
   const std::string transport = get_string(saved, "transport", transport_name(false));
-  spec.restart = get_bool(saved, "restart");
   spec.vhost_user = transport == transport_name(true);
   if (transport != transport_name(spec.vhost_user)) return bad("transport");
   spec.ejected = spec.cdrom && !get_bool(saved, "medium", true);
