@@ -7,6 +7,7 @@
 
 #include "base/file.hpp"
 #include "base/text.hpp"
+#include "serve/disk_object.hpp"
 #include "serve/keeper.hpp"
 #include "serve/server.hpp"
 
@@ -32,9 +33,12 @@ int serve_as_daemon(const Object& disk, const Spec& spec, Fd ready) {
 Result<StartingServer> begin_server(const Object& disk, const Spec& spec) {
   TRY_ASSIGN(Daemon daemon, start_daemon(disk.path("log"), [&](Fd ready) {
                if (!spec.restart) return serve_as_daemon(disk, spec, std::move(ready));
-               return keep_serving(disk.dir, ready, [&](bool again) {
+               const std::string vhost = spec.vhost_user ? disk.path(k_vhost_socket) : "";
+               return keep_serving(disk.dir, vhost, ready, [&](const Life& life) {
                  Spec here = spec;
-                 here.again = again;
+                 here.again = life.again;
+                 here.vhost_door = life.door;
+                 here.vhost_offer = life.offer;
                  return serve_as_daemon(disk, here, std::move(ready));
                });
              }));

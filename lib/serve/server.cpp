@@ -20,6 +20,7 @@
 #include "blk/state.hpp"
 #include "front/front.hpp"
 #include "front/nbd/server.hpp"
+#include "front/vhost/config.hpp"
 #include "front/vhost/server.hpp"
 #include "serve/control_ops.hpp"
 #include "serve/disk_object.hpp"
@@ -147,9 +148,15 @@ class DiskServer {
         loop_, std::move(listener), *gate_, counters_,
         nbd::Export{object_.name, "provium disk " + object_.display(), stack_->geometry()}));
     if (spec_.vhost_user) {
-      TRY_ASSIGN(Fd vhost, listen_at(k_vhost_socket));
+      const bool by_door = spec_.vhost_door >= 0;
+      Fd vhost(std::exchange(spec_.vhost_door, -1));
+      if (!by_door) {
+        TRY_ASSIGN(vhost, listen_at(k_vhost_socket));
+      }
+      if (by_door) *spec_.vhost_offer = vhost::features_of(stack_->geometry());
       front_->add(std::make_unique<vhost::Server>(loop_, std::move(vhost), *gate_, counters_,
-                                                  vhost::Identity{spec_.serial, spec_.host_key}));
+                                                  vhost::Identity{spec_.serial, spec_.host_key},
+                                                  by_door));
     }
     return front_->start();
   }

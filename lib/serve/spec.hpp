@@ -37,6 +37,8 @@ struct Spec {
   bool ejected = false;             // a drive whose disc has been taken out
   bool restart = false;             // the server is started again when it was killed
   bool again = false;               // ... and this is such a one
+  int vhost_door = -1;              // clients come from the keeper (keeper.hpp), not from a socket
+  uint64_t* vhost_offer = nullptr;  // ... which is told here what they are offered
   std::string saved_state;          // a folder of a snapshot: what its layers remember
 };
 

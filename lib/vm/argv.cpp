@@ -250,15 +250,15 @@ json device_arguments(const DiskSpec& disk, size_t slot, uint64_t cpus) {
     return {{"driver", "virtio-scsi-pci"},
             {"id", device_name(slot)},
             {"bus", fmt::format("rp{}", slot)}};
-  json device = {{"id", device_name(slot)}, {"bus", fmt::format("rp{}", slot)}};
+  json device = {{"driver", disk.vhost_user ? "vhost-user-blk-pci" : "virtio-blk-pci"},
+                 {"id", device_name(slot)},
+                 {"bus", fmt::format("rp{}", slot)}};
   if (disk.vhost_user)
-    device.update({{"driver", "vhost-user-blk-pci"},
-                   {"chardev", disk_chardev(slot)},
+    device.update({{"chardev", disk_chardev(slot)},
                    {"num-queues", std::min(cpus, k_max_queues)},
                    {"queue-size", k_queue_size}});
   else
-    device.update({{"driver", "virtio-blk-pci"},
-                   {"drive", node_name(slot)},
+    device.update({{"drive", node_name(slot)},
                    {"serial", disk.serial},
                    {"logical_block_size", disk.sector_size},
                    {"physical_block_size", std::max(disk.physical_sector_size, disk.sector_size)},

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <filesystem>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/socket.hpp"
@@ -10,12 +11,14 @@
 #include "blk/backend/file.hpp"
 #include "blk/backend/memory.hpp"
 #include "blk/registry.hpp"
+#include "front/vhost/config.hpp"
 
 namespace pv::test::vhost {
 
 OurServer::OurServer(const Served& served)
     : serial_(served.serial),
       loop_(must(Loop::create())),
+      greeted_(served.greeted),
       thread_(std::make_unique<LoopThread>(*loop_)) {
   make_stack(served);
   listen();
@@ -37,6 +40,7 @@ OurServer::~OurServer() {
   for (int i = 0; i < 3; ++i) static_cast<void>(loop_->run_once(0));
   CHECK(counters_.in_flight() == 0);
   nbd_.reset();
+  greeter_.reset();
   server_.reset();
   thread_.reset();
 }
@@ -67,10 +71,30 @@ void OurServer::make_stack(const Served& served) {
 }
 
 void OurServer::listen() {
-  unlink(socket().c_str());
-  server_ = std::make_unique<pv::vhost::Server>(*loop_, must(listen_unix(socket())), *disk_,
-                                                counters_, pv::vhost::Identity{serial_, "vm"});
+  server_ = std::make_unique<pv::vhost::Server>(*loop_, entrance(), *disk_, counters_,
+                                                pv::vhost::Identity{serial_, "vm"}, greeted_);
   must(server_->start());
+}
+
+// Where the server's clients come from: a socket that listens, or the greeter's door.
+Fd OurServer::entrance() {
+  if (!greeted_) {
+    unlink(socket().c_str());
+    return must(listen_unix(socket()));
+  }
+  int doors[2] = {-1, -1};
+  REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, doors) == 0);
+  door_.reset(doors[0]);
+  if (!greeter_) {
+    greeter_ = std::make_unique<pv::vhost::Greeter>(
+        *loop_, must(listen_unix(socket())),
+        [this] { return pv::vhost::features_of(disk_->geometry()); },
+        [this](const pv::vhost::Handover& handover) {
+          static_cast<void>(pv::vhost::send_handover(door_.get(), handover));
+        });
+    must(greeter_->start());
+  }
+  return Fd(doors[1]);
 }
 
 Result<json> OurServer::control(const json& request) {

@@ -19,6 +19,7 @@
 #include "base/file.hpp"
 #include "blk.hpp"
 #include "driver.hpp"
+#include "front/vhost/greeter.hpp"
 #include "front/vhost/server.hpp"
 #include "loop_thread.hpp"
 
@@ -40,6 +41,7 @@ struct Served {
   bool read_only = false;
   uint32_t sector_size = 512;
   blk::DiscardBehaviour discard = blk::DiscardBehaviour::zeroes;
+  bool greeted = false;  // clients are handed over by a Greeter
 };
 
 class OurServer {
@@ -76,6 +78,7 @@ class OurServer {
  private:
   void make_stack(const Served& served);
   void listen();
+  Fd entrance();
 
   TempDir dir_;
   std::string serial_;
@@ -85,6 +88,9 @@ class OurServer {
   std::unique_ptr<blk::Disk> disk_;
   FailingDisk* failing_ = nullptr;
   blk::Counters counters_;
+  bool greeted_ = false;
+  Fd door_;
+  std::unique_ptr<pv::vhost::Greeter> greeter_;  // stays when the server is replaced
   std::unique_ptr<pv::vhost::Server> server_;
   std::unique_ptr<nbd::Server> nbd_;
   std::unique_ptr<LoopThread> thread_;

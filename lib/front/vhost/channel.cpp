@@ -12,7 +12,9 @@ namespace {
 // More than may come, so that one that is too many is seen and closed, not cut off by the kernel.
 constexpr size_t k_fd_room = 2 * k_max_fds;
 
-void take_fds(const msghdr& head, std::vector<Fd>& fds) {
+}  // namespace
+
+void take_descriptors(const msghdr& head, std::vector<Fd>& fds) {
   for (cmsghdr* c = CMSG_FIRSTHDR(&head); c != nullptr;
        c = CMSG_NXTHDR(const_cast<msghdr*>(&head), c)) {
     if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
@@ -24,8 +26,6 @@ void take_fds(const msghdr& head, std::vector<Fd>& fds) {
     }
   }
 }
-
-}  // namespace
 
 Result<Message*> Channel::receive() {
   if (have_ == 0) message_.fds.clear();
@@ -48,7 +48,7 @@ Result<Message*> Channel::receive() {
     const ssize_t n = recvmsg(socket_.get(), &head, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return nullptr;
     if (n <= 0) return fail(Code::io, "the client has gone");
-    take_fds(head, message_.fds);
+    take_descriptors(head, message_.fds);
     if (message_.fds.size() > k_max_fds || (head.msg_flags & MSG_CTRUNC) != 0)
       return fail(Code::invalid, "a message with too many descriptors");
     have_ += static_cast<size_t>(n);

@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <string_view>
+#include <sys/socket.h>
 #include <vector>
 
 #include "base/fd.hpp"
@@ -34,6 +35,8 @@ class Channel {
   explicit Channel(Fd socket) : socket_(std::move(socket)) {}
   int fd() const { return socket_.get(); }
   void close() { socket_.reset(); }
+  // Between two messages.
+  Fd release() { return std::move(socket_); }
 
   // The next message, complete; null when the rest has not come yet. An error ends the
   // conversation: the client has gone, or is out of step.
@@ -46,6 +49,9 @@ class Channel {
   Message message_;
   size_t have_ = 0;  // bytes of header and payload
 };
+
+// What came along with a message.
+void take_descriptors(const msghdr& head, std::vector<Fd>& fds);
 
 // One message, whole or not at all; a receiver that does not read is an error.
 Result<> send_message(int socket, const Header& header, std::string_view payload, int fd = -1);

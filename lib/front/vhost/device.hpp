@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "front/vhost/channel.hpp"
+#include "front/vhost/handover.hpp"
 #include "front/vhost/queue.hpp"
 #include "front/vhost/session.hpp"
 
@@ -26,6 +27,8 @@ class Device {
   Device& operator=(const Device&) = delete;
 
   Result<> start();
+  // In place of start(): what was said to somebody else before, and the first message for us.
+  Result<> take_over(std::vector<Said> said);
   void hang_up();
   bool is_gone() const { return session_.gone; }
   size_t in_flight() const;

@@ -17,20 +17,42 @@ struct Server::Shared {
   std::unique_ptr<Device> device;  // the client that is served
   std::vector<std::unique_ptr<Device>> leaving;
   uint32_t last_number = 0;
+  bool by_door = false;  // `listener` is where clients are handed over
   bool sweep_posted = false;
   std::shared_ptr<bool> alive = std::make_shared<bool>(true);
 
   Shared(Ground under, Fd socket) : ground(std::move(under)), listener(std::move(socket)) {}
   ~Shared() { *alive = false; }
 
+  // From the process that has greeted them.
+  void take_over_all() {
+    while (!ground.frozen) {
+      auto handover = receive_handover(listener.get());
+      if (!handover) return close_door();
+      if (!handover->socket) return;
+      if (device && !device->is_gone()) continue;
+      add(std::move(handover->socket));
+      if (!device->take_over(std::move(handover->said))) device.reset();
+    }
+  }
+
+  void close_door() {
+    ground.loop.unwatch(listener.get());
+    listener.reset();
+  }
+
+  void add(Fd socket) {
+    sweep();
+    device = std::make_unique<Device>(ground, std::move(socket), ++last_number,
+                                      [this] { sweep_later(); });
+  }
+
   void accept_all() {
     while (!ground.frozen) {
       Fd socket = accept_unix(listener.get());
       if (!socket) return;
       if (device && !device->is_gone()) continue;  // one at a time; hung up on
-      sweep();
-      device = std::make_unique<Device>(ground, std::move(socket), ++last_number,
-                                        [this] { sweep_later(); });
+      add(std::move(socket));
       if (!device->start()) device.reset();
     }
   }
@@ -61,9 +83,11 @@ struct Server::Shared {
   }
 };
 
-Server::Server(Loop& loop, Fd listener, blk::Disk& disk, blk::Counters& counters, Identity identity)
+Server::Server(Loop& loop, Fd listener, blk::Disk& disk, blk::Counters& counters, Identity identity,
+               bool by_door)
     : shared_(std::make_unique<Shared>(Ground{loop, disk, counters, std::move(identity)},
                                        std::move(listener))) {
+  shared_->by_door = by_door;
   signal(SIGPIPE, SIG_IGN);  // what a client wants to be called by may be any descriptor
   // Reads are copied from where the bytes lie, in a file that may be cut. Before any memory of a
   // client's is guarded: that handler asks this one.
@@ -75,8 +99,9 @@ Server::~Server() {
 }
 
 Result<> Server::start() {
-  return shared_->ground.loop.watch(shared_->listener.get(), EPOLLIN,
-                                    [this](uint32_t) { shared_->accept_all(); });
+  return shared_->ground.loop.watch(shared_->listener.get(), EPOLLIN, [this](uint32_t) {
+    shared_->by_door ? shared_->take_over_all() : shared_->accept_all();
+  });
 }
 
 void Server::stop() {

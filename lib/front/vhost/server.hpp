@@ -24,8 +24,10 @@ struct Identity {
 
 class Server final : public front::Front {
  public:
-  // Serves `disk` on a socket that already listens. Everything passed in outlives the server.
-  Server(Loop& loop, Fd listener, blk::Disk& disk, blk::Counters& counters, Identity identity);
+  // Serves `disk` on a socket that already listens; with `by_door`, on one through which somebody
+  // hands over clients (handover.hpp). Everything passed in outlives the server.
+  Server(Loop& loop, Fd listener, blk::Disk& disk, blk::Counters& counters, Identity identity,
+         bool by_door = false);
   ~Server() override;
 
   Result<> start() override;
