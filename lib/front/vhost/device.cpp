@@ -69,17 +69,6 @@ Result<> Device::start() {
                                     [this](uint32_t events) { ready(events); });
 }
 
-Result<> Device::take_over(std::vector<Said> said) {
-  TRY(start());
-  const auto message = std::make_unique<Message>();
-  for (Said& one : said) {
-    if (session_.gone) break;
-    one.to(*message);
-    handle(*message);
-  }
-  return {};
-}
-
 void Device::hang_up() {
   if (std::exchange(session_.gone, true)) return;
   session_.ground.loop.unwatch(channel_.fd());
@@ -136,6 +125,17 @@ void Device::handle(Message& message) {
   asking_ = message.header;
   auto result = carry_out(message);
   if (!waiting_) finish(result);
+}
+
+Result<> Device::take_over(std::vector<Said> said) {
+  TRY(start());
+  const auto message = std::make_unique<Message>();
+  for (Said& one : said) {
+    if (session_.gone) break;
+    one.to(*message);
+    handle(*message);
+  }
+  return {};
 }
 
 Result<> Device::carry_out(Message& message) {
