@@ -110,7 +110,9 @@ void Device::config_changed() {
 void Device::ready(uint32_t events) {
   // One that waits for an answer may leave, too: that is told whatever we watch for.
   if (waiting_ && (events & (EPOLLHUP | EPOLLERR)) != 0) return hang_up();
-  while (!session_.gone && !waiting_) {
+  // A client that never stops talking has its turn like everybody else.
+  constexpr int k_turn = 64;
+  for (int taken = 0; taken < k_turn && !session_.gone && !waiting_; ++taken) {
     auto message = channel_.receive();
     if (!message) {
       if (message.error().code != Code::io) complain(message.error().message);
