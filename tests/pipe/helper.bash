@@ -147,6 +147,13 @@ guest_vm() {
   done
 }
 
+# boot_smp VM FLAGS…: boots one with several CPUs. Under QEMU 7.2's emulation with a thread for each
+# CPU a kernel stands still for good, now and then, while it patches its own code: one boot of forty
+# on a busy machine. Such a VM is booted once more.
+boot_smp() {
+  pv-vm boot "$@" --timeout 30s </dev/null 2>/dev/null || pv-vm boot "$@" </dev/null
+}
+
 # For a file whose tests share one VM `v`; shared_vm is called in setup_file with the flags of its
 # creation, close_shared_vm in teardown_file.
 shared_vm() {
@@ -156,7 +163,7 @@ shared_vm() {
   if [ $# -eq 0 ]; then
     guest_vm v
   else
-    pv-vm create v "$@" | pv-vm boot >/dev/null
+    pv-vm create v "$@" >/dev/null && boot_smp v >/dev/null
   fi
 }
 close_shared_vm() {

@@ -84,7 +84,7 @@ replaced
 @test "boot wins over create key by key, and the document has the result" {
   need_guest
   pv-vm create v --memory 300M --cpus 2 --cmdline-append create=1 --initial-time 1 >/dev/null
-  ok pv-vm boot v --memory 200M --initial-time 86400.000000001 --cmdline-append boot=1
+  ok boot_smp v --memory 200M --initial-time 86400.000000001 --cmdline-append boot=1
   has '.vm | .memory_bytes == 209715200 and .cpus == 2 and .initial_time_ns == "86400000000001"'
   has '.vm.kernel_cmdline | endswith("pv.name=v boot=1")'
 }

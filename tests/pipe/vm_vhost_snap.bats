@@ -15,7 +15,7 @@ setup_file() {
   pv-disk attach v --id vda --image a.img --transport vhost-user </dev/null >/dev/null
   pv-disk attach v --id vdb --image c.img --layer cache --transport vhost-user </dev/null >/dev/null
   pv-disk attach v --id vdc --memory 1M </dev/null >/dev/null
-  pv-vm boot v >/dev/null
+  boot_smp v >/dev/null
   guest v 'mkdir -p /mnt/a; mount /dev/vda /mnt/a
     head -c 2000000 /dev/urandom >/mnt/a/file; sync; md5sum /mnt/a/file' >"$PV_T/sums"
   pv-disk attach v --id hot --memory 1M --transport vhost-user </dev/null >/dev/null
