@@ -78,6 +78,9 @@ class DiskServer {
 
   Result<> open() {
     if (spec_.restart) TRY(count_in_file());
+    // Where one before has died, its sockets still lie about; that of vhost-user is the keeper's.
+    for (const char* socket : {"nbd.sock", "ctl.sock"})
+      if (spec_.again) unlink(object_.path(socket).c_str());
     TRY_ASSIGN(std::unique_ptr<blk::Disk> bottom, source_.open(spec_));
     std::vector<blk::LayerSpec> layers;
     for (const std::string& text : spec_.layers) {
@@ -123,7 +126,6 @@ class DiskServer {
       power_->ended(id);
       snap_->ended(id);
     });
-    if (spec_.again) unlink(object_.path("ctl.sock").c_str());
     TRY(control_->listen(object_.path("ctl.sock")));
     return loop_.on_signals({SIGTERM, SIGINT}, [this](int) { stop(); });
   }
@@ -134,16 +136,9 @@ class DiskServer {
     return {};
   }
 
-  // Where one before has died, its sockets still lie about.
-  Result<Fd> listen_at(const char* name) const {
-    const std::string path = object_.path(name);
-    if (spec_.again) unlink(path.c_str());
-    return listen_unix(path);
-  }
-
   Result<> open_fronts() {
     front_ = std::make_unique<front::Fronts>();
-    TRY_ASSIGN(Fd listener, listen_at("nbd.sock"));
+    TRY_ASSIGN(Fd listener, listen_unix(object_.path("nbd.sock")));
     front_->add(std::make_unique<nbd::Server>(
         loop_, std::move(listener), *gate_, counters_,
         nbd::Export{object_.name, "provium disk " + object_.display(), stack_->geometry()}));
@@ -151,7 +146,7 @@ class DiskServer {
       const bool by_door = spec_.vhost_door >= 0;
       Fd vhost(std::exchange(spec_.vhost_door, -1));
       if (!by_door) {
-        TRY_ASSIGN(vhost, listen_at(k_vhost_socket));
+        TRY_ASSIGN(vhost, listen_unix(object_.path(k_vhost_socket)));
       }
       if (by_door) *spec_.vhost_offer = vhost::features_of(stack_->geometry());
       front_->add(std::make_unique<vhost::Server>(loop_, std::move(vhost), *gate_, counters_,

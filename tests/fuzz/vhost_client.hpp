@@ -64,15 +64,7 @@ class Client {
     msghdr head{};
     head.msg_iov = &piece;
     head.msg_iovlen = 1;
-    if (!fds.empty()) {
-      head.msg_control = control;
-      head.msg_controllen = CMSG_SPACE(fds.size() * sizeof(int));
-      cmsghdr* c = CMSG_FIRSTHDR(&head);
-      c->cmsg_level = SOL_SOCKET;
-      c->cmsg_type = SCM_RIGHTS;
-      c->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
-      std::memcpy(CMSG_DATA(c), fds.data(), fds.size() * sizeof(int));
-    }
+    if (!fds.empty()) pv::vhost::give_descriptors(head, fds, control);
     static_cast<void>(sendmsg(ours_.get(), &head, MSG_NOSIGNAL));
     step();
     char answer[8192];

@@ -14,7 +14,6 @@ namespace {
 struct Guarded {
   std::atomic<char*> begin{nullptr};
   std::atomic<size_t> size{0};
-  std::atomic<bool> cut{false};
 };
 constexpr size_t k_max_guarded = 1024;
 Guarded g_guarded[k_max_guarded];
@@ -26,7 +25,6 @@ bool put_zeroes(char* at) {
     if (begin == nullptr || at < begin || at >= begin + one.size.load()) continue;
     const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
     char* start = begin + (static_cast<size_t>(at - begin) & ~(page - 1));
-    one.cut = true;
     return mmap(start, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
                 0) != MAP_FAILED;
   }
@@ -63,15 +61,10 @@ int guard_against_bus_errors(char* mapping, size_t size) {
     Guarded& one = g_guarded[i];
     if (one.begin.load() != nullptr) continue;
     one.size = size;
-    one.cut = false;
     one.begin = mapping;
     return static_cast<int>(i);
   }
   return -1;
-}
-
-bool has_bus_error(int guard) {
-  return guard >= 0 && g_guarded[guard].cut;
 }
 
 void end_guard(int guard) {

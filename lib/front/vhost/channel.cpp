@@ -27,6 +27,16 @@ void take_descriptors(const msghdr& head, std::vector<Fd>& fds) {
   }
 }
 
+void give_descriptors(msghdr& head, std::span<const int> fds, char* control) {
+  head.msg_control = control;
+  head.msg_controllen = CMSG_SPACE(fds.size_bytes());
+  cmsghdr* c = CMSG_FIRSTHDR(&head);
+  c->cmsg_level = SOL_SOCKET;
+  c->cmsg_type = SCM_RIGHTS;
+  c->cmsg_len = CMSG_LEN(fds.size_bytes());
+  std::memcpy(CMSG_DATA(c), fds.data(), fds.size_bytes());
+}
+
 Result<Message*> Channel::receive() {
   if (have_ == 0) message_.fds.clear();
   while (true) {
@@ -73,15 +83,7 @@ Result<> send_message(int socket, const Header& header, std::string_view payload
   msghdr head{};
   head.msg_iov = pieces;
   head.msg_iovlen = 2;
-  if (fd >= 0) {
-    head.msg_control = control;
-    head.msg_controllen = sizeof control;
-    cmsghdr* c = CMSG_FIRSTHDR(&head);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(c), &fd, sizeof fd);
-  }
+  if (fd >= 0) give_descriptors(head, {&fd, 1}, control);
   // An answer is small and its reader waits for it: a full socket is a client that never reads.
   const ssize_t n = sendmsg(socket, &head, MSG_DONTWAIT | MSG_NOSIGNAL);
   if (n != static_cast<ssize_t>(sizeof header + payload.size()))

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstring>
+#include <span>
 #include <string_view>
 #include <sys/socket.h>
 #include <vector>
@@ -50,8 +51,10 @@ class Channel {
   size_t have_ = 0;  // bytes of header and payload
 };
 
-// What came along with a message.
+// What came along with a message; and the other way round, with `control` as the room for it, of
+// CMSG_SPACE for all of them, which has to live until the message is sent.
 void take_descriptors(const msghdr& head, std::vector<Fd>& fds);
+void give_descriptors(msghdr& head, std::span<const int> fds, char* control);
 
 // One message, whole or not at all; a receiver that does not read is an error.
 Result<> send_message(int socket, const Header& header, std::string_view payload, int fd = -1);

@@ -8,7 +8,6 @@
 
 #include <fmt/format.h>
 
-#include "base/socket.hpp"
 #include "front/vhost/config.hpp"
 
 namespace pv::vhost {
@@ -84,10 +83,6 @@ size_t Device::in_flight() const {
   for (const auto& queue : queues_)
     if (queue) sum += queue->in_flight();
   return sum;
-}
-
-pid_t Device::peer() const {
-  return session_.gone ? 0 : peer_pid(channel_.fd());
 }
 
 void Device::run_all() {

@@ -32,7 +32,6 @@ class Device {
   void hang_up();
   bool is_gone() const { return session_.gone; }
   size_t in_flight() const;
-  pid_t peer() const;
 
   void run_all();  // takes what has come during a pause
   void thaw();

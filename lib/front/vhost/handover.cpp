@@ -65,13 +65,7 @@ Result<> send_handover(int door, const Handover& handover) {
   msghdr head{};
   head.msg_iov = &piece;
   head.msg_iovlen = 1;
-  head.msg_control = control;
-  head.msg_controllen = CMSG_SPACE(fds.size() * sizeof(int));
-  cmsghdr* c = CMSG_FIRSTHDR(&head);
-  c->cmsg_level = SOL_SOCKET;
-  c->cmsg_type = SCM_RIGHTS;
-  c->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
-  std::memcpy(CMSG_DATA(c), fds.data(), fds.size() * sizeof(int));
+  give_descriptors(head, fds, control);
   if (sendmsg(door, &head, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
     return fail_errno("a client cannot be handed over", errno);
   return {};

@@ -61,10 +61,6 @@ Region::~Region() {
   munmap(mapping_, mapped_);
 }
 
-bool Region::is_whole() const {
-  return !has_bus_error(guard_);
-}
-
 std::shared_ptr<const Memory> Memory::with(std::shared_ptr<const Region> region) const {
   const MemRegion& added = region->about();
   const bool clash = std::any_of(regions_.begin(), regions_.end(), [&](const auto& other) {
@@ -140,10 +136,6 @@ uint64_t Memory::guest_address(const void* at) const {
       return region->about().guest + static_cast<uint64_t>(p - region->base());
   }
   return 0;
-}
-
-bool Memory::is_whole() const {
-  return std::all_of(regions_.begin(), regions_.end(), [](const auto& r) { return r->is_whole(); });
 }
 
 }  // namespace pv::vhost

@@ -4,7 +4,7 @@
 // never changed: a new one takes its place, and requests in flight keep theirs, with its mappings.
 //
 // The files are the client's, who may cut them at any time. Touching what is gone then is SIGBUS:
-// here the missing page is replaced by one of zeroes, and `is_whole` says no from then on.
+// here the missing page is replaced by one of zeroes.
 #pragma once
 
 #include <memory>
@@ -27,7 +27,6 @@ class Region {
 
   const MemRegion& about() const { return about_; }
   char* base() const { return base_; }
-  bool is_whole() const;
 
  private:
   Region(const MemRegion& about, char* mapping, size_t mapped);
@@ -54,9 +53,6 @@ class Memory {
   char* find_user(uint64_t user, uint64_t length) const;
   // Of an address that find() gave.
   uint64_t guest_address(const void* at) const;
-
-  size_t regions() const { return regions_.size(); }
-  bool is_whole() const;
 
  private:
   const Region* region_of(uint64_t guest) const;

@@ -105,11 +105,7 @@ void Queue::enable(bool on) {
 }
 
 void Queue::start() {
-  char* desc = session_.memory->find_user(addresses_.desc, Ring::desc_bytes(size_));
-  char* avail = session_.memory->find_user(addresses_.avail, Ring::avail_bytes(size_));
-  char* used = session_.memory->find_user(addresses_.used, Ring::used_bytes(size_));
-  ring_.start(reinterpret_cast<Desc*>(desc), avail, used, size_, next_,
-              session_.has(k_f_event_idx));
+  ring_.start(size_, next_, session_.has(k_f_event_idx));
   started_ = true;
   told_poison_ = false;
   // The requests that are under way were taken, whatever index the front end remembers.

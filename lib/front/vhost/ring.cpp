@@ -21,9 +21,7 @@ void store(T* at, T value) {
 
 }  // namespace
 
-void Ring::start(Desc* desc, char* avail, char* used, uint16_t size, uint16_t next,
-                 bool event_idx) {
-  move(desc, avail, used);
+void Ring::start(uint16_t size, uint16_t next, bool event_idx) {
   size_ = size;
   next_ = next;
   used_index_ = shown_ = load_acquire(&used_->idx);

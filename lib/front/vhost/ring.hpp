@@ -13,11 +13,11 @@ namespace pv::vhost {
 
 class Ring {
  public:
-  // Where its parts lie; `size` is a power of two. Starts at the given index, and goes on in the
-  // used ring where that stands.
-  void start(Desc* desc, char* avail, char* used, uint16_t size, uint16_t next, bool event_idx);
-  // The parts lie elsewhere: the client has brought a new memory table.
+  // Where its parts lie; said again when the client has brought a new memory table.
   void move(Desc* desc, char* avail, char* used);
+  // `size` is a power of two. Starts at the given index, and goes on in the used ring where that
+  // stands.
+  void start(uint16_t size, uint16_t next, bool event_idx);
 
   static constexpr size_t desc_bytes(size_t size) { return sizeof(Desc) * size; }
   static constexpr size_t avail_bytes(size_t size) { return sizeof(AvailHead) + 2 * size + 2; }
