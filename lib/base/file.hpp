@@ -44,6 +44,9 @@ class LockFile {
   static Result<LockFile> acquire(const std::string& path, const Deadline& deadline,
                                   std::string_view what);
 
+  // It stays locked until every copy of this is closed, also those of other processes.
+  int fd() const { return fd_.get(); }
+
  private:
   explicit LockFile(Fd fd) : fd_(std::move(fd)) {}
   Fd fd_;

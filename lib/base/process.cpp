@@ -240,7 +240,8 @@ Result<Output> run_program(const std::vector<std::string>& argv, const Deadline&
   return output;
 }
 
-Result<Daemon> start_daemon(const std::string& log_path, const std::function<int(Fd)>& body) {
+Result<Daemon> start_daemon(const std::string& log_path, const std::function<int(Fd)>& body,
+                            int keep) {
   int ready[2];
   if (pipe2(ready, O_CLOEXEC) < 0) return fail_errno("pipe", errno);
   Fd ready_in(ready[0]), ready_out(ready[1]);
@@ -257,8 +258,10 @@ Result<Daemon> start_daemon(const std::string& log_path, const std::function<int
     dup2(log.get(), 2);
     constexpr int k_ready = 3;
     const int staged = fcntl(ready_out.get(), F_DUPFD_CLOEXEC, 10);
+    const int staged_keep = keep < 0 ? -1 : fcntl(keep, F_DUPFD_CLOEXEC, 10);
     dup3(staged, k_ready, O_CLOEXEC);
-    close_range(k_ready + 1, ~0U, 0);
+    if (keep >= 0) dup3(staged_keep, k_kept_fd, O_CLOEXEC);
+    close_range(keep < 0 ? k_kept_fd : k_kept_fd + 1, ~0U, 0);
     for (Fd* fd : {&null, &log, &ready_in, &ready_out}) fd->release();  // closed above
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN);

@@ -92,12 +92,15 @@ Result<Output> run_program(const std::vector<std::string>& argv, const Deadline&
 
 // Forks a daemon: `body` runs in a new session with stdio on /dev/null and stderr in `log_path`,
 // every other descriptor closed, and its return value is the exit code. The parent gets the pid.
-// `ready` in the child is a pipe to the parent: write to it, then close.
+// `ready` in the child is a pipe to the parent: write to it, then close. A descriptor to `keep` is
+// number k_kept_fd there, and the body's to close.
+constexpr int k_kept_fd = 4;
 struct Daemon {
   ProcessId id;
   Fd ready;  // parent's end: reads what the child reported, EOF when it died
 };
-Result<Daemon> start_daemon(const std::string& log_path, const std::function<int(Fd ready)>& body);
+Result<Daemon> start_daemon(const std::string& log_path, const std::function<int(Fd ready)>& body,
+                            int keep = -1);
 
 // Reads `ready` to its end: the one message a daemon sends when it is up or has failed.
 Result<std::string> read_ready(const Daemon& daemon, const Deadline& deadline);

@@ -147,7 +147,7 @@ class Restore {
     json& hardware = saved["hardware"];
     if (get_string(hardware, "initrd") == k_initrd_file)
       hardware["initrd"] = bundle_.path(k_initrd_file);
-    TRY(vm::restore_machine(home, vm, saved, bundle_.manifest["devices"], plan, flags_.vm));
+    TRY(vm::restore_machine(home, vm, lock, saved, bundle_.manifest["devices"], plan, flags_.vm));
     Deferred stop([&] { end_machine(vm); });
     if (get_bool(bundle_.manifest, "frozen") && !flags_.vm.paused)
       TRY(vm::call_agent(vm, "guest-fsfreeze-thaw", nullptr, deadline_));

@@ -160,7 +160,7 @@ Result<std::vector<NicSpec>> boot_locked(const RunDir& run, const Object& vm,
   plan.argv = build_argv(machine);
   place_devices(machine, plan);
   record(machine, plan);
-  TRY(supervise(std::move(plan)));
+  TRY(supervise(std::move(plan), lock));
   disks.keep();
   return machine.nics;
 }

@@ -166,8 +166,8 @@ Result<json> Taking::end() {
   return call({{"op", "snap.end"}});
 }
 
-Result<> restore_machine(const RunDir& run, const Object& vm, const json& saved,
-                         const json& devices, const RestorePlan& restore,
+Result<> restore_machine(const RunDir& run, const Object& vm, const LockFile& lock,
+                         const json& saved, const json& devices, const RestorePlan& restore,
                          const RestoreOptions& options) {
   BootPlan plan;
   plan.vm = vm;
@@ -191,7 +191,7 @@ Result<> restore_machine(const RunDir& run, const Object& vm, const json& saved,
   plan.state["restored_from"] = restore.dir;
   plan.state["ram"] = restore.mapped ? "mapped" : "copied";
   place_devices(machine, plan);
-  return supervise(std::move(plan));
+  return supervise(std::move(plan), lock);
 }
 
 }  // namespace pv::vm

@@ -54,10 +54,10 @@ struct RestoreOptions {
 };
 
 // Starts the machine of a snapshot as `vm`, whose disks are served already, under their old ids.
-// `saved` is the VM's state.json as it was, `devices` what save() said. The caller holds the
-// lock. Returns when the guest's agent has answered; on failure nothing is left running.
-Result<> restore_machine(const RunDir& run, const Object& vm, const json& saved,
-                         const json& devices, const RestorePlan& plan,
+// `saved` is the VM's state.json as it was, `devices` what save() said. `lock` is the
+// VM's. Returns when the guest's agent has answered; on failure nothing is left running.
+Result<> restore_machine(const RunDir& run, const Object& vm, const LockFile& lock,
+                         const json& saved, const json& devices, const RestorePlan& plan,
                          const RestoreOptions& options);
 
 }  // namespace pv::vm

@@ -26,14 +26,17 @@ void place_devices(const Machine& machine, BootPlan& plan) {
   for (size_t i = 0; i < machine.nics.size(); ++i) plan.nic_slots.push_back(nic_slot(machine, i));
 }
 
-Result<> supervise(BootPlan plan) {
+Result<> supervise(BootPlan plan, const LockFile& lock) {
   const Object vm = plan.vm;
   const uint64_t timeout_ns = plan.timeout_ns;
   const Deadline deadline = Deadline::in_ns(timeout_ns + k_report_slack_ns);
-  TRY_ASSIGN(const Daemon daemon,
-             start_daemon(vm.path(k_supervisor_log), [plan = std::move(plan)](Fd ready) mutable {
-               return Supervisor::run(std::move(plan), std::move(ready));
-             }));
+  TRY_ASSIGN(const Daemon daemon, start_daemon(
+                                      vm.path(k_supervisor_log),
+                                      [plan = std::move(plan)](Fd ready) mutable {
+                                        return Supervisor::run(std::move(plan), std::move(ready),
+                                                               Fd(k_kept_fd));
+                                      },
+                                      lock.fd()));
   auto message = read_ready(daemon, deadline);
   auto report = message ? parse_json(*message) : Result<json>(fail(message.error()));
   if (report && !find(*report, "error")) return {};

@@ -2,6 +2,7 @@
 // From a machine to the processes that are it: what boot and restore have in common.
 #pragma once
 
+#include "base/file.hpp"
 #include "base/result.hpp"
 #include "vm/argv.hpp"
 
@@ -13,7 +14,8 @@ struct BootPlan;
 void place_devices(const Machine& machine, BootPlan& plan);
 
 // Starts the VM's supervisor, and QEMU with it, and waits until it reports. On failure nothing is
-// left running.
-Result<> supervise(BootPlan plan);
+// left running. `lock` is the VM's; the supervisor holds it too until it has reported, so that when
+// we are killed nobody takes the VM before it has cleared away.
+Result<> supervise(BootPlan plan, const LockFile& lock);
 
 }  // namespace pv::vm

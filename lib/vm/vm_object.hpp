@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // VMs as objects of the run directory. state.json belongs to whoever holds the object's lock: the
-// commands, and the supervisor only while `boot` holds the lock on its behalf. What the supervisor
+// commands, and the supervisor while it boots, when it holds the lock too. What the supervisor
 // has to say later, that QEMU has ended and how, goes to end.json.
 //
 //   state.json  name scope profile state config disks[] nics[] and, once booted: accel

@@ -25,9 +25,10 @@ constexpr int k_large_block = 128 << 10;
 
 }  // namespace
 
-Supervisor::Supervisor(BootPlan plan, Fd ready, std::unique_ptr<Loop> loop)
+Supervisor::Supervisor(BootPlan plan, Fd ready, Fd lock, std::unique_ptr<Loop> loop)
     : plan_(std::move(plan)),
       ready_(std::move(ready)),
+      lock_(std::move(lock)),
       loop_(std::move(loop)),
       agent_(*loop_),
       runner_(*loop_),
@@ -45,7 +46,7 @@ Supervisor::Supervisor(BootPlan plan, Fd ready, std::unique_ptr<Loop> loop)
                [this](ControlServer::ConnectionId id, const json& request, const std::string&,
                       const Reply& reply) { on_request(id, request, reply); }) {}
 
-int Supervisor::run(BootPlan plan, Fd ready) {
+int Supervisor::run(BootPlan plan, Fd ready, Fd lock) {
   prctl(PR_SET_NAME, "pv-vm-sup");
   // A command's output can be 16 MiB. Set by hand, this limit does not grow with the first large
   // block, and the memory goes back to the system.
@@ -56,7 +57,7 @@ int Supervisor::run(BootPlan plan, Fd ready) {
     return exit_class(error.code);
   };
   if (!loop) return refuse(ready, loop.error());
-  Supervisor self(std::move(plan), std::move(ready), std::move(*loop));
+  Supervisor self(std::move(plan), std::move(ready), std::move(lock), std::move(*loop));
   if (auto started = self.start(); !started) return refuse(self.ready_, started.error());
   if (auto ran = self.loop_->run(); !ran) return exit_class(ran.error().code);
   self.flush_replies();
@@ -266,6 +267,7 @@ void Supervisor::booted() {
   phase_ = Phase::running;
   loop_->cancel(boot_timer_);
   events_.add("vm_spawned", {{"boot_ms", plan_.state["boot_ms"]}});
+  lock_.reset();
   report({{"boot_ms", plan_.state["boot_ms"]}});
   be_small_when_idle();
 }

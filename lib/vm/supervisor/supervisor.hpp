@@ -90,15 +90,15 @@ struct BootPlan {
 
 class Supervisor {
  public:
-  // Runs until QEMU has ended. `ready` gets one JSON message: {"boot_ms"} or {"error"}. Returns
-  // the exit code of the process.
-  static int run(BootPlan plan, Fd ready);
+  // Runs until QEMU has ended. `ready` gets one JSON message: {"boot_ms"} or {"error"}; until
+  // then the VM's `lock` is held. Returns the exit code of the process.
+  static int run(BootPlan plan, Fd ready, Fd lock);
 
  private:
   using Reply = ControlServer::Reply;
   enum class Phase { booting, running, ending };
 
-  Supervisor(BootPlan plan, Fd ready, std::unique_ptr<Loop> loop);
+  Supervisor(BootPlan plan, Fd ready, Fd lock, std::unique_ptr<Loop> loop);
   Result<> start();
   Result<> start_qemu();
   Result<> watch_ready_pipe();
@@ -200,6 +200,7 @@ class Supervisor {
 
   BootPlan plan_;
   Fd ready_;
+  Fd lock_;  // the VM's, while it boots
   std::unique_ptr<Loop> loop_;
   EventLog events_;
   std::unique_ptr<DirGuard> home_;
