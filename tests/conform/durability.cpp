@@ -15,7 +15,7 @@ using namespace blk;
 void fua_is_durable(Bench& bench, Rng& rng, Wrongs& wrong) {
   const bool same = bench.row().below == Below::same;
   const uint64_t sector = bench.disk().geometry().sector_size;
-  if (!bench.over_nbd() && !bench.disk().geometry().fua) return;  // nothing was promised
+  if (bench.front() == "host" && !bench.disk().geometry().fua) return;  // nothing was promised
   for (uint64_t i = 0; i < 12; ++i) {
     bench.failing().record();
     const uint64_t offset = rng.below(60) * sector, length = (1 + rng.below(40)) * sector;

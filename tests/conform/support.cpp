@@ -15,7 +15,10 @@
 #include "blk/backend/nbd.hpp"
 #include "blk/registry.hpp"
 #include "blk/wire.hpp"
+#include "front/nbd/server.hpp"
+#include "front/vhost/server.hpp"
 #include "upstream.hpp"
+#include "vhost_disk.hpp"
 
 namespace pv::test {
 
@@ -75,8 +78,6 @@ std::string random_bytes(Rng& rng, size_t count) {
   for (char& c : bytes) c = static_cast<char>(rng.next());
   return bytes;
 }
-
-namespace {}  // namespace
 
 void FailingDisk::submit(blk::Request& request) {
   if (error != 0 && request.op == op) return request.done(request, error);
@@ -149,15 +150,20 @@ size_t FailingDisk::flushes() const {
   return flushes_;
 }
 
-ServerThread::ServerThread(const std::string& socket, std::unique_ptr<blk::Disk> disk, Loop* loop)
+ServerThread::ServerThread(const std::string& socket, std::unique_ptr<blk::Disk> disk, Loop* loop,
+                           const std::string& front)
     : own_loop_(loop ? nullptr : *Loop::create()),
       loop_(loop ? loop : own_loop_.get()),
       stop_(eventfd(0, EFD_CLOEXEC)),
       disk_(std::move(disk)) {
   auto listener = listen_unix(socket);
   REQUIRE(listener);
-  server_ = std::make_unique<nbd::Server>(*loop_, std::move(*listener), *disk_, counters_,
-                                          nbd::Export{"disk", "a disk", disk_->geometry()});
+  if (front == "vhost")
+    server_ = std::make_unique<vhost::Server>(*loop_, std::move(*listener), *disk_, counters_,
+                                              vhost::Identity{"a disk", ""});
+  else
+    server_ = std::make_unique<nbd::Server>(*loop_, std::move(*listener), *disk_, counters_,
+                                            nbd::Export{"disk", "a disk", disk_->geometry()});
   REQUIRE(server_->start());
   REQUIRE(loop_->watch(stop_.get(), EPOLLIN, [this](uint32_t) { loop_->stop(); }));
   thread_ = std::thread([this] { static_cast<void>(loop_->run()); });
@@ -167,6 +173,8 @@ ServerThread::~ServerThread() {
   const uint64_t one = 1;
   [[maybe_unused]] auto n = ::write(stop_.get(), &one, sizeof one);
   thread_.join();
+  server_->hang_up();
+  for (int i = 0; i < 3; ++i) static_cast<void>(loop_->run_once(0));
   server_.reset();
   loop_->unwatch(stop_.get());
 }
@@ -188,6 +196,7 @@ std::vector<Combination> combinations() {
     all.push_back({"memory", stack, "host"});
     all.push_back({"file", stack, "host"});
     all.push_back({"memory", stack, "nbd"});
+    all.push_back({"memory", stack, "vhost"});
   }
   for (const char* stack : {"bare", "fault+delay"}) {
     all.push_back({"pool", stack, "host"});
@@ -195,6 +204,7 @@ std::vector<Combination> combinations() {
     all.push_back({"qcow2", stack, "host"});
     all.push_back({"nbdkit", stack, "host"});
     all.push_back({"file", stack, "nbd"});
+    all.push_back({"file", stack, "vhost"});
   }
   return all;
 }
@@ -274,34 +284,48 @@ std::unique_ptr<blk::Disk> Bench::stack(std::unique_ptr<blk::Disk> bottom,
 
 Bench::Bench(const std::string& backend, const StackRow& row, const blk::Geometry& geometry,
              WrapBottom wrap, const std::string& front)
-    : row_(row), loop_(*Loop::create()) {
-  if (front == "nbd") front_loop_ = *Loop::create();
+    : row_(row), loop_(*Loop::create()), front_(front) {
+  if (front != "host") front_loop_ = *Loop::create();
   Loop& loop = front_loop_ ? *front_loop_ : *loop_;
   auto failing = std::make_unique<FailingDisk>(bottom(backend, geometry, loop));
   failing_ = failing.get();
   std::unique_ptr<blk::Disk> lower = std::move(failing);
   if (wrap) lower = wrap(std::move(lower));
   disk_ = stack(std::move(lower), geometry, loop);
-  if (front_loop_) serve_over_nbd(loop);
+  if (front_loop_) serve(loop);
   if (!row_.scrambled || disk_->geometry().read_only) return;
   Io blank(blk::Op::zero, 0, disk_->geometry().size);
   REQUIRE(run(blank) == 0);
 }
 
-void Bench::serve_over_nbd(Loop& loop) {
+void Bench::serve(Loop& loop) {
   const blk::Geometry served = disk_->geometry();
-  front_ = std::make_unique<ServerThread>(dir_.path("front"), std::move(disk_), &loop);
+  served_ = std::make_unique<ServerThread>(dir_.path("front"), std::move(disk_), &loop, front_);
+  if (front_ == "vhost") {
+    disk_ = make_vhost_disk(dir_.path("front"), served, *loop_);
+    return;
+  }
   auto client = blk::make_nbd_disk({dir_.path("front"), served}, *loop_);
   REQUIRE(client);
   disk_ = std::move(*client);  // unchecked: the server is to say what is wrong
 }
 
+bool Bench::carries(const blk::Request& request) const {
+  if (front_ == "host" || request.op == blk::Op::flush) return true;
+  // A client keeps to itself what the server does not offer.
+  if (request.op == blk::Op::discard && disk_->geometry().discard == blk::DiscardBehaviour::ignored)
+    return false;
+  if (request.length == 0) return false;
+  if (front_ == "vhost") return vhost_carries(request);
+  constexpr uint64_t k_max_on_wire = 32 << 20;
+  return request.length <= k_max_on_wire && request.op != blk::Op::cache;
+}
+
 int Bench::seen(blk::Op op, int error) const {
-  // The client keeps to itself what the server does not offer.
-  if (over_nbd() && op == blk::Op::discard &&
-      disk_->geometry().discard == blk::DiscardBehaviour::ignored)
+  if (front_ == "host") return error;
+  if (op == blk::Op::discard && disk_->geometry().discard == blk::DiscardBehaviour::ignored)
     return 0;
-  return over_nbd() ? blk::delivered(blk::Front::nbd, op, error) : error;
+  return blk::delivered(front_ == "nbd" ? blk::Front::nbd : blk::Front::vhost, op, error);
 }
 
 Bench::~Bench() {

@@ -19,7 +19,7 @@
 #include "blk/child.hpp"
 #include "blk/counters.hpp"
 #include "blk/disk.hpp"
-#include "front/nbd/server.hpp"
+#include "front/front.hpp"
 
 namespace pv::test {
 
@@ -97,11 +97,12 @@ class FailingDisk final : public blk::Forward {
   size_t flushes_ = 0;
 };
 
-// An NBD server of ours in a thread of its own. A disk that needs a loop was made with the one that
-// is handed in; it is the thread's as long as the server lives.
+// A front end of ours, "nbd" or "vhost", in a thread of its own. A disk that needs a loop was made
+// with the one that is handed in; it is the thread's as long as the server lives.
 class ServerThread {
  public:
-  ServerThread(const std::string& socket, std::unique_ptr<blk::Disk> disk, Loop* loop = nullptr);
+  ServerThread(const std::string& socket, std::unique_ptr<blk::Disk> disk, Loop* loop = nullptr,
+               const std::string& front = "nbd");
   ~ServerThread();
 
  private:
@@ -110,7 +111,7 @@ class ServerThread {
   Fd stop_;
   std::unique_ptr<blk::Disk> disk_;
   blk::Counters counters_;
-  std::unique_ptr<nbd::Server> server_;
+  std::unique_ptr<front::Front> server_;
   std::thread thread_;
 };
 
@@ -151,12 +152,12 @@ std::vector<std::string> stack_names();
 // A key for layers that need one, as `key` in the folder.
 void write_key(const TempDir& folder);
 
-// One cell of the matrix. `front` is "host" (submits right into the stack) or "nbd" (a server of
-// ours in a thread, and libnbd).
+// One cell of the matrix. `front` is "host" (submits right into the stack), "nbd" or "vhost" (a
+// server of ours in a thread, and a client of its kind).
 struct Combination {
   std::string backend, stack, front;
 };
-// Every stack on memory and file and behind NBD, a few on the other back ends.
+// Every stack on memory and file and behind each front end, a few on the other back ends.
 std::vector<Combination> combinations();
 
 // Opens raw files, for layers that need some; without locks, which one process cannot hold twice.
@@ -192,7 +193,9 @@ class Bench {
   FailingDisk& failing() { return *failing_; }
   Loop& loop() { return *loop_; }
   const StackRow& row() const { return row_; }
-  bool over_nbd() const { return front_ != nullptr; }
+  const std::string& front() const { return front_; }  // "host", "nbd", "vhost"
+  // Whether the front end's wire has such a request; one that it gives another meaning it has not.
+  bool carries(const blk::Request& request) const;
   // What the front end makes of an errno.
   int seen(blk::Op op, int error) const;
 
@@ -206,7 +209,7 @@ class Bench {
   int write(uint64_t offset, std::string_view bytes, uint32_t flags = 0);
 
  private:
-  void serve_over_nbd(Loop& loop);
+  void serve(Loop& loop);
   std::unique_ptr<blk::Disk> bottom(const std::string& backend, const blk::Geometry& geometry,
                                     Loop& loop);
   std::unique_ptr<blk::Disk> stack(std::unique_ptr<blk::Disk> bottom, const blk::Geometry& geometry,
@@ -215,11 +218,12 @@ class Bench {
   TempDir dir_;
   const StackRow& row_;
   std::unique_ptr<Loop> loop_;
-  std::unique_ptr<Loop> front_loop_;  // of the stack, when that is behind NBD
+  std::string front_;
+  std::unique_ptr<Loop> front_loop_;  // of the stack, when that is behind a server
   std::unique_ptr<ServerThread> server_;
   std::unique_ptr<blk::AsyncIo> io_;
   std::unique_ptr<blk::Opener> opener_;
-  std::unique_ptr<ServerThread> front_;
+  std::unique_ptr<ServerThread> served_;
   std::unique_ptr<blk::Disk> disk_;
   FailingDisk* failing_ = nullptr;
 };
@@ -229,13 +233,14 @@ using Wrongs = std::vector<std::string>;
 struct Check {
   const char* name;
   void (*run)(Bench& bench, Rng& rng, Wrongs& wrong);
-  bool host_only = false;  // about requests that no wire carries
+  // About requests that no wire carries, or only some do.
+  enum On { everywhere, host_only, not_vhost } on = everywhere;
 };
 const std::vector<Check>& checks();  // all of them
 const std::vector<Check>& durability_checks();
 
-// Runs it and complains unless it ends with `wanted`, exactly once. Over NBD the errno is what the
-// wire makes of it, and what the wire cannot carry is left out.
+// Runs it and complains unless it ends with `wanted`, exactly once. Behind a front end
+// the errno is what its wire makes of it, and what the wire cannot carry is left out.
 void expect(Bench& bench, Io& io, int wanted, Wrongs& wrong);
 
 constexpr uint64_t k_conform_size = (1 << 20) + 3 * 512;

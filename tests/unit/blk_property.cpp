@@ -123,14 +123,16 @@ class Model {
 class Run {
  public:
   Run(const Plan& plan, WrapBottom wrap) : plan_(plan), row_(make_row(plan)) {
+    constexpr const char* k_fronts[] = {"nbd",  "vhost", "host", "host",
+                                        "host", "host",  "host", "host"};
     constexpr const char* k_backends[] = {"memory", "memory", "file", "file", "pool", "nbd"};
     bench_ = std::make_unique<Bench>(k_backends[plan.backend], row_, geometry_of(plan), wrap,
-                                     plan.front == 0 ? "nbd" : "host");
+                                     k_fronts[plan.front]);
     model_ = std::make_unique<Model>(bench_->disk().geometry().size);
   }
 
   std::string name() const {
-    std::string text = bench_->over_nbd() ? "nbd:" : "host:";
+    std::string text = bench_->front() + ":";
     for (const char* layer : row_.layers) text += std::string(" ") + layer;
     return text;
   }
@@ -244,14 +246,11 @@ class Run {
         break;
     }
     if (op == Op::flush) offset = length = 0, wanted = 0;
-    // What the wire does not carry, or gives another meaning.
-    const bool ignored = bench_->disk().geometry().discard == DiscardBehaviour::ignored;
-    const bool mute = op == Op::cache || (op == Op::discard && ignored);
-    if (bench_->over_nbd() && (mute || (length == 0 && op != Op::flush))) return {};
     const uint32_t fua = (step.flags & 1) != 0 && op != Op::map ? uint32_t{k_fua} : 0;
     const uint32_t keep = (step.flags & 2) != 0 && op == Op::zero ? uint32_t{k_no_unmap} : 0;
     Flight flight{std::make_unique<Io>(op, offset, length, fua | keep), bench_->seen(op, wanted)};
     Io& io = *flight.io;
+    if (!bench_->carries(io.request)) return {};
     for (char& c : io.data) c = static_cast<char>(mix(seed_, ++counter_) | 1);
     io.split_into({step.cuts.begin(), step.cuts.end()});
     if (op != Op::read && op != Op::write) io.request.data = nullptr, io.request.segments = 0;

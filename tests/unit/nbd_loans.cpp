@@ -14,6 +14,7 @@
 #include "blk/backend/window.hpp"
 #include "blk/registry.hpp"
 #include "front/nbd/protocol.hpp"
+#include "front/nbd/server.hpp"
 #include "nbd_bytes.hpp"
 
 using namespace pv;

@@ -11,6 +11,7 @@
 #include "blk/backend/memory.hpp"
 #include "blk/registry.hpp"
 #include "front/nbd/protocol.hpp"
+#include "front/nbd/server.hpp"
 #include "nbd_bytes.hpp"
 
 namespace pv::test {

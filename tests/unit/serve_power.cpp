@@ -2,6 +2,7 @@
 // If this fails, a disk promises something after its power was cut, keeps a client, or lets an old
 // request happen after the power is back.
 #include "base/control.hpp"
+#include "front/nbd/server.hpp"
 #include "layer_rig.hpp"
 #include "nbd_rig.hpp"
 #include "serve/power.hpp"

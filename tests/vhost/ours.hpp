@@ -19,6 +19,7 @@
 #include "base/file.hpp"
 #include "blk.hpp"
 #include "driver.hpp"
+#include "front/nbd/server.hpp"
 #include "front/vhost/greeter.hpp"
 #include "front/vhost/server.hpp"
 #include "loop_thread.hpp"
