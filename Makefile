@@ -166,7 +166,8 @@ asan:
 tsan:
 	@$(MAKE) --no-print-directory BUILD=build/tsan OPT=-O1 SANITIZE=-fsanitize=thread unit
 
-# libFuzzer over every parser of foreign bytes, FUZZ_SECONDS each (needs clang).
+# libFuzzer over every parser of foreign bytes, FUZZ_SECONDS each (needs clang). It begins with the
+# inputs in the tree, and keeps those that it finds in the build folder.
 FUZZ_SECONDS ?= 30
 FUZZERS      := $(notdir $(basename $(wildcard tests/fuzz/*.cpp)))
 FUZZ_SRC     := $(shell find lib/base lib/blk lib/front lib/verify/log -name '*.cpp') \
@@ -190,7 +191,8 @@ $(BUILD)/fuzz/bin/%: $(BUILD)/fuzz/tests/fuzz/%.o $(FUZZ_SRC:%.cpp=$(BUILD)/fuzz
 fuzz: $(addprefix $(BUILD)/fuzz/bin/,$(FUZZERS))
 	@set -e; for f in $(FUZZERS); do echo "== $$f"; mkdir -p $(BUILD)/fuzz/corpus/$$f; \
 	  $(BUILD)/fuzz/bin/$$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 \
-	    -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/corpus/$$f; done
+	    -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/corpus/$$f \
+	    $$(ls -d tests/fuzz/corpus/$$f 2>/dev/null); done
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 \

@@ -44,25 +44,18 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const Fd small = make_file(100), none(open("/dev/null", O_RDWR | O_CLOEXEC));
     const int choice[] = {memory.get(), event.get(), small.get(), none.get()};
     if ((data[0] & 1) != 0) set_up(client, memory.get(), event.get(), data[0]);
-    while (input.size() >= 4 && !client.is_gone()) {
-      const auto byte = [&](size_t i) { return static_cast<uint8_t>(input[i]); };
-      const size_t length = std::min<size_t>(byte(3), input.size() - 4);
-      std::vector<int> fds(byte(2) >> 4 == 15 ? 12 : byte(2) >> 6, choice[byte(2) & 3]);
-      const bool lies = (byte(1) & 0x80) != 0;
-      const Header head{byte(0), byte(1) & 0xfU,
-                        static_cast<uint32_t>(lies ? length * 64 : length)};
-      std::string bytes(reinterpret_cast<const char*>(&head), sizeof head);
-      bytes += input.substr(4, length);
+    while (!client.is_gone()) {
+      const auto record = next_record(input, choice);
+      if (!record) break;
       // Bytes of the next record may be what is said to be still to come.
-      client.send(bytes, fds);
-      if ((byte(1) & 0x40) != 0) {  // what the guest's memory holds now
-        const std::string_view bytes_then = input.substr(4, length);
-        if (pwrite(memory.get(), bytes_then.data(), length, (byte(2) & 0x3c) * 16) < 0) abort();
-        const uint64_t one = 1;
-        if (write(event.get(), &one, sizeof one) != sizeof one) abort();
-        client.step();
-      }
-      input.remove_prefix(4 + length);
+      client.send(record->bytes, record->fds);
+      if (!record->spare_flag) continue;
+      // What the guest's memory holds now.
+      const off_t at = record->spare_bits * 16;
+      if (pwrite(memory.get(), record->payload.data(), record->payload.size(), at) < 0) abort();
+      const uint64_t one = 1;
+      if (write(event.get(), &one, sizeof one) != sizeof one) abort();
+      client.step();
     }
     client.end();
   }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What both fuzzers of the vhost-user front end share: a device over a disk in memory, and the
+// What the fuzzers of the vhost-user front end share: a device over a disk in memory, and the
 // other end of its socket. One thread; each step lets the device take what has come.
 #pragma once
 
@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <sys/eventfd.h>
@@ -37,6 +38,49 @@ inline void be_quiet() {
   stderr = nowhere;
 }
 
+// A message that may be any: of four bytes of the input, which say what it is, and those that
+// follow.
+struct Record {
+  std::string bytes;
+  std::vector<int> fds;
+  std::string_view payload;
+  bool spare_flag = false;  // bits that say nothing of the message
+  uint8_t spare_bits = 0;
+};
+
+inline std::optional<Record> next_record(std::string_view& input, const int (&choice)[4]) {
+  if (input.size() < 4) return std::nullopt;
+  const auto byte = [&](size_t i) { return static_cast<uint8_t>(input[i]); };
+  const size_t length = std::min<size_t>(byte(3), input.size() - 4);
+  const bool lies = (byte(1) & 0x80) != 0;
+  const vhost::Header head{byte(0), byte(1) & 0xfU,
+                           static_cast<uint32_t>(lies ? length * 64 : length)};
+  Record record;
+  record.fds.assign(byte(2) >> 4 == 15 ? 12 : byte(2) >> 6, choice[byte(2) & 3]);
+  record.payload = input.substr(4, length);
+  record.bytes.assign(reinterpret_cast<const char*>(&head), sizeof head);
+  record.bytes += record.payload;
+  record.spare_flag = (byte(1) & 0x40) != 0;
+  record.spare_bits = byte(2) & 0x3c;
+  input.remove_prefix(4 + length);
+  return record;
+}
+
+// One message, with its descriptors, and what is answered until the other side has nothing to say.
+inline void say(int socket, Loop& loop, std::string_view bytes, const std::vector<int>& fds) {
+  iovec piece{const_cast<char*>(bytes.data()), bytes.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(16 * sizeof(int))] = {};
+  msghdr head{};
+  head.msg_iov = &piece;
+  head.msg_iovlen = 1;
+  if (!fds.empty()) pv::vhost::give_descriptors(head, fds, control);
+  static_cast<void>(sendmsg(socket, &head, MSG_NOSIGNAL));
+  static_cast<void>(loop.run_once(0));
+  char answer[8192];
+  while (recv(socket, answer, sizeof answer, 0) > 0) {
+  }
+}
+
 class Client {
  public:
   explicit Client(blk::Disk& disk, Loop& loop) : loop_(loop), ground_{loop, disk, counters_, {}} {
@@ -59,17 +103,7 @@ class Client {
   void step() { static_cast<void>(loop_.run_once(0)); }
 
   void send(std::string_view bytes, const std::vector<int>& fds) {
-    iovec piece{const_cast<char*>(bytes.data()), bytes.size()};
-    alignas(cmsghdr) char control[CMSG_SPACE(16 * sizeof(int))] = {};
-    msghdr head{};
-    head.msg_iov = &piece;
-    head.msg_iovlen = 1;
-    if (!fds.empty()) pv::vhost::give_descriptors(head, fds, control);
-    static_cast<void>(sendmsg(ours_.get(), &head, MSG_NOSIGNAL));
-    step();
-    char answer[8192];
-    while (recv(ours_.get(), answer, sizeof answer, 0) > 0) {
-    }
+    say(ours_.get(), loop_, bytes, fds);
   }
 
   template <class T>
