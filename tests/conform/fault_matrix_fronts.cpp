@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The stacks of the matrix and the clients in front of them: requests of our own, and libnbd over a
 // real socket.
-#include <condition_variable>
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <catch2/catch.hpp>
 
 #include "base/text.hpp"
@@ -43,26 +39,16 @@ class HostStation final : public Station {
 class NbdStation final : public Station {
  public:
   explicit NbdStation(const std::vector<LayerSpec>& layers)
-      : Station(layers), loop_(*Loop::create()), bell_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-    REQUIRE(loop_->watch(bell_.get(), EPOLLIN, [this](uint32_t) { answer_bell(); }));
-    server_ = std::make_unique<ServerThread>(dir_.path("s"), std::move(disk_), loop_.get());
+      : Station(layers), server_(dir_.path("s"), std::move(disk_)) {
     for (int client : {0, 1}) connect(client);
   }
   ~NbdStation() override {
     for (nbd_handle* client : clients_) api().nbd_close(client);
-    server_.reset();
-    loop_->unwatch(bell_.get());
   }
   Front front() const override { return Front::nbd; }
   uint32_t connection(int client) const override { return numbers_[client]; }
 
-  void on(const std::function<void()>& work) override {
-    std::unique_lock lock(mutex_);
-    work_ = &work;
-    const uint64_t one = 1;
-    REQUIRE(::write(bell_.get(), &one, sizeof one) == sizeof one);
-    REQUIRE(answered_.wait_for(lock, std::chrono::seconds(20), [&] { return work_ == nullptr; }));
-  }
+  void on(const std::function<void()>& work) override { server_.on(work); }
 
   void submit(Flight& flight) override {
     Ask& ask = flight.ask;
@@ -127,22 +113,8 @@ class NbdStation final : public Station {
     numbers_[number] = ++last_number_;
   }
 
-  void answer_bell() {
-    uint64_t count = 0;
-    static_cast<void>(::read(bell_.get(), &count, sizeof count) == sizeof count);
-    const std::lock_guard guard(mutex_);
-    if (work_ != nullptr) (*work_)();
-    work_ = nullptr;
-    answered_.notify_one();
-  }
-
   TempDir dir_;
-  std::unique_ptr<Loop> loop_;
-  Fd bell_;
-  std::mutex mutex_;
-  std::condition_variable answered_;
-  const std::function<void()>* work_ = nullptr;
-  std::unique_ptr<ServerThread> server_;
+  ServerThread server_;
   nbd_handle* clients_[2] = {};
   uint32_t numbers_[2] = {}, last_number_ = 0;
 };

@@ -4,10 +4,7 @@
 #include <poll.h>
 
 #include "../vhost/blk.hpp"
-#include "../vhost/loop_thread.hpp"
-#include "base/socket.hpp"
 #include "fault_matrix.hpp"
-#include "front/vhost/server.hpp"
 
 namespace pv::test::matrix {
 namespace {
@@ -23,13 +20,7 @@ int errno_of(uint8_t status) {
 class VhostStation final : public Station {
  public:
   explicit VhostStation(const std::vector<LayerSpec>& layers)
-      : Station(layers), loop_(*Loop::create()), thread_(*loop_) {
-    auto listener = listen_unix(dir_.path("s"));
-    REQUIRE(listener);
-    server_ = std::make_unique<pv::vhost::Server>(*loop_, std::move(*listener), *disk_, counters_,
-                                                  pv::vhost::Identity{"serial", ""});
-    REQUIRE(server_->start());
-    thread_.start();
+      : Station(layers), server_(dir_.path("s"), std::move(disk_), nullptr, "vhost") {
     v::Options options;
     options.queues = 2;
     auto driver = v::Driver::make(options);
@@ -37,16 +28,9 @@ class VhostStation final : public Station {
     driver_ = std::move(*driver);
     connect();
   }
-  ~VhostStation() override {
-    on([&] { server_->hang_up(); });
-    thread_.stop();
-    for (int i = 0; i < 3; ++i) static_cast<void>(loop_->run_once(0));
-    server_.reset();
-  }
-
   Front front() const override { return Front::vhost; }
   uint32_t connection(int) const override { return number_; }
-  void on(const std::function<void()>& work) override { thread_.on(work); }
+  void on(const std::function<void()>& work) override { server_.on(work); }
 
   void submit(Flight& flight) override {
     const Ask& ask = flight.ask;
@@ -130,10 +114,7 @@ class VhostStation final : public Station {
   }
 
   TempDir dir_;
-  std::unique_ptr<Loop> loop_;
-  v::LoopThread thread_;
-  blk::Counters counters_;
-  std::unique_ptr<pv::vhost::Server> server_;
+  ServerThread server_;
   std::unique_ptr<v::Driver> driver_;
   std::optional<v::Blk> clients_[2];
   std::map<uint16_t, v::BlkReply> answered_[2];

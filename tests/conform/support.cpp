@@ -4,19 +4,15 @@
 #include <algorithm>
 #include <cstdlib>
 #include <fcntl.h>
-#include <sys/eventfd.h>
 
 #include <catch2/catch.hpp>
 
 #include "base/file.hpp"
-#include "base/socket.hpp"
 #include "blk/backend/file.hpp"
 #include "blk/backend/memory.hpp"
 #include "blk/backend/nbd.hpp"
 #include "blk/registry.hpp"
 #include "blk/wire.hpp"
-#include "front/nbd/server.hpp"
-#include "front/vhost/server.hpp"
 #include "upstream.hpp"
 #include "vhost_disk.hpp"
 
@@ -148,35 +144,6 @@ size_t FailingDisk::unstable() const {
 size_t FailingDisk::flushes() const {
   const std::lock_guard guard(mutex_);
   return flushes_;
-}
-
-ServerThread::ServerThread(const std::string& socket, std::unique_ptr<blk::Disk> disk, Loop* loop,
-                           const std::string& front)
-    : own_loop_(loop ? nullptr : *Loop::create()),
-      loop_(loop ? loop : own_loop_.get()),
-      stop_(eventfd(0, EFD_CLOEXEC)),
-      disk_(std::move(disk)) {
-  auto listener = listen_unix(socket);
-  REQUIRE(listener);
-  if (front == "vhost")
-    server_ = std::make_unique<vhost::Server>(*loop_, std::move(*listener), *disk_, counters_,
-                                              vhost::Identity{"a disk", ""});
-  else
-    server_ = std::make_unique<nbd::Server>(*loop_, std::move(*listener), *disk_, counters_,
-                                            nbd::Export{"disk", "a disk", disk_->geometry()});
-  REQUIRE(server_->start());
-  REQUIRE(loop_->watch(stop_.get(), EPOLLIN, [this](uint32_t) { loop_->stop(); }));
-  thread_ = std::thread([this] { static_cast<void>(loop_->run()); });
-}
-
-ServerThread::~ServerThread() {
-  const uint64_t one = 1;
-  [[maybe_unused]] auto n = ::write(stop_.get(), &one, sizeof one);
-  thread_.join();
-  server_->hang_up();
-  for (int i = 0; i < 3; ++i) static_cast<void>(loop_->run_once(0));
-  server_.reset();
-  loop_->unwatch(stop_.get());
 }
 
 std::vector<std::string> backend_names() {

@@ -8,7 +8,6 @@
 #include <mutex>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -17,9 +16,8 @@
 #include "base/rng.hpp"
 #include "blk/backend/async_io.hpp"
 #include "blk/child.hpp"
-#include "blk/counters.hpp"
 #include "blk/disk.hpp"
-#include "front/front.hpp"
+#include "server_thread.hpp"
 
 namespace pv::test {
 
@@ -95,24 +93,6 @@ class FailingDisk final : public blk::Forward {
   uint64_t serial_ = 0;
   size_t in_flight_ = 0;
   size_t flushes_ = 0;
-};
-
-// A front end of ours, "nbd" or "vhost", in a thread of its own. A disk that needs a loop was made
-// with the one that is handed in; it is the thread's as long as the server lives.
-class ServerThread {
- public:
-  ServerThread(const std::string& socket, std::unique_ptr<blk::Disk> disk, Loop* loop = nullptr,
-               const std::string& front = "nbd");
-  ~ServerThread();
-
- private:
-  std::unique_ptr<Loop> own_loop_;
-  Loop* loop_;
-  Fd stop_;
-  std::unique_ptr<blk::Disk> disk_;
-  blk::Counters counters_;
-  std::unique_ptr<front::Front> server_;
-  std::thread thread_;
 };
 
 std::vector<std::string> backend_names();  // memory, file, pool, nbd, qcow2, nbdkit

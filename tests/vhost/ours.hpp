@@ -15,6 +15,7 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
+#include "../conform/loop_thread.hpp"
 #include "../conform/support.hpp"
 #include "base/file.hpp"
 #include "blk.hpp"
@@ -22,7 +23,6 @@
 #include "front/nbd/server.hpp"
 #include "front/vhost/greeter.hpp"
 #include "front/vhost/server.hpp"
-#include "loop_thread.hpp"
 
 namespace pv::test::vhost {
 

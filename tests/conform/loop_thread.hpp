@@ -15,7 +15,7 @@
 #include "base/fd.hpp"
 #include "base/loop.hpp"
 
-namespace pv::test::vhost {
+namespace pv::test {
 
 class LoopThread {
  public:
@@ -66,4 +66,4 @@ class LoopThread {
   std::thread thread_;
 };
 
-}  // namespace pv::test::vhost
+}  // namespace pv::test
