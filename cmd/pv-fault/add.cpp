@@ -9,6 +9,8 @@ namespace pv::faultcmd {
 namespace {
 
 constexpr size_t k_max_file = 64 << 20;  // as a document on stdin
+// A Linux guest reports a task that sleeps for longer (kernel.hung_task_timeout_secs).
+constexpr double k_hung_task_ms = 120'000;
 
 struct Options {
   std::string disk, rules;
@@ -26,6 +28,21 @@ Result<> append_rules(json document, json& rules) {
   if (!document.is_array()) return fail(Code::bad_document, "neither a rule nor a list of rules");
   for (json& rule : document) rules.push_back(std::move(rule));
   return {};
+}
+
+// A guest's complaint about a request that takes so long is easily taken for what a test is after.
+void note_long_delays(const Object& disk, const json& rules) {
+  if (disk.owner.empty()) return;
+  for (const json& rule : rules) {
+    const json* action = find(rule, "do");
+    for (const char* key : {"delay_ms", "max_ms"})
+      if (const json* ms = action ? find(*action, key) : nullptr;
+          ms && ms->is_number() && ms->get<double>() > k_hung_task_ms)
+        fmt::print(stderr,
+                   "pv-fault: rule '{}' can make a request wait for longer than 120 s, which a "
+                   "Linux guest reports as a hung task\n",
+                   get_string(rule, "id"));
+  }
 }
 
 }  // namespace
@@ -68,6 +85,7 @@ Result<> add_rules(cli::Context& context, Session& session, json rules) {
   context.document().erase("rule");
   const char* key = many ? "rules" : "rule";
   context.document()[key] = reply[key];
+  note_long_delays(session.at.disk, many ? reply[key] : json::array({reply[key]}));
   return context.emit();
 }
 

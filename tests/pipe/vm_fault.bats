@@ -69,6 +69,21 @@ teardown() { unplug_all; }
   assert_output slow
 }
 
+# row C28
+@test "a delay that a guest would report as a hung task is told of" {
+  truncate -s 1M t.img
+  plug vda --image t.img
+  pv-disk serve alone --memory 1M </dev/null >/dev/null
+  run -0 --separate-stderr pv-fault add delay --delay 121s --disk vda --id long --op discard </dev/null
+  assert_equal "${#stderr_lines[@]}" 1
+  [[ $stderr == *"'long'"*"120 s"*"hung task"* ]]
+  for flags in 'delay --delay 119s --disk vda' 'delay --delay 121s --disk alone'; do
+    # shellcheck disable=SC2086
+    run -0 --separate-stderr pv-fault add $flags --op discard </dev/null
+    assert_equal "$stderr" ''
+  done
+}
+
 @test "an error on flush reaches the guest's fsync, and only that" {
   truncate -s 1M t.img
   plug vda --image t.img
