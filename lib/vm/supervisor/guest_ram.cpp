@@ -66,17 +66,21 @@ Result<> write_pages(int file, const char* bytes, size_t size, uint64_t offset) 
 Result<Fd> own_memory(pid_t qemu) {
   const std::string fds = fmt::format("/proc/{}/fd", qemu);
   DIR* dir = opendir(fds.c_str());
-  if (!dir) return fail_errno("cannot read " + fds, errno);
+  if (!dir) return unreadable("memory", errno);
   DEFER(closedir(dir));
+  bool has_any = false;
   while (const dirent* entry = readdir(dir)) {
+    if (entry->d_name[0] == '.') continue;
+    has_any = true;
     char target[64] = {};
     const std::string path = fds + "/" + entry->d_name;
     if (readlink(path.c_str(), target, sizeof target - 1) < 0) continue;
     if (std::strncmp(target, "/memfd:memory-backend", 21) != 0) continue;
     Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!fd) return fail_errno("cannot open the guest's memory", errno);
+    if (!fd) return unreadable("memory", errno);
     return fd;
   }
+  if (!has_any) return unreadable("memory", ESRCH);
   return fail(Code::unsupported, "the guest's memory is not one that a snapshot can take");
 }
 
@@ -88,9 +92,10 @@ struct Mapping {
 Result<std::vector<Mapping>> mappings(pid_t qemu, int file) {
   struct stat st {};
   if (fstat(file, &st) < 0) return fail_errno("fstat", errno);
-  TRY_ASSIGN(const std::string text, read_file(fmt::format("/proc/{}/maps", qemu), k_max_maps));
+  const auto text = read_file(fmt::format("/proc/{}/maps", qemu), k_max_maps);
+  if (!text || text->empty()) return unreadable("memory", text ? ESRCH : text.error().sys_errno);
   std::vector<Mapping> found;
-  for (const std::string& line : split(text, '\n')) {
+  for (const std::string& line : split(*text, '\n')) {
     Mapping m{};
     unsigned major_nr = 0, minor_nr = 0;
     unsigned long inode = 0;
