@@ -191,6 +191,34 @@ TEST_CASE("the ranges of a mismatch are exact to the byte", "[mirror]") {
   CHECK(base64_decode(found["excerpt"]["test_b64"].get<std::string>())->substr(0, 5) == "aaaba");
 }
 
+TEST_CASE("one read over the damage of several writes has a finding for each", "[mirror]") {
+  const uint64_t seed = test_seed();
+  SEED_INFO(seed);
+  World world(seed);
+  const auto spoil = [&](uint64_t block, const json& fault) {
+    world.inject({"", fault, true}, block);
+    world.write(block);
+    REQUIRE(world.rig.call({{"op", "fault.clear"}, {"id", "r" + std::to_string(block)}}));
+  };
+  spoil(3, {{"kind", "drop_write"}});
+  spoil(4, {{"kind", "corrupt_write"}, {"pattern", "bit"}});
+  spoil(6, {{"kind", "misdirect_write"}, {"shift_bytes", 3 * k_block}});
+  spoil(12, {{"kind", "corrupt_write"}, {"pattern", "zeroes"}});
+  spoil(13, {{"kind", "corrupt_write"}, {"pattern", "zeroes"}});
+  const uint64_t before = world.rig.status()["events"].get<uint64_t>();
+  world.rig.read(0, 16 * k_block);
+  std::vector<std::string> told;
+  for (const json& one : world.rig.after(before))
+    told.push_back(fmt::format("{} {} {}", one["class"].get<std::string>(),
+                               one["ranges"][0]["offset_bytes"].get<uint64_t>() / k_block,
+                               one["last_writer"]["test"]["number"].get<uint64_t>()));
+  const auto line = [&](const char* kind, uint64_t block) {
+    return fmt::format("{} {} {}", kind, block, world.writer[block]);
+  };
+  CHECK(told == std::vector<std::string>{line("stale", 3), line("bit_flip", 4), line("stale", 6),
+                                         line("misdirected", 9), line("zeroed", 12)});
+}
+
 TEST_CASE("a writer that is forgotten is named by the area, not wrongly", "[mirror]") {
   Geometry geometry = LayerRig::small();
   MirrorRig rig("", geometry, false);

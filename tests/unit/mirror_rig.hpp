@@ -98,6 +98,12 @@ struct MirrorRig : Opener {
     REQUIRE((*where)["last"] != 0);
     return read_journal(*where, (*where)["last"].get<uint64_t>() - 1, 1)->back();
   }
+  // All findings after the n-th.
+  std::vector<json> after(uint64_t n) {
+    const auto where = call({{"op", "verify.journal"}});
+    REQUIRE(where);
+    return *read_journal(*where, n, SIZE_MAX);
+  }
   json status() { return (*call({{"op", "verify.status"}}))["verify"]; }
   void fault(const json& rule) {
     const auto added = call({{"op", "fault.add"}, {"rule", rule}});

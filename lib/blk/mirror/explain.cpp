@@ -37,6 +37,32 @@ class Look {
       known_.push_back(&write);
       return known_.size() < k_max_writes;
     });
+    for (Unit& unit : units_) {
+      size_t next = 0;
+      unit.newest = covering(unit.offset, next);
+    }
+  }
+
+  // The differences by the write that should be there, each in order.
+  std::vector<std::vector<ByteSpan>> by_write() const {
+    std::vector<std::vector<ByteSpan>> groups;
+    std::vector<const Writes::Write*> whose;
+    size_t at = 0, group = 0;
+    for (const ByteSpan& span : spans_) {
+      const uint64_t end = span.offset + span.length;
+      for (uint64_t begin = span.offset; begin < end;) {
+        // What lies behind the last sector that was looked at goes with that one.
+        if (at < units_.size() && units_[at].offset <= begin) {
+          group = group_of(units_[at++].newest, whose);
+          if (group == groups.size()) groups.emplace_back();
+        }
+        const bool more = at < units_.size();
+        const uint64_t until = more ? std::min(end, std::max(units_[at].offset, begin + 1)) : end;
+        add_span(groups[group], begin, until);
+        begin = until;
+      }
+    }
+    return groups;
   }
 
   Explanation run(Explanation::Suspect otherwise) {
@@ -63,6 +89,21 @@ class Look {
   }
 
  private:
+  static size_t group_of(const Writes::Write* write, std::vector<const Writes::Write*>& whose) {
+    const auto found = std::find(whose.begin(), whose.end(), write);
+    if (found != whose.end()) return static_cast<size_t>(found - whose.begin());
+    if (whose.size() == k_max_mishaps) return k_max_mishaps - 1;
+    whose.push_back(write);
+    return whose.size() - 1;
+  }
+
+  static void add_span(std::vector<ByteSpan>& spans, uint64_t begin, uint64_t end) {
+    if (!spans.empty() && spans.back().offset + spans.back().length == begin)
+      spans.back().length = end - spans.back().offset;
+    else
+      spans.push_back({begin, end - begin});
+  }
+
   const char* at(const char* side, uint64_t offset) const { return side + (offset - offset_); }
 
   // The newest write that covers the sector, and the place of the next older one in known_.
@@ -72,11 +113,9 @@ class Look {
     return nullptr;
   }
 
-  Explanation::Suspect suspect() {
+  Explanation::Suspect suspect() const {
     size_t by_side[2] = {0, 0}, neither = 0;
-    for (Unit& unit : units_) {
-      size_t next = 0;
-      unit.newest = covering(unit.offset, next);
+    for (const Unit& unit : units_) {
       const auto wanted = unit.newest ? writes_.hash(*unit.newest, unit.offset) : std::nullopt;
       if (!wanted) continue;
       const bool good[2] = {hash_unit(at(sides_[0], unit.offset)) == *wanted,
@@ -160,6 +199,16 @@ class Look {
   const char* right_ = nullptr;
 };
 
+bool are_one(const Explanation& a, const Explanation& b) {
+  if (a.damage != b.damage || a.suspect != b.suspect) return false;
+  if (a.damage == Damage::misdirected) return a.version == b.version;
+  return a.damage == Damage::zeroed || a.damage == Damage::other;
+}
+
+bool by_offset(const ByteSpan& a, const ByteSpan& b) {
+  return a.offset < b.offset;
+}
+
 }  // namespace
 
 const char* damage_name(Damage damage) {
@@ -195,10 +244,21 @@ std::vector<ByteSpan> differences(const char* a, const char* b, uint64_t offset,
   return spans;
 }
 
-Explanation explain(const Writes& writes, const char* test, const char* reference, uint64_t offset,
-                    uint64_t length, const std::vector<ByteSpan>& spans,
-                    Explanation::Suspect otherwise) {
-  return Look(writes, test, reference, offset, length, spans).run(otherwise);
+std::vector<Mishap> explain(const Writes& writes, const char* test, const char* reference,
+                            uint64_t offset, uint64_t length, const std::vector<ByteSpan>& spans,
+                            Explanation::Suspect otherwise) {
+  std::vector<Mishap> all;
+  for (auto& group : Look(writes, test, reference, offset, length, spans).by_write()) {
+    const Explanation why = Look(writes, test, reference, offset, length, group).run(otherwise);
+    const auto like = std::find_if(all.begin(), all.end(),
+                                   [&](const Mishap& one) { return are_one(one.why, why); });
+    if (like == all.end())
+      all.push_back({why, std::move(group)});
+    else
+      like->spans.insert(like->spans.end(), group.begin(), group.end());
+  }
+  for (Mishap& one : all) std::sort(one.spans.begin(), one.spans.end(), by_offset);
+  return all;
 }
 
 }  // namespace pv::blk

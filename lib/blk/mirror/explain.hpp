@@ -34,10 +34,18 @@ struct Explanation {
 };
 const char* suspect_name(Explanation::Suspect suspect);
 
-// `spans` are the differences, not empty. `offset` and `length` are multiples of k_unit. Where the
-// writes do not say who is wrong, it is `otherwise`.
-Explanation explain(const Writes& writes, const char* test, const char* reference, uint64_t offset,
-                    uint64_t length, const std::vector<ByteSpan>& spans,
-                    Explanation::Suspect otherwise = Explanation::unknown);
+// One thing that has happened, and where.
+struct Mishap {
+  Explanation why;
+  std::vector<ByteSpan> spans;
+};
+constexpr size_t k_max_mishaps = 16;  // of one request; the last one has all the rest
+
+// `spans` are the differences, not empty. `offset` and `length` are multiples of k_unit. Each write
+// whose place is damaged has a mishap of its own, except where they look like one: zeroes, noise,
+// one foreign write across several. Where the writes do not say who is wrong, it is `otherwise`.
+std::vector<Mishap> explain(const Writes& writes, const char* test, const char* reference,
+                            uint64_t offset, uint64_t length, const std::vector<ByteSpan>& spans,
+                            Explanation::Suspect otherwise = Explanation::unknown);
 
 }  // namespace pv::blk

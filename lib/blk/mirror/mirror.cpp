@@ -287,10 +287,11 @@ void Mirror::compare_closely(Flight& flight) {
     for (uint64_t at = 0; at < request.length; at += UndefinedMap::k_sector)
       if (undefined_.get(request.offset + at))
         std::memcpy(&test[at], &reference[at], UndefinedMap::k_sector);
-  auto spans = differences(test.data(), reference.data(), request.offset, request.length, k_join);
+  const auto spans =
+      differences(test.data(), reference.data(), request.offset, request.length, k_join);
   if (spans.empty()) return finish(flight, 0);
   if (!is_news(flight, test, reference, spans) && scrub_.is_mine(request)) return finish(flight, 0);
-  record_mismatch(flight, test, reference, std::move(spans));
+  record_mismatch(flight, test, reference, spans);
 }
 
 // A scrub comes by again and again.

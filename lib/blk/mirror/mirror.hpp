@@ -13,10 +13,12 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "blk/child.hpp"
 #include "blk/mirror/borrowed.hpp"
+#include "blk/mirror/explain.hpp"
 #include "blk/mirror/range_lock.hpp"
 #include "blk/mirror/scrub.hpp"
 #include "blk/mirror/undefined.hpp"
@@ -93,7 +95,9 @@ class Mirror final : public Forward {
 
   // mirror_records.cpp
   void record_mismatch(Flight& flight, const std::string& test, const std::string& reference,
-                       std::vector<ByteSpan> spans);
+                       const std::vector<ByteSpan>& spans);
+  json shown_mishap(const Flight& flight, const Mishap& mishap, std::string_view test,
+                    std::string_view reference) const;
   void record_status(Flight& flight);
   json shown(const Flight& flight) const;
   void add_rules(json& record, const Flight& flight) const;

@@ -59,14 +59,32 @@ json Mirror::shown(const Flight& flight) const {
   return request;
 }
 
+// A finding for each mishap; the policy's question is asked with the last one.
 void Mirror::record_mismatch(Flight& flight, const std::string& test, const std::string& reference,
-                             std::vector<ByteSpan> spans) {
+                             const std::vector<ByteSpan>& spans) {
   const Request& request = *flight.parent;
   // Where nothing says which leg is wrong, it is the one that somebody else has changed.
   const bool outside = look_outside();
-  const Explanation why =
+  const std::vector<Mishap> mishaps =
       explain(writes_, test.data(), reference.data(), request.offset, request.length, spans,
               outside ? Explanation::reference : Explanation::unknown);
+  flight.asker.owner = &flight;
+  flight.asker.go = [](Watch::Asker& asker, int error) {
+    auto& asked = *static_cast<Flight*>(asker.owner);
+    asked.mirror->settle(asked, error);
+  };
+  for (size_t i = 0; i < mishaps.size(); ++i) {
+    json record = shown_mishap(flight, mishaps[i], test, reference);
+    if (outside) record["reference_changed_outside"] = true;
+    const bool last = i + 1 == mishaps.size();
+    watch_.found(mishaps[i].why.damage, std::move(record), last ? &flight.asker : nullptr);
+  }
+}
+
+json Mirror::shown_mishap(const Flight& flight, const Mishap& mishap, std::string_view a,
+                          std::string_view b) const {
+  const Request& request = *flight.parent;
+  const auto& [why, spans] = mishap;
   const uint64_t begin = spans.front().offset, end = spans.back().offset + spans.back().length;
   uint64_t bytes = 0;
   for (const ByteSpan& span : spans) bytes += span.length;
@@ -84,7 +102,6 @@ void Mirror::record_mismatch(Flight& flight, const std::string& test, const std:
   }
   const uint64_t excerpt = std::max(begin / k_excerpt_row * k_excerpt_row, request.offset);
   const uint64_t skip = excerpt - request.offset;
-  const std::string_view a(test), b(reference);
   const auto part = [&](std::string_view all, uint64_t from, uint64_t length) {
     return all.substr(from, length);
   };
@@ -101,13 +118,7 @@ void Mirror::record_mismatch(Flight& flight, const std::string& test, const std:
       {"reference", last_writer(writes_, spans.front().offset,
                                 spans.front().offset + spans.front().length, Writes::reference)}};
   add_rules(record, flight);
-  if (outside) record["reference_changed_outside"] = true;
-  flight.asker.owner = &flight;
-  flight.asker.go = [](Watch::Asker& asker, int error) {
-    auto& asked = *static_cast<Flight*>(asker.owner);
-    asked.mirror->settle(asked, error);
-  };
-  watch_.found(why.damage, std::move(record), &flight.asker);
+  return record;
 }
 
 void Mirror::record_status(Flight& flight) {
