@@ -8,86 +8,12 @@
 #include <sys/stat.h>
 
 #include "base/file.hpp"
-#include "blk/line_journal.hpp"
 #include "blk/mirror/history_file.hpp"
-#include "layer_rig.hpp"
+#include "history_rig.hpp"
 
 using namespace pv;
 using namespace pv::blk;
 using namespace pv::test;
-
-namespace {
-
-constexpr uint64_t k_block = 4096;
-
-// A disk in memory that outlives the stacks that stand on it.
-struct Medium {
-  std::unique_ptr<Disk> disk;
-  explicit Medium(const Geometry& geometry) : disk(*make_memory_disk(geometry)) {}
-};
-struct Over final : Disk {
-  Disk& disk;
-  explicit Over(Disk& d) : disk(d) {}
-  const Geometry& geometry() const override { return disk.geometry(); }
-  void submit(Request& request) override { disk.submit(request); }
-};
-
-struct HistoryRig {
-  TempDir dir;
-  Medium medium;
-  ManualClock clock;
-  ManualTimers timers{clock};
-  std::unique_ptr<Disk> disk;
-  std::string keys;
-
-  explicit HistoryRig(Geometry geometry = LayerRig::small(), std::string more = "")
-      : medium(geometry), keys(std::move(more)) {
-    serve();
-  }
-  Result<> build() {
-    disk.reset();
-    std::vector<LayerSpec> specs = {*parse_layer("history:file=" + dir.path("h") + keys),
-                                    *parse_layer("fault")};
-    TRY_ASSIGN(disk, build_stack(std::make_unique<Over>(*medium.disk), specs,
-                                 {clock, timers, nullptr, 0}));
-    return {};
-  }
-  void serve() {
-    const auto built = build();
-    INFO((built ? "" : built.error().message));
-    REQUIRE(built);
-  }
-  Result<json> call(const json& request) { return disk->control(*parse_json(to_line(request))); }
-  int write_to(Disk& target, uint64_t offset, const std::string& bytes) {
-    Io io(Op::write, offset, bytes.size());
-    std::copy(bytes.begin(), bytes.end(), io.data.begin());
-    target.submit(io.request);
-    return io.error;
-  }
-  int write(uint64_t offset, const std::string& bytes) { return write_to(*disk, offset, bytes); }
-  int run(Op op, uint64_t offset, uint64_t length) {
-    Io io(op, offset, length);
-    disk->submit(io.request);
-    return io.error;
-  }
-  std::string read(uint64_t offset, uint64_t length) {
-    Io io(Op::read, offset, length);
-    disk->submit(io.request);
-    return io.error == 0 ? io.bytes() : "error " + std::to_string(io.error);
-  }
-  json findings() { return *read_journal(*call({{"op", "verify.journal"}}), 0, 1 << 20); }
-  std::string damage() {
-    const json all = findings();
-    return all.empty() ? "none" : all.back()["class"].get<std::string>();
-  }
-  void fault(json action, const char* op) {
-    REQUIRE(
-        call({{"op", "fault.add"},
-              {"rule", {{"match", {{"op", {op}}}}, {"when", {{"times", 1}}}, {"do", action}}}}));
-  }
-};
-
-}  // namespace
 
 TEST_CASE("whatever happens to a good disk, a history says nothing of it", "[history]") {
   const uint64_t seed = test_seed();
@@ -125,48 +51,6 @@ TEST_CASE("whatever happens to a good disk, a history says nothing of it", "[his
   }
 }
 
-TEST_CASE("the five classes are told by what was written", "[history]") {
-  Rng rng(test_seed());
-  const auto fresh = [&] {
-    auto rig = std::make_unique<HistoryRig>();
-    for (int round = 0; round < 2; ++round)
-      for (uint64_t block = 0; block < 32; ++block)
-        REQUIRE(rig->write(block * k_block, random_bytes(rng, k_block)) == 0);
-    return rig;
-  };
-  struct Row {
-    const char* damage;
-    json fault;
-    const char* op;
-  };
-  const std::vector<Row> table = {
-      {"stale", {{"kind", "drop_write"}}, "write"},
-      {"torn", {{"kind", "torn_write"}, {"keep", "random"}}, "write"},
-      {"misdirected", {{"kind", "misdirect_read"}, {"shift_bytes", 4 * k_block}}, "read"},
-      {"zeroed", {{"kind", "corrupt_read"}, {"pattern", "zeroes"}}, "read"},
-      {"bit_flip", {{"kind", "corrupt_read"}, {"pattern", "bit"}}, "read"},
-  };
-  for (const Row& row : table) {
-    INFO(row.fault);
-    auto rig = fresh();
-    rig->fault(row.fault, row.op);
-    if (std::string(row.op) == "write")
-      REQUIRE(rig->write(5 * k_block, random_bytes(rng, k_block)) == 0);
-    CHECK(rig->findings().empty());
-    rig->read(5 * k_block, k_block);
-    CHECK(rig->damage() == row.damage);
-    CHECK(rig->findings().back()["ranges"][0]["offset_bytes"] == 5 * k_block);
-  }
-  auto rig = fresh();
-  rig->fault({{"kind", "misdirect_write"}, {"to_bytes", 9 * k_block}}, "write");
-  REQUIRE(rig->write(5 * k_block, random_bytes(rng, k_block)) == 0);
-  rig->read(9 * k_block, k_block);
-  CHECK(rig->damage() == "misdirected");
-  CHECK(rig->findings().back()["from"]["offset_bytes"] == 5 * k_block);
-  rig->read(5 * k_block, k_block);
-  CHECK(rig->damage() == "stale");
-}
-
 TEST_CASE("a dropped write is found after the disk was served anew", "[history]") {
   HistoryRig rig;
   REQUIRE(rig.write(0, many('a', k_block)) == 0);
@@ -179,33 +63,6 @@ TEST_CASE("a dropped write is found after the disk was served anew", "[history]"
   REQUIRE(rig.write(0, many('c', k_block)) == 0);
   rig.read(0, k_block);
   CHECK(rig.findings().size() == 1);
-}
-
-TEST_CASE("every bad block of a read is named", "[history]") {
-  HistoryRig rig;
-  Rng rng(test_seed());
-  REQUIRE(rig.write(0, random_bytes(rng, 200 * k_block)) == 0);
-  const auto damage = [&](uint64_t block, uint64_t count) {
-    REQUIRE(rig.write_to(*rig.medium.disk, block * k_block, random_bytes(rng, count * k_block)) ==
-            0);
-  };
-  damage(3, 1);
-  damage(7, 2);
-  damage(31, 1);
-  rig.read(512, 40 * k_block);
-  REQUIRE(rig.findings().size() == 1);
-  json found = rig.findings().back();
-  const auto range = [](uint64_t block, uint64_t count) {
-    return json{{"offset_bytes", block * k_block}, {"length_bytes", count * k_block}};
-  };
-  CHECK(found["ranges"] == json::array({range(3, 1), range(7, 2), range(31, 1)}));
-  CHECK(found["ranges_total"] == 3);
-  CHECK(found["excerpt"]["offset_bytes"] == 3 * k_block);
-  for (uint64_t block = 41; block < 200; block += 2) damage(block, 1);
-  rig.read(40 * k_block, 160 * k_block);
-  found = rig.findings().back();
-  CHECK(found["ranges"].size() == 64);
-  CHECK(found["ranges_total"] == 80);
 }
 
 TEST_CASE("a write of less than a block is watched as well", "[history]") {

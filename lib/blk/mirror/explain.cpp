@@ -46,14 +46,14 @@ class Look {
   // The differences by the write that should be there, each in order.
   std::vector<std::vector<ByteSpan>> by_write() const {
     std::vector<std::vector<ByteSpan>> groups;
-    std::vector<const Writes::Write*> whose;
+    Groups writers;
     size_t at = 0, group = 0;
     for (const ByteSpan& span : spans_) {
       const uint64_t end = span.offset + span.length;
       for (uint64_t begin = span.offset; begin < end;) {
         // What lies behind the last sector that was looked at goes with that one.
         if (at < units_.size() && units_[at].offset <= begin) {
-          group = group_of(units_[at++].newest, whose);
+          group = writers.of(units_[at++].newest);
           if (group == groups.size()) groups.emplace_back();
         }
         const bool more = at < units_.size();
@@ -89,21 +89,6 @@ class Look {
   }
 
  private:
-  static size_t group_of(const Writes::Write* write, std::vector<const Writes::Write*>& whose) {
-    const auto found = std::find(whose.begin(), whose.end(), write);
-    if (found != whose.end()) return static_cast<size_t>(found - whose.begin());
-    if (whose.size() == k_max_mishaps) return k_max_mishaps - 1;
-    whose.push_back(write);
-    return whose.size() - 1;
-  }
-
-  static void add_span(std::vector<ByteSpan>& spans, uint64_t begin, uint64_t end) {
-    if (!spans.empty() && spans.back().offset + spans.back().length == begin)
-      spans.back().length = end - spans.back().offset;
-    else
-      spans.push_back({begin, end - begin});
-  }
-
   const char* at(const char* side, uint64_t offset) const { return side + (offset - offset_); }
 
   // The newest write that covers the sector, and the place of the next older one in known_.
@@ -222,6 +207,13 @@ const char* suspect_name(Explanation::Suspect suspect) {
   return k_names[suspect];
 }
 
+void add_span(std::vector<ByteSpan>& spans, uint64_t begin, uint64_t end) {
+  if (!spans.empty() && spans.back().offset + spans.back().length == begin)
+    spans.back().length = end - spans.back().offset;
+  else
+    spans.push_back({begin, end - begin});
+}
+
 std::vector<ByteSpan> differences(const char* a, const char* b, uint64_t offset, uint64_t length,
                                   uint64_t join) {
   constexpr uint64_t k_step = 64;
@@ -244,20 +236,33 @@ std::vector<ByteSpan> differences(const char* a, const char* b, uint64_t offset,
   return spans;
 }
 
+void add_mishap(std::vector<Mishap>& all, Mishap one) {
+  const auto like = std::find_if(all.begin(), all.end(),
+                                 [&](const Mishap& other) { return are_one(other.why, one.why); });
+  if (like == all.end()) return all.push_back(std::move(one));
+  std::vector<ByteSpan> both = std::move(like->spans);
+  both.insert(both.end(), one.spans.begin(), one.spans.end());
+  std::sort(both.begin(), both.end(), by_offset);
+  like->spans.clear();
+  for (const ByteSpan& span : both) add_span(like->spans, span.offset, span.offset + span.length);
+}
+
+size_t Groups::of(const Writes::Write* write) {
+  const auto found = std::find(known_.begin(), known_.end(), write);
+  if (found != known_.end()) return static_cast<size_t>(found - known_.begin());
+  if (known_.size() == k_max_mishaps) return k_max_mishaps - 1;
+  known_.push_back(write);
+  return known_.size() - 1;
+}
+
 std::vector<Mishap> explain(const Writes& writes, const char* test, const char* reference,
                             uint64_t offset, uint64_t length, const std::vector<ByteSpan>& spans,
                             Explanation::Suspect otherwise) {
   std::vector<Mishap> all;
   for (auto& group : Look(writes, test, reference, offset, length, spans).by_write()) {
     const Explanation why = Look(writes, test, reference, offset, length, group).run(otherwise);
-    const auto like = std::find_if(all.begin(), all.end(),
-                                   [&](const Mishap& one) { return are_one(one.why, why); });
-    if (like == all.end())
-      all.push_back({why, std::move(group)});
-    else
-      like->spans.insert(like->spans.end(), group.begin(), group.end());
+    add_mishap(all, {why, std::move(group)});
   }
-  for (Mishap& one : all) std::sort(one.spans.begin(), one.spans.end(), by_offset);
   return all;
 }
 

@@ -19,6 +19,9 @@ struct ByteSpan {
   uint64_t offset, length;
 };
 
+// One more, behind those that are there; it continues the last one where it can.
+void add_span(std::vector<ByteSpan>& spans, uint64_t begin, uint64_t end);
+
 // Where two ranges that begin at `offset` on the disk differ, in order; neighbours that are less
 // than `join` equal bytes apart are one.
 std::vector<ByteSpan> differences(const char* a, const char* b, uint64_t offset, uint64_t length,
@@ -40,6 +43,17 @@ struct Mishap {
   std::vector<ByteSpan> spans;
 };
 constexpr size_t k_max_mishaps = 16;  // of one request; the last one has all the rest
+// Adds one, to those that look like the same event where there are such.
+void add_mishap(std::vector<Mishap>& all, Mishap one);
+
+// Numbers the writes that a request's damage belongs to, in the order of their first appearance.
+class Groups {
+ public:
+  size_t of(const Writes::Write* write);
+
+ private:
+  std::vector<const Writes::Write*> known_;
+};
 
 // `spans` are the differences, not empty. `offset` and `length` are multiples of k_unit. Each write
 // whose place is damaged has a mishap of its own, except where they look like one: zeroes, noise,

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "blk/child.hpp"
+#include "blk/mirror/explain.hpp"
 #include "blk/mirror/history_file.hpp"
 #include "blk/mirror/range_lock.hpp"
 #include "blk/mirror/scrub.hpp"
@@ -69,10 +70,12 @@ class History final : public Forward {
   const char* bytes_of(Flight& flight, std::string& gathered) const;
   bool look(Flight& flight);
   bool fits(Entry& entry, uint64_t checksum, bool& changed) const;
-  Damage damage_of(const Flight& flight, uint64_t block, const char* bytes, const Entry& entry,
-                   json& record) const;
-  Damage damage_by_sectors(uint64_t offset, const char* bytes, uint64_t size, json& record) const;
-  void record_mismatch(Flight& flight, const char* all, const std::vector<ByteSpan>& bad,
+  Explanation explain_block(uint64_t block, const char* bytes, const Entry& entry) const;
+  Explanation explain_by_sectors(uint64_t offset, const char* bytes, uint64_t size) const;
+  std::vector<Mishap> explain_blocks(const Flight& flight, const char* all,
+                                     const std::vector<uint64_t>& bad) const;
+  json shown_mishap(const Flight& flight, const char* all, const Mishap& mishap) const;
+  void record_mismatch(Flight& flight, const char* all, const std::vector<uint64_t>& bad,
                        bool waits);
 
   Env env_;

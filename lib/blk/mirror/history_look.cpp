@@ -36,13 +36,6 @@ bool one_bit_off(const char* bytes, size_t size, uint64_t wanted) {
   return false;
 }
 
-void add_block(std::vector<ByteSpan>& spans, uint64_t offset, uint64_t size) {
-  if (!spans.empty() && spans.back().offset + spans.back().length == offset)
-    spans.back().length += size;
-  else
-    spans.push_back({offset, size});
-}
-
 }  // namespace
 
 // The whole blocks of a flight in one piece.
@@ -80,14 +73,14 @@ bool History::look(Flight& flight) {
   std::string gathered;
   const char* bytes = bytes_of(flight, gathered);
   bool changed = false, news = false;
-  std::vector<ByteSpan> bad;  // all of them in one record
+  std::vector<uint64_t> bad;
   for (uint64_t i = 0; i < count; ++i) {
     const uint64_t size = bytes_of_block(first + i);
     checked_bytes_ += size;
     bool learned = false;
     const uint64_t there = XXH3_64bits(bytes + i * k_block, size);
     if (!fits(flight.entries[i], there, learned)) {
-      add_block(bad, (first + i) * k_block, size);
+      bad.push_back(first + i);
       news = scrub_.is_news((first + i) * k_block, there + flight.entries[i].generation) || news;
     }
     learned_ += learned ? 1 : 0;
@@ -100,8 +93,7 @@ bool History::look(Flight& flight) {
 }
 
 // By what of its sectors is known of this run: the hashes that writes have left.
-Damage History::damage_by_sectors(uint64_t offset, const char* bytes, uint64_t size,
-                                  json& record) const {
+Explanation History::explain_by_sectors(uint64_t offset, const char* bytes, uint64_t size) const {
   size_t current = 0, older = 0, sectors = 0;
   const Writes::Write* version = nullptr;
   for (uint64_t at = 0; at + k_unit <= size; at += k_unit, ++sectors) {
@@ -117,47 +109,76 @@ Damage History::damage_by_sectors(uint64_t offset, const char* bytes, uint64_t s
       return true;
     });
   }
-  if (version != nullptr) record["version"] = shown_write(writes_, *version, Writes::test);
-  if (older != 0 && older + current == sectors) return current == 0 ? Damage::stale : Damage::torn;
-  record.erase("version");
-  if (is_zero(bytes, size)) return Damage::zeroed;
+  if (older != 0 && older + current == sectors)
+    return {current == 0 ? Damage::stale : Damage::torn, Explanation::test, version, 0};
+  if (is_zero(bytes, size)) return {Damage::zeroed, Explanation::test, nullptr, 0};
   for (uint64_t at = 0; at + k_unit <= size; at += k_unit) {
     const uint64_t there = hash_unit(bytes + at);
     if (there == zero_unit_hash()) continue;
     const auto found = writes_.find(there, offset + at);
     if (!found) break;
     if (found->write->offset < offset + size && offset < found->write->end) continue;
-    record["version"] = shown_write(writes_, *found->write, Writes::test);
-    record["from"] = {{"offset_bytes", found->offset}};
-    return Damage::misdirected;
+    return {Damage::misdirected, Explanation::test, found->write, found->offset};
   }
-  return Damage::other;
+  return {Damage::other, Explanation::test, nullptr, 0};
 }
 
-Damage History::damage_of(const Flight&, uint64_t block, const char* bytes, const Entry& entry,
-                          json& record) const {
+Explanation History::explain_block(uint64_t block, const char* bytes, const Entry& entry) const {
   const uint64_t size = bytes_of_block(block);
-  if (XXH3_64bits(bytes, size) == entry.before && entry.generation > 1) return Damage::stale;
-  const Damage damage = damage_by_sectors(block * k_block, bytes, size, record);
-  if (damage != Damage::other) return damage;
-  return one_bit_off(bytes, size, entry.checksum) ? Damage::bit_flip : Damage::other;
+  if (XXH3_64bits(bytes, size) == entry.before && entry.generation > 1)
+    return {Damage::stale, Explanation::test, nullptr, 0};
+  Explanation why = explain_by_sectors(block * k_block, bytes, size);
+  if (why.damage == Damage::other && one_bit_off(bytes, size, entry.checksum))
+    why.damage = Damage::bit_flip;
+  return why;
 }
 
-// The first bad block stands for the others where a record has room for one only.
-void History::record_mismatch(Flight& flight, const char* all, const std::vector<ByteSpan>& bad,
-                              bool waits) {
-  const uint64_t offset = bad.front().offset, block = offset / k_block;
+// The blocks by the write that should be there; the first of each stands for the others.
+std::vector<Mishap> History::explain_blocks(const Flight& flight, const char* all,
+                                            const std::vector<uint64_t>& bad) const {
+  constexpr size_t k_max_writes = 256;  // that are looked at
+  std::vector<const Writes::Write*> writes;
+  writes_.each(bad.front() * k_block, (bad.back() + 1) * k_block, [&](const Writes::Write& write) {
+    writes.push_back(&write);
+    return writes.size() < k_max_writes;
+  });
+  Groups writers;
+  std::vector<std::vector<ByteSpan>> groups;
+  for (const uint64_t block : bad) {
+    const auto newest = std::find_if(writes.begin(), writes.end(), [&](const auto* write) {
+      return write->offset < (block + 1) * k_block && block * k_block < write->end;
+    });
+    const size_t group = writers.of(newest == writes.end() ? nullptr : *newest);
+    if (group == groups.size()) groups.emplace_back();
+    const uint64_t begin = block * k_block;
+    add_span(groups[group], begin, begin + bytes_of_block(block));
+  }
+  std::vector<Mishap> mishaps;
+  for (auto& spans : groups) {
+    const uint64_t block = spans.front().offset / k_block;
+    const Explanation why = explain_block(block, all + (block * k_block - flight.place.begin),
+                                          flight.entries[block - first_block(flight)]);
+    add_mishap(mishaps, {why, std::move(spans)});
+  }
+  return mishaps;
+}
+
+json History::shown_mishap(const Flight& flight, const char* all, const Mishap& mishap) const {
+  const auto& [why, spans] = mishap;
+  const uint64_t offset = spans.front().offset, block = offset / k_block;
   const uint64_t size = bytes_of_block(block);
   const char* bytes = all + (offset - flight.place.begin);
   const Entry entry = flight.entries[block - first_block(flight)];
-  json record = {{"kind", "mismatch"}, {"class", ""}, {"suspect", "test"}};
   json request = shown_request(flight.number, *flight.parent, watch_.now_ns());
   if (scrub_.is_mine(*flight.parent)) request["scrub"] = true;
-  record["request"] = std::move(request);
-  record["ranges"] = shown_ranges(bad);
-  record["ranges_total"] = bad.size();
-  const Damage damage = damage_of(flight, block, bytes, entry, record);
-  record["class"] = damage_name(damage);
+  json record = {{"kind", "mismatch"},
+                 {"class", damage_name(why.damage)},
+                 {"suspect", suspect_name(why.suspect)},
+                 {"request", std::move(request)},
+                 {"ranges", shown_ranges(spans)},
+                 {"ranges_total", spans.size()}};
+  if (why.version != nullptr) record["version"] = shown_write(writes_, *why.version, Writes::test);
+  if (why.damage == Damage::misdirected) record["from"] = {{"offset_bytes", why.from}};
   record["generation"] = entry.generation;
   record["excerpt"] = {
       {"offset_bytes", offset},
@@ -169,12 +190,23 @@ void History::record_mismatch(Flight& flight, const char* all, const std::vector
   record["last_writer"] = {{"test", last_writer(writes_, offset, offset + size, Writes::test)}};
   if (!flight.injected.rule.empty())
     record["rule"] = {{"leg", "test"}, {"id", flight.injected.rule}};
+  return record;
+}
+
+// A finding for each mishap; the policy's question is asked with the last one.
+void History::record_mismatch(Flight& flight, const char* all, const std::vector<uint64_t>& bad,
+                              bool waits) {
   flight.asker.owner = &flight;
   flight.asker.go = [](Watch::Asker& asker, int error) {
     auto& asked = *static_cast<Flight*>(asker.owner);
     asked.history->finish(asked, error);
   };
-  watch_.found(damage, std::move(record), waits ? &flight.asker : nullptr);
+  const std::vector<Mishap> mishaps = explain_blocks(flight, all, bad);
+  for (size_t i = 0; i < mishaps.size(); ++i) {
+    const bool asks = waits && i + 1 == mishaps.size();
+    watch_.found(mishaps[i].why.damage, shown_mishap(flight, all, mishaps[i]),
+                 asks ? &flight.asker : nullptr);
+  }
 }
 
 }  // namespace pv::blk
