@@ -190,9 +190,9 @@ $(BUILD)/fuzz/bin/%: $(BUILD)/fuzz/tests/fuzz/%.o $(FUZZ_SRC:%.cpp=$(BUILD)/fuzz
 
 fuzz: $(addprefix $(BUILD)/fuzz/bin/,$(FUZZERS))
 	@set -e; for f in $(FUZZERS); do echo "== $$f"; mkdir -p $(BUILD)/fuzz/corpus/$$f; \
+	  tests/fuzz/seeds.sh unpack $$f $(BUILD)/fuzz/corpus/$$f; \
 	  $(BUILD)/fuzz/bin/$$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 \
-	    -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/corpus/$$f \
-	    $$(ls -d tests/fuzz/corpus/$$f 2>/dev/null); done
+	    -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/corpus/$$f; done
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 \
