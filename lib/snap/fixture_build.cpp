@@ -11,6 +11,7 @@
 #include "base/process.hpp"
 #include "base/text.hpp"
 #include "snap/fixture.hpp"
+#include "snap/store.hpp"
 #include "snap/take.hpp"
 #include "vm/vm_object.hpp"
 
@@ -49,6 +50,13 @@ json last_document(const std::string& words) {
   return last;
 }
 
+// Whether the builder has taken it, to go with its scope.
+bool is_of_scope(const RunDir& run, const std::string& dir) {
+  for (const Object& place : run.list(k_snap_kind))
+    if (place.scope == run.scope() && place.path(k_bundle_dir) == dir) return true;
+  return false;
+}
+
 Result<Object> vm_of(const RunDir& run, const json& document) {
   if (const json* vm = find(document, "vm")) return vm::find_vm(run, get_string(*vm, "name"));
   std::vector<Object> running;
@@ -69,12 +77,19 @@ Result<> build_fixture(const RunDir& run, const std::vector<std::string>& builde
                        const std::string& dir, const Deadline& deadline) {
   TRY_ASSIGN(const std::string words, run_builder(builder, deadline));
   const json document = last_document(words);
-  if (const json* snap = find(document, "snap")) {
-    const std::string path = get_string(*snap, "path");
+  const json* snap = find(document, "snap");
+  const std::string path = snap ? get_string(*snap, "path") : "";
+  if (is_of_scope(run, path) && users_of(run, path).empty()) {
     if (rename(path.c_str(), dir.c_str()) < 0)
       return fail_errno(fmt::format("cannot move {} into the cache", path), errno);
     return {};
   }
+  // One that was restored, or that somebody keeps: it is not ours to take away.
+  if (snap != nullptr && !find(document, "vm"))
+    return fail(Code::invalid,
+                fmt::format("the builder names snapshot {}, which stays where it is: let it take "
+                            "one without a path, or leave a VM running",
+                            path));
   TRY_ASSIGN(const Object vm, vm_of(run, document));
   TakeOptions options;
   options.stop = true;

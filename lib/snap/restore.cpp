@@ -17,9 +17,7 @@
 #include "serve/disk_object.hpp"
 #include "serve/snapshot.hpp"
 #include "snap/boot_file.hpp"
-#include "vm/client.hpp"
 #include "vm/hardware.hpp"
-#include "vm/life.hpp"
 #include "vm/machine.hpp"
 #include "vm/vm_object.hpp"
 
@@ -135,6 +133,7 @@ class Restore {
     TRY(serve_disks(home, vm));
     vm::RestorePlan plan;
     plan.dir = bundle_.dir;
+    plan.frozen = get_bool(bundle_.manifest, "frozen");
     plan.state = bundle_.path(k_state_file);
     plan.ram = bundle_.path(k_ram_file);
     plan.shared = has_vhost_user(bundle_);
@@ -148,17 +147,8 @@ class Restore {
     if (get_string(hardware, "initrd") == k_initrd_file)
       hardware["initrd"] = bundle_.path(k_initrd_file);
     TRY(vm::restore_machine(home, vm, lock, saved, bundle_.manifest["devices"], plan, flags_.vm));
-    Deferred stop([&] { end_machine(vm); });
-    if (get_bool(bundle_.manifest, "frozen") && !flags_.vm.paused)
-      TRY(vm::call_agent(vm, "guest-fsfreeze-thaw", nullptr, deadline_));
-    stop.cancel();
     undo.cancel();
     return vm::vm_document(vm);
-  }
-
-  static void end_machine(const Object& vm) {
-    if (const auto state = vm.load())
-      static_cast<void>(vm::end_processes(vm, *state, "its guest could not be thawed"));
   }
 
   // All at the same time.

@@ -23,7 +23,6 @@
 namespace pv::snap {
 namespace {
 
-constexpr const char* k_kind = "snap";
 constexpr int k_max_number = 100'000;
 constexpr int k_max_depth = 4096;  // of snapshots on snapshots
 
@@ -45,7 +44,7 @@ bool looks_like_snapshot(const std::string& dir) {
 }
 
 std::optional<Object> object_of(const RunDir& run, const std::string& dir) {
-  for (Object& object : run.list(k_kind, /*all_scopes=*/true))
+  for (Object& object : run.list(k_snap_kind, /*all_scopes=*/true))
     if (object.path(k_bundle_dir) == dir) return std::move(object);
   return std::nullopt;
 }
@@ -90,7 +89,7 @@ bool remove_leftovers(const std::string& dir) {
 }
 
 void sweep_half_taken(const RunDir& run) {
-  for (const Object& object : run.list(k_kind)) {
+  for (const Object& object : run.list(k_snap_kind)) {
     const auto state = object.load();
     if (!state || is_directory(object.path(k_bundle_dir))) continue;
     const auto taker = static_cast<pid_t>(get_u64(*state, "taker"));
@@ -102,14 +101,14 @@ Result<std::string> find_snapshot(const RunDir& run, const std::string& word) {
   if (word.empty()) return fail(Code::usage, "no snapshot is named");
   if (is_path(word)) return absolute_path(word);
   TRY(check_name("snapshot", word));
-  if (const auto object = run.find(k_kind, "", word)) return object->path(k_bundle_dir);
-  return fail(vm::no_such_object(Code::no_such_snapshot, run, k_kind, "snapshot", word));
+  if (const auto object = run.find(k_snap_kind, "", word)) return object->path(k_bundle_dir);
+  return fail(vm::no_such_object(Code::no_such_snapshot, run, k_snap_kind, "snapshot", word));
 }
 
 Result<Object> new_place(const RunDir& run, const std::string& vm) {
   sweep_half_taken(run);
   for (int number = 1; number < k_max_number; ++number) {
-    auto made = run.create(k_kind, "", fmt::format("{}-{}", vm.substr(0, 58), number));
+    auto made = run.create(k_snap_kind, "", fmt::format("{}-{}", vm.substr(0, 58), number));
     if (!made && made.error().code == Code::duplicate_name) continue;
     if (!made) return made;
     TRY(made->save({{"state", "taken"}, {"taker", getpid()}}));

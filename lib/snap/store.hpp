@@ -19,6 +19,7 @@ Result<std::string> find_snapshot(const RunDir& run, const std::string& word);
 // A new place in the scope for a snapshot of this VM; the bundle goes to its path k_bundle_dir.
 Result<Object> new_place(const RunDir& run, const std::string& vm);
 constexpr const char* k_bundle_dir = "bundle";
+constexpr const char* k_snap_kind = "snap";  // of the object that it lies in
 
 // What a taker of `dir` works in until it is whole: DIR.tmp-PID-XXXXXXXX, locked by it.
 constexpr const char* k_temporary_suffix = ".tmp-";

@@ -45,29 +45,6 @@ Result<> all_mediated(const Object& vm, const Deadline& deadline) {
   return {};
 }
 
-// Frozen while it lives.
-class FrozenGuest {
- public:
-  FrozenGuest(const Object& vm, const Deadline& deadline) : vm_(vm), deadline_(deadline) {}
-  FrozenGuest(const FrozenGuest&) = delete;
-  FrozenGuest& operator=(const FrozenGuest&) = delete;
-  ~FrozenGuest() {
-    if (frozen_) static_cast<void>(vm::call_agent(vm_, "guest-fsfreeze-thaw", nullptr, deadline_));
-  }
-  Result<> freeze() {
-    TRY(vm::call_agent(vm_, "guest-fsfreeze-freeze", nullptr, deadline_));
-    frozen_ = true;
-    return {};
-  }
-  bool is_frozen() const { return frozen_; }
-  void let_go() { frozen_ = false; }
-
- private:
-  const Object& vm_;
-  Deadline deadline_;
-  bool frozen_ = false;
-};
-
 Result<std::string> make_temporary(const std::string& dir) {
   struct stat st {};
   if (lstat(dir.c_str(), &st) == 0)
@@ -103,7 +80,7 @@ Result<json> saved_record(const Object& vm, json state, const std::string& dir) 
 class Take {
  public:
   Take(const RunDir& run, const Object& vm, const TakeOptions& options, const Deadline& deadline)
-      : run_(run), vm_(vm), options_(options), deadline_(deadline), guest_(vm, deadline) {}
+      : run_(run), vm_(vm), options_(options), deadline_(deadline) {}
 
   Result<Bundle> into(const std::string& dir) {
     TRY_ASSIGN(state_, vm_.load());
@@ -114,7 +91,6 @@ class Take {
     const Fd mine(open(bundle_.dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     flock(mine.get(), LOCK_EX | LOCK_NB);
     Deferred clean([this] { remove_tree(bundle_.dir); });
-    if (options_.freeze) TRY(guest_.freeze());
     TRY(stand_still());
     TRY(describe());
     TRY(seal(bundle_));
@@ -126,20 +102,18 @@ class Take {
     const Fd fd(open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!fd || fsync(fd.get()) < 0) return fail_errno("cannot sync " + parent, errno);
     // Only now: had anything failed, the VM would go on.
-    if (options_.stop) {
-      guest_.let_go();
-      TRY(vm::end_processes(vm_, state_, "a snapshot was taken of it"));
-    }
+    if (options_.stop) TRY(vm::end_processes(vm_, state_, "a snapshot was taken of it"));
     return std::move(bundle_);
   }
 
  private:
   // From here to its end the guest waits; with --stop it waits for its own.
   Result<> stand_still() {
-    TRY_ASSIGN(disks_, SavedDisks::prepare(run_, vm_, bundle_.dir, deadline_));
     TRY_ASSIGN(taking_, vm::Taking::begin(vm_, deadline_));
-    SavedDisks& disks = *disks_;
     vm::Taking& taking = *taking_;
+    if (options_.freeze) TRY(taking.freeze());
+    TRY_ASSIGN(disks_, SavedDisks::prepare(run_, vm_, bundle_.dir, deadline_));
+    SavedDisks& disks = *disks_;
     TRY_ASSIGN(const json before, taking.check(bundle_.dir));
     TRY(disks.count_flushes());
     const uint64_t since_ns = system_clock().now_ns();
@@ -158,7 +132,7 @@ class Take {
     bundle_.manifest["was_paused"] = get_bool(saved, "was_paused");
     bundle_.manifest["ram_from"] = get_string(saved, "ram_from");
     bundle_.manifest["disks"] = std::move(*manifests);
-    bundle_.manifest["frozen"] = guest_.is_frozen();
+    bundle_.manifest["frozen"] = options_.freeze;
     if (options_.stop) {
       const uint64_t ns = system_clock().now_ns() - since_ns;
       bundle_.manifest["paused_ms"] = static_cast<double>(ns / 1000) / 1000;
@@ -166,6 +140,7 @@ class Take {
     }
     TRY_ASSIGN(const json end, taking.end());
     bundle_.manifest["paused_ms"] = end["paused_ms"];
+    if (options_.freeze) TRY(taking.thaw());
     disks_.reset();
     taking_.reset();
     return {};
@@ -183,7 +158,6 @@ class Take {
   const Object& vm_;
   const TakeOptions& options_;
   Deadline deadline_;
-  FrozenGuest guest_;
   json state_;
   std::optional<SavedDisks> disks_;
   std::optional<vm::Taking> taking_;

@@ -139,6 +139,16 @@ Result<json> Taking::call(json request) {
   return hear();
 }
 
+Result<> Taking::freeze() {
+  TRY(call({{"op", "snap.freeze"}}));
+  return {};
+}
+
+Result<> Taking::thaw() {
+  TRY(call({{"op", "snap.thaw"}}));
+  return {};
+}
+
 Result<json> Taking::check(const std::string& dir) {
   TRY_ASSIGN(const json reply, call({{"op", "snap.check"}, {"dir", dir}}));
   return reply.value("flushes", json::object());

@@ -20,6 +20,9 @@ class Taking {
  public:
   static Result<Taking> begin(const Object& vm, const Deadline& deadline);
 
+  // The guest's agent freezes its file systems, until thaw() or until this is gone.
+  Result<> freeze();
+  Result<> thaw();
   // Nothing is in the way, and `dir` has room for the memory: flushes of the guest, by disk.
   // Code::streams_open names who keeps the guest busy.
   Result<json> check(const std::string& dir);

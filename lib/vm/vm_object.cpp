@@ -162,6 +162,7 @@ json vm_document(const Object& vm, const json& state) {
   for (const char* key : {"boot_ms", "restored_from", "ram"})
     if (const json* value = find(state, key)) document[key] = *value;
   if (find(state, "kernel_version")) document["kernel_version"] = state["kernel_version"];
+  if (restore_interrupted(state)) document["reason"] = "its restore was killed";
   const std::string recorded = get_string(state, "state");
   if (is_running(recorded) && !is_running(now)) {
     json end = read_end(vm);

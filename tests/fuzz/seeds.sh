@@ -1,7 +1,7 @@
 #!/bin/bash
 # The inputs that a fuzzer begins with are lines of base64 in tests/fuzz/seeds/FUZZER.
 #   seeds.sh unpack FUZZER DIR   puts them into DIR, a file each, where libFuzzer looks for them
-#   seeds.sh pack FUZZER DIR     makes them anew from DIR, best after the fuzzer's -set_cover_merge=1
+#   seeds.sh pack FUZZER DIR     makes them anew from DIR, best after -set_cover_merge=1
 set -eu
 file=$(dirname "$0")/seeds/$2
 case $1 in

@@ -324,6 +324,7 @@ seed() {
     pv-vm close v </dev/null >/dev/null
   done
   [ "$i" -lt 20 ]
+  assert_equal "$(pv-vm info v -o reason </dev/null)" 'its restore was killed'
   expect_error timeout 6 pv-snap restore "$PV_SNAP" v --timeout 300ms
   pv-snap restore "$PV_SNAP" v </dev/null >out 2>err 3>&- &
   pid=$!

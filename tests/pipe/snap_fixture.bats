@@ -104,6 +104,28 @@ built() { grep -c built "$BUILT"; }
   assert_equal "$(pv-snap fixture --list)" ''
 }
 
+# If this failed: a fixture takes a snapshot of its user away, and deletes it when the cache is full.
+@test "a builder that starts from a snapshot at a path leaves it there" {
+  need_guest
+  pv-vm create b </dev/null | pv-vm boot >/dev/null
+  ok pv-snap take b ./base --stop
+  pv-vm close b >/dev/null
+  from_base() { pv-snap fixture f -- sh -c "pv-snap restore $PWD/base v >doc </dev/null
+    pv-vm run v -- sh -c 'echo made >/tmp/made' >/dev/null </dev/null; $1" </dev/null; }
+  ok from_base 'cat doc'
+  path=$(jq -r .snap.path <<<"$output")
+  ok pv-snap restore "$path" w
+  assert_equal "$(pv-vm run w -o run.stdout -- cat /tmp/made)" made
+  # Taken without a path it goes with the builder's scope: that one is the fixture itself.
+  ok from_base 'pv-snap take v'
+  ok pv-snap restore "$(jq -r .snap.path <<<"$output")" x
+  assert_equal "$(pv-vm run x -o run.stdout -- cat /tmp/made)" made
+  expect_error invalid 4 pv-snap fixture f -- pv-snap info "$PWD/base"
+  pv-vm close w x >/dev/null
+  pv-snap fixture --clean >/dev/null
+  ok pv-snap check ./base
+}
+
 # If this failed: two who want the same fixture build it twice, or get half of one.
 @test "several who want the same fixture get one, built once" {
   need_guest

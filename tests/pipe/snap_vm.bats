@@ -333,6 +333,27 @@ state_of() { pv-vm info "$1" -o state </dev/null; }
   assert_equal "$(debugfs -R 'cat /f' out.raw 2>/dev/null)" one
 }
 
+@test "whoever has frozen a guest and is killed leaves it thawed" {
+  # If this fails, a guest's file systems take no write for good, and the VM says that it is well.
+  restored "$PV_SNAP" v
+  pv-disk attach v --id fs --memory 8M </dev/null >/dev/null
+  mke2fs -q -t ext4 -F fs.img 8M
+  qemu-img convert -n -f raw -O raw fs.img "$(uri v/fs)"
+  guest v 'mount /dev/vdb /mnt'
+  start=$(date +%s%N)
+  ok pv-snap take v ./s --freeze
+  whole_ms=$((($(date +%s%N) - start) / 1000000))
+  for round in {1..10}; do
+    pv-snap take v "./s$round" --freeze </dev/null >/dev/null 2>&1 3>&- &
+    taker=$!
+    sleep "$(printf '0.%03d' $((whole_ms * round / 11 % 1000)))"
+    kill -KILL $taker 2>/dev/null || true
+    wait $taker || true
+    run -0 pv-vm run v --raw --timeout 60s -- sh -c "echo $round >/mnt/f && sync && cat /mnt/f" </dev/null
+    assert_output $round
+  done
+}
+
 @test "a VM with a disk that QEMU opened itself is refused, and goes on" {
   # If this fails, a snapshot is taken that lacks one of the guest's disks.
   truncate -s 1M own.img

@@ -94,7 +94,7 @@ replaced
   for value in -1 18446744073709551616 x 1.5 0x10 ' 1'; do
     expect_error usage 2 pv-vm create v --rng-seed "$value"
   done
-  for value in nan inf -1 1e9 1.0000000001 99999999999 2262-04-12T00:00:00Z 2023-02-29T00:00:00Z \
+  for value in nan inf -1 1e9 1.0000000001 99999999999 3155760000 2070-01-01T00:00:00Z 2262-04-12T00:00:00Z 2023-02-29T00:00:00Z \
     2023-01-01 2023-01-01T24:00:00Z 1969-12-31T23:59:59Z 2023-01-01T00:00:00 0x1 ''$'\n'; do
     expect_error usage 2 pv-vm create v --initial-time "$value"
   done

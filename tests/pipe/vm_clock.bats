@@ -39,6 +39,9 @@ export PV_WITHIN=5 # for until_true
   expect_error usage 2 pv-vm clock v set
   expect_error usage 2 pv-vm clock v sideways 3
   expect_error invalid 4 pv-vm clock v set -1
+  # The guest's agent sets no time after 2069.
+  expect_error invalid 4 pv-vm clock v set 3155760000
+  ok pv-vm clock v set 3155750000
 }
 
 @test "a guest without an agent: every verb that needs it says so in time" {

@@ -73,6 +73,8 @@ Result<json> read_clock(const Object& vm, const Deadline& deadline) {
 
 Result<json> set_clock(const Object& vm, int64_t t_ns, const Deadline& deadline) {
   if (t_ns < 0) return fail(Code::invalid, "clock: a time before 1970 cannot be set");
+  if (static_cast<uint64_t>(t_ns) / k_ns_per_s >= k_agents_end_s)
+    return fail(Code::invalid, "clock: a time after 2069 cannot be set, says the guest's agent");
   // It sets the system clock first and then the hardware's with hwclock(8), which may not be there.
   auto set = ask(vm, "guest-set-time", {{"time", t_ns}}, deadline);
   if (!set && set.error().message.find("hwclock") == std::string::npos) return set;

@@ -12,6 +12,10 @@
 
 namespace pv::vm {
 
+// 2070-01-01T00:00:00Z, in seconds since 1970: qemu-ga sets no later time (QEMU's
+// qga/commands-posix.c).
+constexpr uint64_t k_agents_end_s = 3'155'760'000;
+
 // "-12.000000001" to nanoseconds, exactly: a sign, digits, at most nine decimals, and not beyond
 // what 64 bits hold. Code::usage, with the words of `what`, for anything else ("nan", "1e3").
 Result<int64_t> parse_seconds(std::string_view text, std::string_view what);

@@ -20,6 +20,7 @@ namespace pv::vm {
 namespace {
 
 constexpr uint64_t k_slack_ns = 10 * k_ns_per_s;
+constexpr int k_rest_ms = 10'000;
 constexpr uint64_t k_reader_pause_ns = 10 * k_ns_per_ms;
 // Who may be whom is a matter of the guest's users, not of the host's.
 constexpr unsigned k_mode_bits = 0777;
@@ -194,10 +195,12 @@ class Get {
       pollfd ready[] = {{stream_.port(1).fd.get(), POLLIN, 0},
                         {answer ? -1 : talk_.fd(), POLLIN, 0},
                         {talk_.control(), POLLIN, 0}};
-      // After the answer nothing new is written: what QEMU still holds comes at once.
-      const int n = poll(ready, 3, talk_.deadline().left_ms());
+      // After the answer nothing new is written: what QEMU still holds comes at once, or never
+      // where the file was shorter than it says.
+      const int left_ms = talk_.deadline().left_ms();
+      const int n = poll(ready, 3, answer ? std::min(left_ms, k_rest_ms) : left_ms);
       if (n < 0 && errno != EINTR) return fail_errno("poll", errno);
-      if (n == 0) return fail(talk_.late());
+      if (n == 0) return fail(answer && left_ms > k_rest_ms ? changed() : talk_.late());
       if (ready[0].revents != 0) {
         TRY(receive(hash, print));
       } else if (ready[1].revents != 0) {

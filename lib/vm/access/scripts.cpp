@@ -183,15 +183,23 @@ hello
 f=$3
 refuse_directory
 r=$( { : <"$f"; } 2>&1) || refuse "$r"
-r=$(stat -L -c '%s %a' "$f" 2>&1) || refuse "$r"
-say "ok $r $(can_hash)"
+# A file of sysfs has no block, and a page as its size, whatever it says.
+size() {
+	s=$(stat -L -c %s "$f")
+	if [ "$(stat -L -c %b "$f")" = 0 ] && [ "$s" -gt 0 ] && [ "$s" -le 65536 ]; then
+		s=$(wc -c <"$f" 2>/dev/null) || s=0
+	fi
+	echo "$((s))"
+}
+r=$(stat -L -c %a "$f" 2>&1) || refuse "$r"
+say "ok $(size) $r $(can_hash)"
 while read -r a; do
 	if [ "$a" = hash ]; then
 		pv-runner hash 0 9223372036854775807 ok <"$f" >&3
 		continue
 	fi
 	r=$(cat "$f" 2>&1 >&4) || refuse "$r"
-	say "ok $(stat -L -c %s "$f")"
+	say "ok $(size)"
 done
 )sh";
 

@@ -7,6 +7,7 @@
 #include "base/text.hpp"
 #include "base/time_text.hpp"
 #include "base/units.hpp"
+#include "vm/access/clock.hpp"
 
 namespace pv::vm {
 namespace {
@@ -85,6 +86,10 @@ Result<> apply_options(VmConfig& config, const VmOptions& options) {
   }
   if (!options.initial_time.empty()) {
     TRY_ASSIGN(config.initial_time_ns, parse_time("--initial-time", options.initial_time));
+    if (*config.initial_time_ns / k_ns_per_s >= k_agents_end_s)
+      return fail(Code::usage, fmt::format("--initial-time: '{}' is after 2069, where what the "
+                                           "guest's agent can set ends",
+                                           options.initial_time));
   }
   for (const std::string& word : options.files) {
     TRY_ASSIGN(GuestFile file, parse_file_flag(word));

@@ -100,6 +100,9 @@ void Supervisor::snapshot_loaded() {
 }
 
 void Supervisor::op_snap(ControlServer::ConnectionId id, const json& request, const Reply& reply) {
+  const std::string op = get_string(request, "op");
+  if (op == "snap.freeze") return freezer_.freeze(id, timeout_of(request), reply);
+  if (op == "snap.thaw") return freezer_.thaw(timeout_of(request), reply);
   json full = request;
   full["memory_bytes"] = get_u64(plan_.state, "memory_bytes");
   snapshots_.request(id, full, reply);

@@ -76,6 +76,7 @@ void Supervisor::connection_ended(ControlServer::ConnectionId id) {
   holders_.remove(id);
   ports_.end(id);
   snapshots_.ended(id);
+  freezer_.ended(id);
 }
 
 }  // namespace pv::vm

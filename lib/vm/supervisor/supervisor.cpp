@@ -35,6 +35,7 @@ Supervisor::Supervisor(BootPlan plan, Fd ready, Fd lock, std::unique_ptr<Loop> l
       runs_(*loop_, agent_, runner_),
       setup_(agent_, runs_),
       ports_(*loop_, plan_.vm),
+      freezer_(agent_),
       nics_(plan_.vm.name, *loop_, qmp_, runs_),
       snapshots_({*loop_, qmp_, plan_.vm, slots_, [this] { return snapshot_obstacle(); },
                   [this] { return plugged_devices(); },
@@ -233,6 +234,14 @@ void Supervisor::on_agent_ready() {
 
 void Supervisor::after_agent() {
   setting_up_ = true;
+  if (!plan_.restore || !plan_.restore->frozen) return set_up();
+  freezer_.thaw(plan_.timeout_ns, [this](const Result<json>& thawed) {
+    if (!thawed) return boot_failed(thawed.error());
+    set_up();
+  });
+}
+
+void Supervisor::set_up() {
   setup_.start(std::move(plan_.work), plan_.timeout_ns, [this](Result<> result) {
     if (!result) return boot_failed(result.error());
     if (plan_.restore) return booted();  // its cards are set up already

@@ -39,6 +39,7 @@
 #include "vm/supervisor/agent.hpp"
 #include "vm/supervisor/data_ports.hpp"
 #include "vm/supervisor/event_log.hpp"
+#include "vm/supervisor/freezer.hpp"
 #include "vm/supervisor/guest_run.hpp"
 #include "vm/supervisor/guest_setup.hpp"
 #include "vm/supervisor/holders.hpp"
@@ -67,7 +68,8 @@ struct RestorePlan {
   bool shared = false;  // it gets a copy in memory that others can map too
   bool paused = false;
   bool host_clock = false;
-  bool agent = true;  // one was there, and will answer
+  bool agent = true;    // one was there, and will answer
+  bool frozen = false;  // so are the guest's file systems, which the agent thaws
   std::vector<size_t> data_ports;
   std::string runner;  // its nonce, see runner.hpp
 };
@@ -109,6 +111,7 @@ class Supervisor {
   void agent_port(bool open);
   void on_agent_ready();
   void after_agent();
+  void set_up();
   void booted();
 
   // restore.cpp
@@ -217,6 +220,7 @@ class Supervisor {
   GuestRuns runs_;
   GuestSetup setup_;
   DataPorts ports_;
+  Freezer freezer_;
   Holders holders_;
   Nics nics_;
   Snapshots snapshots_;
