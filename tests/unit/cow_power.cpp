@@ -260,7 +260,7 @@ struct World {
 
   // Some requests, side by side; the power goes at any moment.
   void live(bool to_the_end) {
-    std::vector<std::unique_ptr<Io>> all;
+    std::vector<std::shared_ptr<Io>> all;  // of several kinds
     int in_flight = 0;
     for (uint64_t steps = 20 + rng.below(120); steps > 0; --steps) {
       if (rng.below(3) == 0) {
@@ -268,7 +268,7 @@ struct World {
         continue;
       }
       if (rng.below(12) == 0) {
-        all.push_back(std::make_unique<Flush>(model));
+        all.push_back(std::make_shared<Flush>(model));
       } else {
         constexpr Op k_ops[] = {Op::write, Op::write, Op::write, Op::zero, Op::discard};
         const uint64_t first = rng.below(k_sectors);
@@ -277,7 +277,7 @@ struct World {
         for (uint64_t s = first; s < first + count; ++s) busy = busy || model.sectors[s].busy;
         if (busy) continue;
         const uint32_t flags = rng.below(6) == 0 ? uint32_t{k_fua} : 0U;
-        all.push_back(std::make_unique<Change>(model, k_ops[rng.below(5)], first, count, version++,
+        all.push_back(std::make_shared<Change>(model, k_ops[rng.below(5)], first, count, version++,
                                                flags, in_flight));
       }
       disk->submit(all.back()->request);
