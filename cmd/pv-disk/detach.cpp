@@ -9,8 +9,6 @@
 namespace pv::diskcmd {
 namespace {
 
-constexpr uint64_t k_server_grace_ns = 5 * k_ns_per_s;
-
 struct Options {
   std::string disk;
   bool force = false;
@@ -52,10 +50,13 @@ Result<int> act(cli::Context& context, const Options& options) {
   const bool kept = released["guest_released"] == false && !options.force;
   if (!kept) {
     if (vm) TRY(forget_in_vm(*vm, at.disk.name));
-    TRY(terminate(process_from_json(state), k_server_grace_ns));
+    TRY_ASSIGN(const uint64_t grace_ns, context.timeout_ns(serve::k_end_grace_ns));
+    TRY_ASSIGN(const std::string lost,
+               serve::end_server(at.disk, std::max(grace_ns, serve::k_end_grace_ns)));
     TRY_ASSIGN(state, at.disk.load());
     state["state"] = "detached";
     TRY(at.disk.save(state));
+    if (!lost.empty()) return fail(serve::cache_lost(at.disk, "detached", lost));
   }
   TRY_ASSIGN(json document, serve::disk_document(at.disk));
   document.update(released);

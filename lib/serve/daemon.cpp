@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A disk's server as a daemon: started, waited for, and, where that is wanted, started again.
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -32,6 +33,9 @@ int serve_as_daemon(const Object& disk, const Spec& spec, Fd ready) {
 
 Result<StartingServer> begin_server(const Object& disk, const Spec& spec) {
   TRY_ASSIGN(Daemon daemon, start_daemon(disk.path("log"), [&](Fd ready) {
+               const ProcessId self = identify(getpid()).value_or(ProcessId{getpid(), 0});
+               static_cast<void>(write_file_atomic(disk.path(k_starting_file),
+                                                   to_line(process_to_json(self)), 0600));
                if (!spec.restart) return serve_as_daemon(disk, spec, std::move(ready));
                const std::string vhost = spec.vhost_user ? disk.path(k_vhost_socket) : "";
                return keep_serving(disk.dir, vhost, ready, [&](const Life& life) {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "serve/disk_object.hpp"
 
+#include <algorithm>
+#include <unistd.h>
+
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
@@ -12,7 +15,15 @@
 namespace pv::serve {
 namespace {
 
-constexpr uint64_t k_grace_ns = 10 * k_ns_per_s;  // to end, and to write a cache back
+constexpr size_t k_max_note = 4096;
+
+bool has_cache(const json& state) {
+  const json* layers = find(state, "layers");
+  if (!layers || !layers->is_array()) return false;
+  return std::any_of(layers->begin(), layers->end(), [](const json& layer) {
+    return layer.is_string() && split(layer.get<std::string>(), ':').front() == "cache";
+  });
+}
 
 Error no_such_disk(const RunDir& run, std::string_view name) {
   std::vector<std::string> known;
@@ -62,19 +73,35 @@ Result<json> disk_document(const Object& disk) {
   return state;
 }
 
-Result<> close_disk(const RunDir& run, const Object& disk) {
+Result<std::string> end_server(const Object& disk, uint64_t grace_ns) {
+  const auto state = disk.load();
+  ProcessId server = state ? process_from_json(*state) : ProcessId{};
+  if (server.pid == 0)  // it has not come up, and whoever wanted it does not wait any more
+    if (const auto text = read_file(disk.path(k_starting_file), k_max_note))
+      server = process_from_json(parse_json(*text).value_or(json::object()));
+  bool killed = false;
+  if (server.pid != 0) {
+    TRY_ASSIGN(killed, terminate(server, grace_ns));
+  }
+  auto lost = read_file(disk.path(k_lost_file), k_max_note);
+  unlink(disk.path(k_lost_file).c_str());
+  if (lost) return *lost;
+  return killed && state && has_cache(*state) ? k_flush_late : std::string();
+}
+
+Error cache_lost(const Object& disk, std::string_view how, const std::string& flush) {
+  return Error(Code::io, fmt::format("disk '{}' is {}, but its last flush {}: what its cache still "
+                                     "held is lost",
+                                     disk.name, how, flush));
+}
+
+Result<> close_disk(const RunDir& run, const Object& disk, uint64_t grace_ns) {
   // Whoever may want to start the server again sees that it is not wanted any more.
   static_cast<void>(write_file_atomic(disk.path(k_closing_file), "", 0600));
-  if (auto state = disk.load()) {
-    const ProcessId server = process_from_json(*state);
-    if (server.pid != 0) TRY(terminate(server, k_grace_ns));
-  }
-  const auto lost = read_file(disk.path(k_lost_file), 256);
+  TRY_ASSIGN(const std::string lost, end_server(disk, grace_ns));
   run.remove(disk);
-  if (!lost) return {};
-  return fail(Code::io, fmt::format("disk '{}' is closed, but its last flush failed ({}): what its "
-                                    "cache still held is lost",
-                                    disk.name, *lost));
+  if (!lost.empty()) return fail(cache_lost(disk, "closed", lost));
+  return {};
 }
 
 }  // namespace pv::serve

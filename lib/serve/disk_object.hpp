@@ -10,13 +10,19 @@
 #include "base/json_fwd.hpp"
 #include "base/result.hpp"
 #include "base/run_dir.hpp"
+#include "base/units.hpp"
 
 namespace pv::serve {
 
 // Where a disk with the transport vhost-user is served besides NBD.
 constexpr const char* k_vhost_socket = "vhost.sock";
-// Left by a server whose last flush failed: the errno by name.
+// Left by a server whose cache could not be written back: what has become of its last flush.
 constexpr const char* k_lost_file = "lost";
+constexpr const char* k_flush_late = "did not end in time";
+// Who serves it, from the first moment on; state.json says so once the disk is up.
+constexpr const char* k_starting_file = "starting";
+// For a server to end, and to write a cache back.
+constexpr uint64_t k_end_grace_ns = 10 * k_ns_per_s;
 
 // "vda" where that is clear, else "v/vda". Code::no_such_disk lists the known ids; a name that
 // several VMs use is Code::usage and lists the choices.
@@ -29,8 +35,13 @@ std::vector<Object> disks_of_vm(const RunDir& run, const Object& vm);
 // process is gone. Internal keys are left out.
 Result<json> disk_document(const Object& disk);
 
-// Ends the server (SIGTERM, then SIGKILL) and removes the object. Idempotent. Code::io when it is
-// closed all the same, but a cache of its could not be written back.
-Result<> close_disk(const RunDir& run, const Object& disk);
+// Ends the server: SIGTERM, then SIGKILL. "", or what has become of the last flush when what a
+// cache held is lost; that is told once.
+Result<std::string> end_server(const Object& disk, uint64_t grace_ns);
+// Code::io, for a disk that was closed or detached (`how`) all the same.
+Error cache_lost(const Object& disk, std::string_view how, const std::string& flush);
+
+// Ends the server and removes the object. Idempotent. cache_lost() when it is closed all the same.
+Result<> close_disk(const RunDir& run, const Object& disk, uint64_t grace_ns = k_end_grace_ns);
 
 }  // namespace pv::serve

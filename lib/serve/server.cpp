@@ -85,6 +85,8 @@ class DiskServer {
     std::vector<blk::LayerSpec> layers;
     for (const std::string& text : spec_.layers) {
       TRY_ASSIGN(blk::LayerSpec layer, blk::parse_layer(text));
+      // The log that is there is the one that our predecessor had begun.
+      if (spec_.again && layer.name == "record") layer.params["append"] = "yes";
       layers.push_back(std::move(layer));
     }
     if (blk::base_needs(layers, blk::k_base_identity))
@@ -300,14 +302,19 @@ class DiskServer {
   // it takes; who cannot wait kills the server, which is a power cut.
   void put_away() {
     if (snap_->sealed() || !stack_->control({{"op", "cache.held"}})) return loop_.stop();
+    // It stays when we are killed meanwhile.
+    static_cast<void>(write_file_atomic(object_.path(k_lost_file), k_flush_late, 0600));
     last_flush_.op = blk::Op::flush;
     last_flush_.flags = blk::k_internal;
     last_flush_.owner = this;
     last_flush_.done = [](blk::Request& request, int error) {
       auto& server = *static_cast<DiskServer*>(request.owner);
+      const std::string note = server.object_.path(k_lost_file);
       if (error != 0)
         static_cast<void>(
-            write_file_atomic(server.object_.path(k_lost_file), errno_name(error), 0600));
+            write_file_atomic(note, fmt::format("failed ({})", errno_name(error)), 0600));
+      else
+        unlink(note.c_str());
       server.loop_.stop();
     };
     stack_->submit(last_flush_);

@@ -241,3 +241,58 @@ PY
   ok pv-disk info d
   has '.disk.in_flight == 0'
 }
+
+# If this fails, writes that were acknowledged are gone and close says that all is well.
+@test "a cache that could not be written back in time is told of, and --timeout gives it longer" {
+  for disk in late slow stopped; do
+    truncate -s 1M $disk.img
+    serve $disk --image $disk.img --layer cache --layer delay:ms=11000,ops=write
+    printf 'written' | pv-disk write $disk
+  done
+  kill -STOP "$(pv-disk info stopped -o pid)"
+  for disk in late stopped; do pv-disk close $disk </dev/null >$disk.out 2>$disk.err & done
+  pv-disk close slow --timeout 60s </dev/null >slow.out &
+  slow=$!
+  wait $slow
+  assert_equal "$(head -c 7 slow.img)" written
+  wait %1 && fail 'late was closed' || assert_equal $? 4
+  wait %2 && fail 'stopped was closed' || assert_equal $? 4
+  for disk in late stopped; do
+    assert_equal "$(wc -l <$disk.err)" 1
+    [[ $(cat $disk.err) == *'its last flush did not end in time'*'lost'* ]]
+    has '.error.code == "io"' "$(cat $disk.out)"
+  done
+  assert_equal "$(pv-disk list </dev/null)" ''
+}
+
+@test "a cache that could not be written back is told of when its disk is detached" {
+  truncate -s 1M t.img
+  pv-vm create v </dev/null >/dev/null
+  pv-disk attach v --id c --image t.img --layer cache --layer fault </dev/null >/dev/null
+  pv-fault add error --op write --disk c >/dev/null
+  printf 'written' | pv-disk write c
+  expect_error io 4 pv-disk detach v/c
+  [[ $stderr == *"'c' is detached, but its last flush failed (EIO)"* ]]
+  ok pv-disk info v/c
+  has '.disk.state == "detached"'
+  ok pv-disk close v/c
+}
+
+@test "a server whose start was given up is ended by close" {
+  truncate -s 1M t.img
+  mkfifo fifo
+  # Its layer waits for somebody who opens the FIFO.
+  timeout -s INT 1 pv-disk serve d --image t.img --layer reserve:ptpl=fifo </dev/null >/dev/null 2>&1 || true
+  pgrep -f "pv-disk serve d --image t.img" >/dev/null
+  ok pv-disk close d
+  run -1 pgrep -f "pv-disk serve d --image t.img"
+  serve d --image t.img
+}
+
+@test "a history that could not be begun leaves nothing behind" {
+  truncate -s 1M t.img
+  # Room for the disk's own files, and not for a history.
+  expect_error system 5 bash -c 'trap "" XFSZ; ulimit -f 8; exec pv-disk serve d --image t.img --layer history:file=h'
+  [ ! -e h ]
+  serve d --image t.img --layer history:file=h
+}

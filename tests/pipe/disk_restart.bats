@@ -101,3 +101,16 @@ kill_server() {
     ok pv-disk close t
   done
 }
+
+@test "a log is gone on with by the server that is started again" {
+  truncate -s 1M t.img
+  ok pv-disk serve t --image t.img --restart --layer record:file=log
+  printf one | pv-disk write t
+  kill_server
+  printf two | pv-disk write t --offset 4096
+  ok pv-disk close t
+  truncate -s 1M out.img
+  run -0 --separate-stderr pv-verify replay log out.img </dev/null
+  [[ $stderr == *'gaps (1)'* ]]
+  assert_equal "$(head -c 4099 out.img | tail -c 3)" two
+}

@@ -166,3 +166,15 @@ poke() { printf '%s' "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; 
   [ "$status" -eq 4 ]
   has '.error.code == "aborted"'
 }
+
+# If this fails, bytes that a server never sent are zeroes, and equal to zeroes.
+@test "compare: an answer with less data than was asked for is an error, not zeroes" {
+  random_file a.img 1048576
+  cp a.img b.img
+  dd if=/dev/zero of=b.img bs=256k seek=3 count=1 conv=notrunc status=none
+  serve d --image a.img
+  pv-fault add violate --set what=missing_data --disk d </dev/null >/dev/null
+  expect_error io 4 pv-verify compare d b.img --summary
+  serve e --image "$(uri d)" --read-only
+  expect_error io 4 pv-disk read e --length 1M
+}

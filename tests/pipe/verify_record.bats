@@ -183,6 +183,21 @@ replay_all() {
   ok cmp r.img d.img
 }
 
+@test "record: one that was closed in order and is damaged is not cut and gone on with" {
+  # If this fails, what lies behind a damaged entry is thrown away, and the log looks whole.
+  recorded d 1M
+  qio d 'write -P 1 0 64k' 'write -P 2 64k 64k' 'write -P 3 0 64k' 'flush'
+  ok pv-disk close d
+  cp d.log good.log
+  printf X | dd of=d.log bs=1 seek=100000 conv=notrunc status=none
+  cp d.log damaged.log
+  expect_error invalid 4 pv-disk serve e --image d.img --layer record:file=d.log,append=yes
+  cmp d.log damaged.log
+  head -c 150000 good.log >d.log
+  expect_error invalid 4 pv-disk serve e --image d.img --layer record:file=d.log,append=yes
+  assert_equal "$(stat -c %s d.log)" 150000
+}
+
 @test "record: a log that cannot be written is broken, and the guest does not notice" {
   truncate -s 4M d.img
   (ulimit -f 1024; pv-disk serve d --image d.img --layer record:file=d.log </dev/null >/dev/null)

@@ -15,7 +15,8 @@ namespace pv::blk {
   X(nbd_get_error) X(nbd_get_errno) X(nbd_add_meta_context) X(nbd_aio_connect) X(nbd_get_size) \
       X(nbd_is_read_only) X(nbd_can_flush) X(nbd_can_fua) X(nbd_can_trim) X(nbd_can_zero)       \
           X(nbd_can_meta_context) X(nbd_aio_get_fd) X(nbd_aio_get_direction)                    \
-              X(nbd_aio_notify_read) X(nbd_aio_notify_write) X(nbd_aio_pread) X(nbd_aio_pwrite) \
+              X(nbd_aio_notify_read) X(nbd_aio_notify_write) X(nbd_aio_pread_structured)        \
+                  X(nbd_aio_pwrite)                                                             \
                   X(nbd_aio_flush) X(nbd_aio_trim) X(nbd_aio_zero) X(nbd_aio_block_status)      \
                       X(nbd_aio_is_ready) X(nbd_aio_is_closed) X(nbd_aio_is_dead)               \
                           X(nbd_set_strict_mode) X(nbd_set_export_name)               \

@@ -108,6 +108,7 @@ class NbdDisk final : public Disk, private NbdLink::Owner {
     bool flushing = false;     // FUA where the server has none: a flush before the answer
     uint64_t sent = 0;         // bytes of the request that are done
     uint64_t chunk = 0;        // bytes under way
+    uint64_t seen = 0;         // read: of these, what has come
     uint64_t mark = 0;         // flush: what it covers
     uint64_t deadline_ns = 0;  // parked: until when
   };
@@ -234,7 +235,9 @@ class NbdDisk final : public Disk, private NbdLink::Owner {
     switch (r.op) {
       case Op::read:
         job.chunk = std::min(left, data_chunk_);
-        return nbd_.nbd_aio_pread(handle, data_of(job), job.chunk, at, done, 0) >= 0;
+        job.seen = 0;
+        return nbd_.nbd_aio_pread_structured(handle, data_of(job), job.chunk, at,
+                                             {got_data, &job, nullptr}, done, 0) >= 0;
       case Op::write:
         job.chunk = std::min(left, data_chunk_);
         return nbd_.nbd_aio_pwrite(handle, data_of(job), job.chunk, at, done, flags) >= 0;
@@ -299,11 +302,19 @@ class NbdDisk final : public Disk, private NbdLink::Owner {
     return 0;
   }
 
+  // libnbd takes an answer with less data than was asked for without a word.
+  static int got_data(void* user, const void*, size_t count, uint64_t, unsigned status, int*) {
+    if (status != LIBNBD_READ_ERROR) static_cast<Job*>(user)->seen += count;
+    return 0;
+  }
+
   // Called by libnbd from inside notify_*: the real completion is put off until libnbd has
   // returned, because it may submit again.
   static int completed(void* user, int* error) {
     auto& job = *static_cast<Job*>(user);
     job.error = *error;
+    const bool reads = job.request->op == Op::read;
+    if (reads && job.error == 0 && job.seen != job.chunk) job.error = EIO;
     if (job.error == 0) job.disk->account(job);
     job.disk->finished_.push_back(&job);
     return 1;  // retire the command

@@ -85,7 +85,11 @@ Result<HistoryFile> HistoryFile::open(const std::string& path, uint64_t disk_siz
   struct stat st {};
   if (fstat(file.fd_.get(), &st) < 0) return fail_errno("cannot stat " + path, errno);
   if (!S_ISREG(st.st_mode)) return fail(Code::invalid, path + " is no regular file");
-  TRY(st.st_size == 0 ? file.begin(disk_size) : file.take_up(disk_size));
+  const bool blank = st.st_size == 0;
+  if (auto begun = blank ? file.begin(disk_size) : file.take_up(disk_size); !begun) {
+    if (blank) unlink(path.c_str());
+    return fail(begun.error());
+  }
   return file;
 }
 

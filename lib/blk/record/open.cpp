@@ -92,6 +92,11 @@ Result<OpenedLog> continue_log(Fd fd, const std::string& path, Disk& disk, const
   }
   TRY(check_disk(head, size, path, disk, env));
   TRY_ASSIGN(const LogEnd end, reader.end());
+  if (head.state == LogHead::closed && reader.used() < head.end)
+    return fail(Code::invalid,
+                fmt::format("the log {} was closed in order and is damaged behind its first {} "
+                            "bytes: to go on there would throw the rest away",
+                            path, reader.used()));
   const bool gap = !end.whole || head.state != LogHead::closed || !head.knows_last_edges;
   if (ftruncate(fd.get(), static_cast<off_t>(reader.used())) < 0)
     return fail_errno("cannot cut the log " + path, errno);
