@@ -37,6 +37,17 @@ constexpr Magic k_magics[] = {
     {"dmg", ".dmg", -512, "koly"sv},
 };
 
+// Files of ours, which no guest writes: to serve one as a disk is a slip that destroys it.
+struct Own {
+  const char* what;
+  std::string_view bytes;  // at the start
+};
+constexpr Own k_own[] = {
+    {"an overlay of layer cow", "PVCOW\r\n\x1a"sv},
+    {"a history", "PVHIST\0"sv},
+    {"a log of layer record", "PVWLOG\n\x1a"sv},
+};
+
 bool has_magic(int fd, const Magic& magic) {
   off_t at = magic.offset;
   if (at < 0) {
@@ -88,6 +99,10 @@ Result<std::string> choose_format(const std::string& path, int fd, std::string_v
     if (has_magic(fd, magic) && (!magic.in_raw || extension == magic.extension))
       found = magic.format;
   }
+  for (const Own& own : k_own)
+    if (found.empty() && has_magic(fd, {"", "", 0, own.bytes}))
+      return fail(Code::invalid,
+                  fmt::format("{} is {}; say --format raw to take it for a disk", path, own.what));
   if (expected == found) return found.empty() ? "raw" : found;
   if (!expected.empty())
     return fail(Code::invalid, fmt::format("{} is named like {} but does not hold it; say which "

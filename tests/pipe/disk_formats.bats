@@ -153,3 +153,19 @@ assert_stderr_names() { grep -qi -- "$1" <<<"$stderr" || fail "stderr lacks '$1'
   ok pv-disk close d
   assert_equal "$(sha256sum base.qcow2)" "$before"
 }
+
+# If this fails, a slip writes over an overlay, a history or a log.
+@test "files of our own are no disks, unless that is said" {
+  truncate -s 1M t.img
+  serve d --image t.img --layer history:file=h --layer record:file=l --layer cow:file=o
+  printf x | pv-disk write d
+  ok pv-disk close d
+  for file in h l o; do
+    cp $file before
+    expect_error invalid 4 pv-disk serve e --image $file
+    [[ $stderr == *'--format raw'* ]]
+    expect_error invalid 4 pv-verify fill $file
+    cmp $file before
+  done
+  serve e --image o --format raw
+}
