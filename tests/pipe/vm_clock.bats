@@ -93,9 +93,11 @@ export PV_WITHIN=5 # for until_true
   pv-vm console v --attach <pipe >out 3>&- &
   joined=$!
   exec 7>pipe
-  until_true eval 'pv-vm console v --attach </dev/null 2>&1 | grep -q "attached by process"'
   echo hello >&7
   until_true grep -q 'heard hello' out
+  run --separate-stderr pv-vm console v --attach </dev/null
+  [ "$status" -ne 0 ]
+  [[ $stderr == *'attached by process'* ]]
   exec 7>&-
   wait $joined
   # On a terminal: raw while it lasts, put back afterwards.
