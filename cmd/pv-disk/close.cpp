@@ -43,7 +43,7 @@ Result<> close_one(cli::Context& context, const RunDir& run, const Object& disk,
   }
   auto document = serve::disk_document(disk);
   TRY_ASSIGN(const uint64_t grace_ns, context.timeout_ns(serve::k_end_grace_ns));
-  TRY(serve::close_disk(run, disk, std::max(grace_ns, serve::k_end_grace_ns)));
+  TRY(serve::close_disk(run, disk, grace_ns));
   if (!document) document = json{{"id", disk.name}};
   (*document)["state"] = "closed";
   (*document)["closed"] = true;

@@ -51,8 +51,7 @@ Result<int> act(cli::Context& context, const Options& options) {
   if (!kept) {
     if (vm) TRY(forget_in_vm(*vm, at.disk.name));
     TRY_ASSIGN(const uint64_t grace_ns, context.timeout_ns(serve::k_end_grace_ns));
-    TRY_ASSIGN(const std::string lost,
-               serve::end_server(at.disk, std::max(grace_ns, serve::k_end_grace_ns)));
+    TRY_ASSIGN(const std::string lost, serve::end_server(at.disk, grace_ns));
     TRY_ASSIGN(state, at.disk.load());
     state["state"] = "detached";
     TRY(at.disk.save(state));

@@ -81,12 +81,12 @@ Result<std::string> end_server(const Object& disk, uint64_t grace_ns) {
       server = process_from_json(parse_json(*text).value_or(json::object()));
   bool killed = false;
   if (server.pid != 0) {
-    TRY_ASSIGN(killed, terminate(server, grace_ns));
+    TRY_ASSIGN(killed, terminate(server, std::max(grace_ns, k_end_grace_ns)));
   }
   auto lost = read_file(disk.path(k_lost_file), k_max_note);
   unlink(disk.path(k_lost_file).c_str());
   if (lost) return *lost;
-  return killed && state && has_cache(*state) ? k_flush_late : std::string();
+  return killed && state && has_cache(*state) ? "did not end in time" : std::string();
 }
 
 Error cache_lost(const Object& disk, std::string_view how, const std::string& flush) {

@@ -16,12 +16,11 @@ namespace pv::serve {
 
 // Where a disk with the transport vhost-user is served besides NBD.
 constexpr const char* k_vhost_socket = "vhost.sock";
-// Left by a server whose cache could not be written back: what has become of its last flush.
+// Left by a server whose last flush failed: how.
 constexpr const char* k_lost_file = "lost";
-constexpr const char* k_flush_late = "did not end in time";
 // Who serves it, from the first moment on; state.json says so once the disk is up.
 constexpr const char* k_starting_file = "starting";
-// For a server to end, and to write a cache back.
+// For a server to end, and to write a cache back, at least.
 constexpr uint64_t k_end_grace_ns = 10 * k_ns_per_s;
 
 // "vda" where that is clear, else "v/vda". Code::no_such_disk lists the known ids; a name that

@@ -302,19 +302,14 @@ class DiskServer {
   // it takes; who cannot wait kills the server, which is a power cut.
   void put_away() {
     if (snap_->sealed() || !stack_->control({{"op", "cache.held"}})) return loop_.stop();
-    // It stays when we are killed meanwhile.
-    static_cast<void>(write_file_atomic(object_.path(k_lost_file), k_flush_late, 0600));
     last_flush_.op = blk::Op::flush;
     last_flush_.flags = blk::k_internal;
     last_flush_.owner = this;
     last_flush_.done = [](blk::Request& request, int error) {
       auto& server = *static_cast<DiskServer*>(request.owner);
-      const std::string note = server.object_.path(k_lost_file);
       if (error != 0)
-        static_cast<void>(
-            write_file_atomic(note, fmt::format("failed ({})", errno_name(error)), 0600));
-      else
-        unlink(note.c_str());
+        static_cast<void>(write_file_atomic(server.object_.path(k_lost_file),
+                                            fmt::format("failed ({})", errno_name(error)), 0600));
       server.loop_.stop();
     };
     stack_->submit(last_flush_);

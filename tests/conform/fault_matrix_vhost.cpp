@@ -11,12 +11,6 @@ namespace {
 
 namespace v = test::vhost;
 
-int errno_of(uint8_t status) {
-  if (status == v::k_ok) return 0;
-  if (status == v::k_ioerr) return EIO;
-  return status == v::k_unsupp ? EOPNOTSUPP : EINVAL;  // the last: none that there is
-}
-
 class VhostStation final : public Station {
  public:
   explicit VhostStation(const std::vector<LayerSpec>& layers)
@@ -78,7 +72,7 @@ class VhostStation final : public Station {
         answered[next->first] = std::move(next->second);
       }
       if (const auto found = answered.find(head); found != answered.end()) {
-        flight.status = errno_of(found->second.status);
+        flight.status = v::errno_of(found->second.status);
         flight.data = std::move(found->second.data);
         answered.erase(found);
         return true;

@@ -19,12 +19,6 @@ using blk::Request;
 
 constexpr uint16_t k_queue_size = 256;
 
-int errno_of(uint8_t status) {
-  if (status == v::k_ok) return 0;
-  if (status == v::k_ioerr) return EIO;
-  return status == v::k_unsupp ? EOPNOTSUPP : EINVAL;  // the last: none that there is
-}
-
 v::BlkRequest translate(const Request& request) {
   const bool zero = request.op == Op::zero;
   v::BlkRequest out;
@@ -141,7 +135,7 @@ class VhostDisk final : public blk::Disk {
     const Flight flight = found->second;
     flights_.erase(found);
     Request& request = *flight.request;
-    const int error = errno_of(reply.status);
+    const int error = v::errno_of(reply.status);
     if (error == 0 && flight.flush_after) return waiting_.push_back({&request, false, true});
     if (request.op == Op::read && error == 0)
       blk::scatter(request, 0, reply.data.data(), reply.data.size());

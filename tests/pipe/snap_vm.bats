@@ -309,12 +309,17 @@ state_of() { pv-vm info "$1" -o state </dev/null; }
   expect_error usage 2 pv-snap restore "$PV_SNAP" 'a b'
 }
 
-@test "a frozen guest is thawed again, where it was and where it goes on" {
-  # If this fails, --freeze leaves a guest whose file systems take no write any more.
-  restored "$PV_SNAP" v
+# A disk with an empty file system, as /dev/vdb of v.
+plug_ext4() {
   pv-disk attach v --id fs --memory 8M </dev/null >/dev/null
   mke2fs -q -t ext4 -F fs.img 8M
   qemu-img convert -n -f raw -O raw fs.img "$(uri v/fs)"
+}
+
+@test "a frozen guest is thawed again, where it was and where it goes on" {
+  # If this fails, --freeze leaves a guest whose file systems take no write any more.
+  restored "$PV_SNAP" v
+  plug_ext4
   guest v 'mount /dev/vdb /mnt && echo one >/mnt/f'
   pv-vm pause v >/dev/null
   expect_error wrong_state 4 pv-snap take v ./s --freeze
@@ -336,9 +341,7 @@ state_of() { pv-vm info "$1" -o state </dev/null; }
 @test "whoever has frozen a guest and is killed leaves it thawed" {
   # If this fails, a guest's file systems take no write for good, and the VM says that it is well.
   restored "$PV_SNAP" v
-  pv-disk attach v --id fs --memory 8M </dev/null >/dev/null
-  mke2fs -q -t ext4 -F fs.img 8M
-  qemu-img convert -n -f raw -O raw fs.img "$(uri v/fs)"
+  plug_ext4
   guest v 'mount /dev/vdb /mnt'
   start=$(date +%s%N)
   ok pv-snap take v ./s --freeze

@@ -131,10 +131,10 @@ $(md5sum <a)"
   ok bash -c 'pv-vm info v | pv-vm put a /tmp/std2 | pv-vm get /tmp/std2 c'
   has '.vm.name == "v" and .transfer.direction == "get"'
   cmp a c
-  # What the kernel makes up has no size.
   # An attribute of sysfs is a page long, says stat(1).
   ok pv-vm get v /sys/power/state state
   assert_equal "$(cat state)" "$(guest 'cat /sys/power/state')"
+  # What the kernel makes up has no size.
   pv-vm get v /proc/version - >version
   assert_equal "$(cat version)" "$(guest 'cat /proc/version')"
 }

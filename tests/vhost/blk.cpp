@@ -2,6 +2,7 @@
 #include "blk.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 namespace pv::test::vhost {
@@ -16,6 +17,12 @@ std::string ranges_bytes(const std::vector<BlkRange>& ranges) {
 }
 
 }  // namespace
+
+int errno_of(uint8_t status) {
+  if (status == k_ok) return 0;
+  if (status == k_ioerr) return EIO;
+  return status == k_unsupp ? EOPNOTSUPP : EINVAL;
+}
 
 Result<BlkConfig> Blk::config() {
   TRY_ASSIGN(const std::string bytes, driver_.get_config(0, sizeof(BlkConfig)));

@@ -37,6 +37,9 @@ constexpr uint8_t k_ioerr = 1;
 constexpr uint8_t k_unsupp = 2;
 constexpr uint8_t k_not_written = 0xee;  // what a status byte is before the device writes it
 
+// What a guest makes of a status; EINVAL for one that there is not.
+int errno_of(uint8_t status);
+
 constexpr uint64_t k_sector = 512;
 constexpr uint32_t k_id_bytes = 20;
 constexpr uint32_t k_unmap = 1;  // flag of a range of write zeroes

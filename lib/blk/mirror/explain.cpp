@@ -258,8 +258,11 @@ size_t Groups::of(const Writes::Write* write) {
 std::vector<Mishap> explain(const Writes& writes, const char* test, const char* reference,
                             uint64_t offset, uint64_t length, const std::vector<ByteSpan>& spans,
                             Explanation::Suspect otherwise) {
+  Look whole(writes, test, reference, offset, length, spans);
+  std::vector<std::vector<ByteSpan>> groups = whole.by_write();
+  if (groups.size() == 1) return {{whole.run(otherwise), std::move(groups.front())}};
   std::vector<Mishap> all;
-  for (auto& group : Look(writes, test, reference, offset, length, spans).by_write()) {
+  for (auto& group : groups) {
     const Explanation why = Look(writes, test, reference, offset, length, group).run(otherwise);
     add_mishap(all, {why, std::move(group)});
   }
