@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/control.hpp"
+#include "base/dir_guard.hpp"
 #include "base/loop.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
@@ -38,6 +39,7 @@ class LanServer {
   LanServer(const Object& lan, Loop& loop)
       : lan_(lan),
         loop_(loop),
+        home_(loop, lan.dir, [&loop] { loop.stop(); }),
         switch_(system_clock(), loop),
         control_(loop, [this](ControlServer::ConnectionId, const json& request, const std::string&,
                               const ControlServer::Reply& reply) { reply(serve(request)); }) {}
@@ -82,6 +84,7 @@ class LanServer {
 
   const Object& lan_;
   Loop& loop_;
+  DirGuard home_;
   Switch switch_;
   std::map<PortId, std::unique_ptr<Port>> ports_;
   ControlServer control_;

@@ -235,3 +235,13 @@ boot_all() {
     pv-vm close v >/dev/null
   done
 }
+
+@test "the run directory deleted under a lan: its switch ends by itself" {
+  pv-vm lan create net </dev/null >/dev/null
+  switch=$(pgrep -f "pv-vm lan create net" | while read -r pid; do
+    grep -qsaF "PV_RUN_DIR=$PV_RUN_DIR" "/proc/$pid/environ" && echo "$pid"; done)
+  kill -0 "$switch"
+  rm -rf "$PV_RUN_DIR"
+  until_true ended "$switch"
+  mkdir -m 700 "$PV_RUN_DIR"
+}
