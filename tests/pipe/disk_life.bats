@@ -281,11 +281,15 @@ PY
 @test "a server whose start was given up is ended by close" {
   truncate -s 1M t.img
   mkfifo fifo
-  # Its layer waits for somebody who opens the FIFO.
-  timeout -s INT 1 pv-disk serve d --image t.img --layer reserve:ptpl=fifo </dev/null >/dev/null 2>&1 || true
-  pgrep -f "pv-disk serve d --image t.img" >/dev/null
+  # Its layer waits for somebody who opens the FIFO. Other tests have disks of this name.
+  local serving="pv-disk serve d --image $PWD/t.img"
+  $serving --layer reserve:ptpl=fifo </dev/null >/dev/null 2>&1 &
+  until_true bash -c "ls '$PV_RUN_DIR'/obj/*/starting"
+  kill $!  # not SIGINT, which a shell has such a job ignore
+  wait $! || true
+  pgrep -f "$serving" >/dev/null
   ok pv-disk close d
-  run -1 pgrep -f "pv-disk serve d --image t.img"
+  run -1 pgrep -f "$serving"
   serve d --image t.img
 }
 

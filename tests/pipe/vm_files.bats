@@ -121,6 +121,17 @@ $(md5sum <a)"
   no_temporary
 }
 
+@test "a program that was put can be run as soon as it is there" {
+  printf '#!/bin/busybox sh\necho ran\n' >script
+  # Some see it before the script of the transfer has gone on.
+  for round in 1 2 3 4 5 6; do
+    guest 'sh -c "until [ -e /tmp/script ]; do :; done; /tmp/script" >/tmp/ran 2>&1 &'
+    ok pv-vm put v script /tmp/script --mode 755
+    guest 'until [ -s /tmp/ran ]; do sleep 0.1; done; rm /tmp/script'
+    assert_equal "$(guest 'cat /tmp/ran')" ran
+  done
+}
+
 @test "stdin and stdout are files too" {
   seq 100000 >a
   ok bash -c 'cat a | pv-vm put v - /tmp/std --mode 0640'

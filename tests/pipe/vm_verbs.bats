@@ -165,7 +165,10 @@ PY
   waiting=$!
   pv-vm wait v --state shutdown >end 2>/dev/null &
   other=$!
-  until [ "$(pgrep -cf "^pv-vm wait v")" -ge 2 ]; do sleep 0.01; done
+  # They watch the VM's directory.
+  for pid in "$waiting" "$other"; do
+    until_true grep -qs '^inotify wd' -r "/proc/$pid/fdinfo"
+  done
   pv-vm close v >/dev/null
   status=0
   wait "$waiting" || status=$?

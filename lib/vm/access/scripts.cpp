@@ -161,6 +161,8 @@ while read -r a b c; do
 		;;
 	size)
 		wait
+		# Open for writing, it could not be run when it appears under its name.
+		exec 4>&-
 		say "ok $(stat -c %s "$t")"
 		;;
 	keep)

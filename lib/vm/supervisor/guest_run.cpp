@@ -79,6 +79,7 @@ std::optional<json> start_failure(const std::vector<std::string>& argv, std::str
   static constexpr Row rows[] = {{"No such file or directory", 127, "not found in the guest"},
                                  {"Permission denied", 126, "permission denied in the guest"},
                                  {"Exec format error", 126, "not a program the guest can run"},
+                                 {"Text file busy", 126, "open for writing in the guest"},
                                  {"Is a directory", 126, "is a directory"}};
   if (message.find("execute child") == std::string_view::npos) return std::nullopt;
   for (const Row& row : rows) {
