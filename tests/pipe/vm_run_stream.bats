@@ -67,6 +67,10 @@ ROWS
   done
   run -126 pv-vm run v --raw -- /tmp/start/folder
   assert_output 'pv-vm run: /tmp/start/folder: is a directory'
+  guest 'cp /bin/plain /tmp/written && chmod 755 /tmp/written
+    sleep 1000 3>>/tmp/written >/dev/null 2>&1 &'
+  run -126 pv-vm run v -o run.stderr -- /tmp/written
+  assert_output 'pv-vm run: /tmp/written: open for writing in the guest'
   run -127 pv-vm run v --raw --env 'PATH=/no:/tmp/*' -- plain
   assert_output 'pv-vm run: plain: not found in the guest'
   run -0 pv-vm run v --raw --cwd /bin -- ./true
