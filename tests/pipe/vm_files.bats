@@ -124,7 +124,8 @@ $(md5sum <a)"
 @test "a program that was put can be run as soon as it is there" {
   printf '#!/bin/busybox sh\necho ran\n' >script
   # Some see it before the script of the transfer has gone on.
-  for round in 1 2 3 4 5 6; do
+  local _
+  for _ in $(seq 6); do
     guest 'sh -c "until [ -e /tmp/script ]; do :; done; /tmp/script" >/tmp/ran 2>&1 &'
     ok pv-vm put v script /tmp/script --mode 755
     guest 'until [ -s /tmp/ran ]; do sleep 0.1; done; rm /tmp/script'
