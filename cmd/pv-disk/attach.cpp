@@ -28,11 +28,11 @@ Result<Object> claim(const RunDir& run, const std::string& vm, const std::string
   return run.create("disk", vm, id);
 }
 
-Result<json> plug(const Object& vm, const Object& disk, json state, const Deadline& deadline) {
+Result<json> plug(const Object& vm, const Object& disk, const json& state,
+                  const Deadline& deadline) {
   TRY_ASSIGN(const json plugged, vm::plug_disk(vm, state, disk.path("nbd.sock"), deadline));
-  for (const auto& [key, value] : plugged.items()) state[key] = value;
-  TRY(disk.save(state));
-  return state;
+  TRY(serve::save_keys(disk, plugged));
+  return disk.load();
 }
 
 Result<int> act(cli::Context& context, const Options& options) {

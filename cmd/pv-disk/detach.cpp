@@ -34,7 +34,7 @@ Result<> forget_in_vm(const Object& vm, const std::string& id) {
 Result<int> act(cli::Context& context, const Options& options) {
   TRY_ASSIGN(const target::DiskTarget at, target::disk_target(context, options.disk));
   TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
-  TRY_ASSIGN(json state, at.disk.load());
+  TRY_ASSIGN(const json state, at.disk.load());
   if (get_string(state, "state") == "detached")
     return fail(Code::detached, fmt::format("disk '{}' is detached already", at.disk.display()));
   if (at.disk.owner.empty())
@@ -52,9 +52,7 @@ Result<int> act(cli::Context& context, const Options& options) {
     if (vm) TRY(forget_in_vm(*vm, at.disk.name));
     TRY_ASSIGN(const uint64_t grace_ns, context.timeout_ns(serve::k_end_grace_ns));
     TRY_ASSIGN(const std::string lost, serve::end_server(at.disk, grace_ns));
-    TRY_ASSIGN(state, at.disk.load());
-    state["state"] = "detached";
-    TRY(at.disk.save(state));
+    TRY(serve::save_keys(at.disk, {{"state", "detached"}}));
     if (!lost.empty()) return fail(serve::cache_lost(at.disk, "detached", lost));
   }
   TRY_ASSIGN(json document, serve::disk_document(at.disk));

@@ -22,9 +22,12 @@ namespace {
 
 constexpr size_t k_max_output = 1 << 20;
 
-bool wait_readable(int fd, int timeout_ms) {
+bool wait_readable(int fd, const Deadline& deadline) {
   pollfd p{fd, POLLIN, 0};
-  return poll(&p, 1, timeout_ms) > 0;
+  int ready = 0;
+  do ready = poll(&p, 1, deadline.left_ms());
+  while (ready < 0 && errno == EINTR);
+  return ready > 0;
 }
 
 // Runs in the child between fork and exec: only async-signal-safe calls.
@@ -127,10 +130,10 @@ Result<bool> terminate(const ProcessId& id, uint64_t grace_ns) {
   Fd pidfd(pidfd_open(id.pid, 0));
   if (!pidfd || !is_alive(id)) return false;
   pidfd_send_signal(pidfd.get(), SIGTERM, nullptr, 0);
-  if (wait_readable(pidfd.get(), Deadline::in_ns(grace_ns).left_ms())) return false;
+  if (wait_readable(pidfd.get(), Deadline::in_ns(grace_ns))) return false;
   pidfd_send_signal(pidfd.get(), SIGKILL, nullptr, 0);
-  constexpr int k_kill_ms = 10'000;
-  if (wait_readable(pidfd.get(), k_kill_ms)) return true;
+  constexpr uint64_t k_kill_ms = 10'000;
+  if (wait_readable(pidfd.get(), Deadline::in_ms(k_kill_ms))) return true;
   return fail(Code::timeout, fmt::format("process {} does not end after SIGKILL", id.pid));
 }
 
@@ -165,7 +168,7 @@ pid_t Child::release() {
 
 Result<ExitStatus> Child::wait(const Deadline& deadline) {
   if (pid_ <= 0) return fail(Code::bug, "wait for a child that does not exist");
-  if (!wait_readable(pidfd_.get(), deadline.left_ms()))
+  if (!wait_readable(pidfd_.get(), deadline))
     return fail(Code::timeout, fmt::format("process {} has not ended", pid_));
   int status = 0;
   if (waitpid(pid_, &status, 0) < 0) return fail_errno("waitpid", errno);
@@ -224,8 +227,9 @@ Result<Output> run_program(const std::vector<std::string>& argv, const Deadline&
   pollfd polls[2] = {{out_in.get(), POLLIN, 0}, {err_in.get(), POLLIN, 0}};
   std::string* sinks[2] = {&output.out, &output.err};
   while (polls[0].fd >= 0 || polls[1].fd >= 0) {
-    if (poll(polls, 2, deadline.left_ms()) == 0)
-      return fail(Code::timeout, fmt::format("{} has not ended in time", argv[0]));
+    const int ready = poll(polls, 2, deadline.left_ms());
+    if (ready == 0) return fail(Code::timeout, fmt::format("{} has not ended in time", argv[0]));
+    if (ready < 0) continue;  // EINTR
     for (int i = 0; i < 2; ++i) {
       if (polls[i].revents == 0) continue;
       char buffer[16384];
@@ -278,7 +282,7 @@ Result<std::string> read_ready(const Daemon& daemon, const Deadline& deadline) {
   std::string message;
   char buffer[4096];
   while (true) {
-    if (!wait_readable(daemon.ready.get(), deadline.left_ms()))
+    if (!wait_readable(daemon.ready.get(), deadline))
       return fail(Code::timeout, "the new process has not reported in time");
     const ssize_t n = read(daemon.ready.get(), buffer, sizeof buffer);
     if (n < 0 && errno == EINTR) continue;

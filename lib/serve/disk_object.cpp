@@ -16,6 +16,7 @@ namespace pv::serve {
 namespace {
 
 constexpr size_t k_max_note = 4096;
+constexpr uint64_t k_save_ns = 10 * k_ns_per_s;
 
 bool has_cache(const json& state) {
   const json* layers = find(state, "layers");
@@ -73,15 +74,32 @@ Result<json> disk_document(const Object& disk) {
   return state;
 }
 
+Result<> save_keys(const Object& disk, const json& changed) {
+  TRY_ASSIGN(const LockFile lock,
+             LockFile::acquire(disk.path("state.lock"), Deadline::in_ns(k_save_ns),
+                               fmt::format("the state of disk '{}'", disk.name)));
+  TRY_ASSIGN(json state, disk.load());
+  state.update(changed);
+  return disk.save(state);
+}
+
 Result<std::string> end_server(const Object& disk, uint64_t grace_ns) {
+  // Whoever may want to start the server again sees that it is not wanted any more.
+  static_cast<void>(write_file_atomic(disk.path(k_closing_file), "", 0600));
+  grace_ns = std::max(grace_ns, k_end_grace_ns);
   const auto state = disk.load();
-  ProcessId server = state ? process_from_json(*state) : ProcessId{};
-  if (server.pid == 0)  // it has not come up, and whoever wanted it does not wait any more
-    if (const auto text = read_file(disk.path(k_starting_file), k_max_note))
-      server = process_from_json(parse_json(*text).value_or(json::object()));
   bool killed = false;
-  if (server.pid != 0) {
-    TRY_ASSIGN(killed, terminate(server, std::max(grace_ns, k_end_grace_ns)));
+  if (state && process_from_json(*state).pid != 0) {
+    TRY_ASSIGN(killed, terminate(process_from_json(*state), grace_ns));
+  }
+  // The server that has not come up, and is waited for by nobody any more; or its keeper, which may
+  // have started another one the moment before: it passes the signal on, and ends with it.
+  if (const auto text = read_file(disk.path(k_starting_file), k_max_note)) {
+    const json first = parse_json(*text).value_or(json::object());
+    if (process_from_json(first).pid != 0) {
+      TRY_ASSIGN(const bool keeper_killed, terminate(process_from_json(first), grace_ns));
+      killed = killed || keeper_killed;
+    }
   }
   auto lost = read_file(disk.path(k_lost_file), k_max_note);
   unlink(disk.path(k_lost_file).c_str());
@@ -96,8 +114,6 @@ Error cache_lost(const Object& disk, std::string_view how, const std::string& fl
 }
 
 Result<> close_disk(const RunDir& run, const Object& disk, uint64_t grace_ns) {
-  // Whoever may want to start the server again sees that it is not wanted any more.
-  static_cast<void>(write_file_atomic(disk.path(k_closing_file), "", 0600));
   TRY_ASSIGN(const std::string lost, end_server(disk, grace_ns));
   run.remove(disk);
   if (!lost.empty()) return fail(cache_lost(disk, "closed", lost));

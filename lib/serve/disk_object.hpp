@@ -34,8 +34,11 @@ std::vector<Object> disks_of_vm(const RunDir& run, const Object& vm);
 // process is gone. Internal keys are left out.
 Result<json> disk_document(const Object& disk);
 
-// Ends the server: SIGTERM, then SIGKILL. "", or what has become of the last flush when what a
-// cache held is lost; that is told once.
+// Changes these keys of state.json, which a server and commands may do at the same time.
+Result<> save_keys(const Object& disk, const json& changed);
+
+// Ends the server, and who would start it again: SIGTERM, then SIGKILL. "", or what has become of
+// the last flush when what a cache held is lost; that is told once.
 Result<std::string> end_server(const Object& disk, uint64_t grace_ns);
 // Code::io, for a disk that was closed or detached (`how`) all the same.
 Error cache_lost(const Object& disk, std::string_view how, const std::string& flush);

@@ -13,18 +13,24 @@
 #include <vector>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include "base/clock.hpp"
+#include "base/file.hpp"
 #include "base/loop.hpp"
+#include "base/run_dir.hpp"
 #include "base/socket.hpp"
+#include "base/text.hpp"
 #include "front/vhost/greeter.hpp"
 
 namespace pv::serve {
 namespace {
 
-// A server that cannot live is not started for ever.
+// A server that cannot live is not started for ever: one that dies before it serves, however long
+// a loaded machine takes for that, or at once.
 constexpr uint64_t k_short_life_ns = 50 * k_ns_per_ms;
 constexpr int k_max_short_lives = 10;
+constexpr size_t k_max_state = 1 << 20;
 constexpr int k_bug = 70;  // the exit status of a failed assertion
 
 bool has_died(int status) {
@@ -104,7 +110,7 @@ class Keeper {
     }
     loop_->unwatch(pidfd_.get());
     status_ = exit_status(status);
-    const bool was_short = system_clock().now_ns() - began_ns_ < k_short_life_ns;
+    const bool was_short = !has_served() || system_clock().now_ns() - began_ns_ < k_short_life_ns;
     short_lives_ = was_short ? short_lives_ + 1 : 0;
     if (!has_died(status) || !is_wanted()) return loop_->stop();
     if (short_lives_ == k_max_short_lives) {
@@ -116,6 +122,13 @@ class Keeper {
       fmt::print(stderr, "{}\n", started.error().message);
       loop_->stop();
     }
+  }
+
+  // It writes its pid there when it is up.
+  bool has_served() const {
+    const auto text = read_file(dir_ + "/state.json", k_max_state);
+    const json state = text ? parse_json(*text).value_or(json::object()) : json::object();
+    return process_from_json(state).pid == server_;
   }
 
   bool is_wanted() const {

@@ -245,24 +245,17 @@ class DiskServer {
     return std::any_of(spec_.layers.begin(), spec_.layers.end(), is);
   }
 
-  // A command may have added keys of its own to the state.
-  Result<> save_keys(const json& changed) {
-    TRY_ASSIGN(json stored, object_.load());
-    stored.update(changed);
-    return object_.save(stored);
-  }
-
   Result<> save_size() {
     const uint64_t size = stack_->geometry().size;
     if (spec_.size != 0) spec_.size = size;
-    return save_keys({{"size_bytes", size}, {"source", source_json(spec_)}});
+    return save_keys(object_, {{"size_bytes", size}, {"source", source_json(spec_)}});
   }
 
   // The drive is the VM's; here only what becomes of the disc is remembered.
   Result<json> eject() {
     if (!spec_.cdrom) return fail(Code::unsupported_eject, "only a disc in a CD drive is ejected");
     medium_ = false;
-    TRY(save_keys({{"medium", false}}));
+    TRY(save_keys(object_, {{"medium", false}}));
     return json::object();
   }
 
@@ -350,13 +343,13 @@ Result<> run_server(const Object& disk, Spec spec, const std::function<void(cons
   json state = server->state();
   if (again) {
     // The rest is as it was: commands have added keys of their own.
-    TRY_ASSIGN(json before, disk.load());
-    before.update({{"pid", state["pid"]},
-                   {"start_ticks", state["start_ticks"]},
-                   {"restarts", get_u64(before, "restarts") + 1}});
-    state = std::move(before);
+    TRY_ASSIGN(const json before, disk.load());
+    TRY(save_keys(disk, {{"pid", state["pid"]},
+                         {"start_ticks", state["start_ticks"]},
+                         {"restarts", get_u64(before, "restarts") + 1}}));
+  } else {
+    TRY(disk.save(state));
   }
-  TRY(disk.save(state));
   malloc_trim(0);  // what the command line needed, the server does not
   ready(state);
   return loop->run();

@@ -18,12 +18,13 @@
 #include "blk/format.hpp"
 #include "blk/image_lock.hpp"
 #include "serve/blockdev.hpp"
+#include "serve/disk_object.hpp"
 
 namespace pv::serve {
 namespace {
 
 constexpr int k_lock_tries = 4;
-constexpr uint64_t k_helper_ms = 2000;  // with the server's drain less than close_disk()'s grace
+constexpr uint64_t k_helper_ms = 7000;  // with the server's drain less than close_disk()'s grace
 
 Result<Fd> open_path(const std::string& path, bool read_only) {
   Fd fd(open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC));
@@ -115,7 +116,12 @@ class Identified final : public blk::Forward {
 
 Source::~Source() {
   for (StorageDaemon& daemon : daemons_) daemon.ask_to_end();
-  for (StorageDaemon& daemon : daemons_) daemon.wait_for_end(Deadline::in_ms(k_helper_ms));
+  const Deadline deadline = Deadline::in_ms(k_helper_ms);
+  bool all_ended = true;
+  for (StorageDaemon& daemon : daemons_) all_ended = daemon.wait_for_end(deadline) && all_ended;
+  // What it had of the image in its memory is gone.
+  if (!all_ended)
+    static_cast<void>(write_file_atomic(dir_ + "/" + k_lost_file, "did not end in time", 0600));
 }
 
 Result<std::unique_ptr<blk::Disk>> Source::open(Spec& spec) {

@@ -83,7 +83,10 @@ Result<> StorageDaemon::revive() {
 
 Result<> StorageDaemon::resize(uint64_t size) {
   ask_to_end();
-  wait_for_end(Deadline::in_ms(k_end_ms));
+  if (!wait_for_end(Deadline::in_ms(k_end_ms))) {
+    TRY(start());
+    return fail(Code::timeout, "qemu-storage-daemon does not let go of the image in time");
+  }
   json node = json::parse(options_.blockdev);
   node.erase("node-name");
   node["read-only"] = false;
@@ -108,8 +111,10 @@ void StorageDaemon::inspect(json& backend) const {
   backend["pid"] = process_ ? json(process_.pid()) : json(nullptr);
 }
 
-void StorageDaemon::wait_for_end(const Deadline& deadline) {
-  if (process_ && !process_.wait(deadline)) process_ = Child();
+bool StorageDaemon::wait_for_end(const Deadline& deadline) {
+  if (!process_ || process_.wait(deadline)) return true;
+  process_ = Child();
+  return false;
 }
 
 bool StorageDaemon::ended(uint64_t ms) {

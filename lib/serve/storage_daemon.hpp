@@ -33,9 +33,9 @@ class StorageDaemon final : public blk::NbdKeeper {
   void inspect(json& backend) const override;
 
   // Formats such as qcow2 keep metadata in memory until they are closed: it is asked to end, and
-  // killed only when it does not.
+  // killed only when it does not; whether it did.
   void ask_to_end() { process_.kill(SIGTERM); }
-  void wait_for_end(const Deadline& deadline);
+  bool wait_for_end(const Deadline& deadline);
   // Whether it ends within `ms`.
   bool ended(uint64_t ms);
 

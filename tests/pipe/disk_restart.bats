@@ -68,18 +68,24 @@ kill_server() {
   expect_error io 4 pv-disk read t --count 1
 }
 
+# The server is gone, and nobody starts another one.
+stays_ended() {
+  until_true none_left
+  sleep 0.3
+  assert_equal "$(pv_processes)" ''
+}
+none_left() { [ -z "$(pv_processes)" ]; }
+
 @test "closing a disk ends its server for good, also one that has just died" {
   truncate -s 1M t.img
   ok pv-disk serve t --image t.img --restart
   kill_server
   ok pv-disk close t
-  sleep 0.3
-  assert_equal "$(pv_processes)" ''
+  stays_ended
   ok pv-disk serve t --image t.img --restart
   kill -KILL "$(pv-disk info t -o pid </dev/null)"
   ok pv-disk close t
-  sleep 0.3
-  assert_equal "$(pv_processes)" ''
+  stays_ended
 }
 
 @test "what would die with the server cannot be served with --restart" {
@@ -113,4 +119,15 @@ kill_server() {
   run -0 --separate-stderr pv-verify replay log out.img </dev/null
   [[ $stderr == *'gaps (1)'* ]]
   assert_equal "$(head -c 4099 out.img | tail -c 3)" two
+}
+
+@test "a disk that is closed when its server has just been killed leaves nothing, its image is free" {
+  local _
+  truncate -s 1M t.img
+  for _ in {1..12}; do
+    ok pv-disk serve t --image t.img --restart
+    kill -KILL "$(jq .disk.pid <<<"$output")"
+    ok pv-disk close t
+    assert_equal "$(pv_processes)$(ls "$PV_RUN_DIR/obj")" ''
+  done
 }
