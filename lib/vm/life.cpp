@@ -12,8 +12,8 @@
 namespace pv::vm {
 namespace {
 
-constexpr uint64_t k_quit_ns = 3 * k_ns_per_s;  // the supervisor gives QEMU 2 s
-constexpr uint64_t k_grace_ns = k_ns_per_s;
+constexpr uint64_t k_quit_ns = 7 * k_ns_per_s;  // the supervisor gives QEMU 5 s
+constexpr uint64_t k_grace_ns = 3 * k_ns_per_s;
 
 // Under the VM's lock, when it is in one of `allowed`: one operation of its supervisor, and the
 // document afterwards with the keys of the reply.

@@ -16,7 +16,7 @@ namespace pv::vm {
 namespace {
 
 constexpr size_t k_max_end = 1 << 20;
-constexpr uint64_t k_end_ns = 3 * k_ns_per_s;
+constexpr uint64_t k_end_ns = 10 * k_ns_per_s;
 constexpr uint64_t k_look_ns = 2 * k_ns_per_ms;
 constexpr size_t k_max_names = 20;  // in a message
 

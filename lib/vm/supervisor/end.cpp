@@ -14,7 +14,7 @@
 namespace pv::vm {
 namespace {
 
-constexpr uint64_t k_quit_grace_ns = 2 * k_ns_per_s;
+constexpr uint64_t k_quit_grace_ns = 5 * k_ns_per_s;  // however loaded the host is
 constexpr size_t k_stderr_tail = 4096;
 
 // The end of what QEMU has written to stderr.
@@ -29,6 +29,7 @@ std::string qemus_words(const std::string& log) {
 void Supervisor::boot_failed(Error error) {
   if (phase_ != Phase::booting) return;
   phase_ = Phase::ending;
+  boot_failed_ = true;
   const std::string stderr_text = qemus_words(plan_.vm.path(k_qemu_log));
   error = error.with("console", tail_of_file(plan_.vm.path(k_console_log), k_console_tail_bytes));
   if (!stderr_text.empty()) error = error.with("stderr", stderr_text);
@@ -87,6 +88,7 @@ void Supervisor::on_qemu_exit() {
   const auto status = qemu_.wait(Deadline::in_ms(0)).value_or(ExitStatus{-1, 0});
   // What QEMU wrote last may still be in the QMP socket: "the guest powered off" is in there.
   for (int round = 0; round < 16; ++round) static_cast<void>(loop_->run_once(0));
+  if (boot_failed_) return;  // its time was over in one of these rounds
   if (phase_ == Phase::booting) {
     const std::string stderr_text = qemus_words(plan_.vm.path(k_qemu_log));
     const std::string what = !qmp_up_             ? "QEMU refuses to start"

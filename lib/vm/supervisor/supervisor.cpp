@@ -188,6 +188,8 @@ void Supervisor::on_event(const json& event) {
   const std::string name = get_string(event, "event");
   if (phase_ == Phase::booting && !plan_.restore && name == "RESUME") return;
   if (snapshots_.quiet() && (name == "STOP" || name == "RESUME")) return;
+  // Who waits for the event looks at the state next.
+  if (name == "STOP" || name == "RESUME") mark_paused(name == "STOP");
   if (const auto ours = translate_event(event))
     events_.add(get_string(*ours, "event"), ours->value("data", json()));
   const json* data = find(event, "data");
@@ -206,8 +208,6 @@ void Supervisor::on_event(const json& event) {
     guest_powered_off_ = get_bool(*data, "guest");
   } else if (name == "RESET") {
     guest_reset(get_bool(*data, "guest"));
-  } else if (name == "STOP" || name == "RESUME") {
-    mark_paused(name == "STOP");
   } else if (name == "DEVICE_DELETED" || name == "DEVICE_UNPLUG_GUEST_ERROR") {
     const std::string device = get_string(*data, "device");
     for (const auto& [slot, disk] : Slots(slots_)) {

@@ -245,6 +245,7 @@ class Supervisor {
   bool quit_asked_ = false;
   bool guest_powered_off_ = false;
   bool power_cut_ = false;
+  bool boot_failed_ = false;
   bool forced_ = false;
 };
 
