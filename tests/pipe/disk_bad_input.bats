@@ -126,7 +126,7 @@ expect_error_line() {
   expect_error no_image 4 pv-disk serve d --image dir
   expect_error no_image 4 pv-disk serve d --template dir --read-only
   mkfifo fifo
-  expect_error no_image 4 timeout 5 pv-disk serve d --image fifo --timeout 3s
+  expect_error no_image 4 timeout 30 pv-disk serve d --image fifo --timeout 20s
   expect_error no_image 4 pv-disk serve d --image /dev/null
   nothing_left
 }
@@ -187,7 +187,8 @@ expect_error_line() {
   truncate -s 1M t.img
   qemu-nbd -f raw -k "$PV_T/q.sock" -t t.img &
   local peer=$!
-  for _ in {1..200}; do [ -S "$PV_T/q.sock" ] && break; sleep 0.01; done
+  # The socket is there before the image is locked.
+  until_true nbdinfo --size "nbd+unix:///?socket=$PV_T/q.sock"
   expect_error in_use 4 pv-disk serve d --image t.img
   [[ $stderr == *t.img* ]]
   kill "$peer"

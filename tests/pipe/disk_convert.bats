@@ -34,7 +34,7 @@ make_image() {
   # vpc would round the size up to whole cylinders.
   [ "$format" != vpc ] || options=(-o force_size=on)
   [ "$format" != luks ] || options=(--object 'secret,id=k,file=key' -o 'key-secret=k,iter-time=10')
-  qemu-img create -q -f "$format" "${options[@]}" "$file" "$k_size"
+  luks_img create -q -f "$format" "${options[@]}" "$file" "$k_size"
   [ -z "${3-}" ] || qemu-img convert -n -f raw --object secret,id=k,file=key \
     --target-image-opts "$3" "$(node "$format" "$file")"
 }

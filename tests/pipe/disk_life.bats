@@ -50,7 +50,7 @@ ok_after() {
   helper=$(pgrep -P "$server" qemu-storage)
   printf 'kept' | pv-disk write d
   kill -KILL "$server"
-  ok_after 300 test ! -e "/proc/$helper"
+  until_true ended "$helper"
   ok pv-disk close d
   run qemu-img check t.qcow2
   assert_success
@@ -60,17 +60,18 @@ ok_after() {
 
 @test "SIGTERM ends a server in order: what is in flight is answered first" {
   serve d --scratch 1M
-  ok pv-fault add --disk d delay --delay 300ms --op read
+  local server
+  server=$(pv-disk info d -o pid)
+  # Less than the 2 s that a server waits for what is in flight.
+  ok pv-fault add --disk d delay --delay 1500ms --op read
   pv-disk read d </dev/null >out 2>err &
   local reader=$!
-  ok_after 200 in_flight d
-  kill -TERM "$(pv-disk info d -o pid)"
+  until_true in_flight d
+  kill -TERM "$server"
   wait "$reader" || fail "the read failed: $(cat err)"
   jq -e '.data.length_bytes == 512' out
-  ok_after 300 state_is d dead
+  until_true state_is d dead
 }
-
-in_flight() { [ "$(pv-disk info "$1" -o in_flight </dev/null)" -ge 1 ]; }
 
 @test "two serves of one id at once: exactly one wins, the other is told" {
   for _ in 1 2 3; do
@@ -246,7 +247,7 @@ PY
 @test "a cache that could not be written back in time is told of, and --timeout gives it longer" {
   for disk in late slow stopped; do
     truncate -s 1M $disk.img
-    serve $disk --image $disk.img --layer cache --layer delay:ms=11000,ops=write
+    serve $disk --image $disk.img --layer cache --layer delay:ms=15000,ops=write
     printf 'written' | pv-disk write $disk
   done
   kill -STOP "$(pv-disk info stopped -o pid)"

@@ -169,10 +169,8 @@ teardown() { pv_teardown; }
   coproc held { qemu-io -f raw "$(uri d)"; }
   local in=${held[1]} pid=$held_PID
   echo 'write -P 4 0 4k' >&"$in"
-  for _ in {1..100}; do
-    pv-disk stats d </dev/null | jq -e '.disk.stats.write.completed == 2' >/dev/null && break
-    sleep 0.02
-  done
+  until_true bash -c \
+    "pv-disk stats d </dev/null | jq -e '.disk.stats.write.completed == 2' >/dev/null"
   run qio d 'read -P 4 0 4k'
   assert_success
   refute_output --partial 'failed'

@@ -58,18 +58,19 @@ teardown() { pv_teardown; }
 }
 
 @test "A22: a fault that is set while a read sleeps takes effect after the delay" {
-  ok pv-fault add --disk d delay --id nap --delay 1s --op read
+  ok pv-fault add --disk d delay --id nap --delay 60s --op read
   pv-disk read d </dev/null >out 2>err &
   local reader=$!
   wait_for_event nap
   ok pv-fault add --disk d eio_read
+  ok pv-fault clear --disk d nap
   wait "$reader" && fail "it should have failed"
   has '.error | .code == "io" and .phase == "after_delay" and .rule == "eio_read"' "$(cat out)"
 }
 
 # A decision of that rule is in the journal.
 wait_for_event() {
-  for _ in {1..200}; do
+  for _ in {1..1000}; do
     pv-fault journal --disk d </dev/null |
       jq -se --arg rule "$1" 'any(.event.rule == $rule)' >/dev/null && return 0
     sleep 0.01
@@ -79,16 +80,14 @@ wait_for_event() {
 
 @test "A23: a fault set while a write is in flight fails it, and says that it has happened" {
   # The delay layer below the fault layer holds the I/O itself.
-  serve s --scratch 1M --layer fault --layer delay:ms=1000,ops=write
+  serve s --scratch 1M --layer fault --layer stats:name=io \
+    --layer delay:ms=20000,ops=write
   ok pv-fault add --disk s slow
   printf '%512s' x | pv-disk write s >out 2>err &
   local writer=$!
-  for _ in {1..200}; do
-    [ "$(pv-disk info s -o in_flight </dev/null)" = 1 ] && break
-    sleep 0.01
-  done
-  sleep 0.3 # past the 50 ms of `slow`, inside the second of the layer
+  until_true in_layer s # past the 50 ms of `slow`
   ok pv-fault add --disk s eio_write
+  ok pv-disk tune s delay:ms=0
   wait "$writer" && fail "it should have failed"
   has '.error | .phase == "after_io" and .rule == "eio_write"' "$(cat out)"
   ok pv-fault clear --disk s
@@ -98,13 +97,19 @@ wait_for_event() {
   assert_equal "$(jq -c 'select(.event.phase) | .event.io_done' <<<"$output")" true
 }
 
+# The layer `io` of that disk has passed a request on and has no answer yet.
+in_layer() {
+  pv-disk stats "$1" </dev/null | jq -e '.disk.stats.layers.io.in_flight == 1' >/dev/null
+}
+
 @test "clearing a fault while a request sleeps lets it through" {
-  ok pv-fault add --disk d delay --id nap --delay 700ms --op read
+  ok pv-fault add --disk d delay --id nap --delay 60s --op read
   ok pv-fault add --disk d eio_read
   pv-disk read d </dev/null >out 2>err &
   local reader=$!
   wait_for_event nap
   ok pv-fault clear --disk d eio_read
+  ok pv-fault clear --disk d nap
   wait "$reader"
   has '.data.length_bytes == 512' "$(cat out)"
 }
@@ -200,17 +205,18 @@ wait_for_event() {
 }
 
 @test "--timeout gives up on a request that sleeps, with its exit class, and the disk lives on" {
-  ok pv-fault add --disk d delay --delay 2s --op read
+  ok pv-fault add --disk d delay --delay 20s --op read
   expect_error timeout 6 pv-disk read d --timeout 100ms
   ok pv-fault clear --disk d
   ok pv-disk read d
 }
 
 @test "a fault set during the I/O of a disk that had no rule is met after the I/O" {
-  serve e --memory 1M --layer fault --layer delay:ms=800
+  serve e --memory 1M --layer fault --layer delay:ms=20000
   qio e 'write -P 7 0 512' >out 2>&1 &
-  sleep 0.3
+  until_true in_flight e
   pv-fault add eio_write --disk e >/dev/null
+  pv-disk tune e delay:ms=0 >/dev/null
   wait
   run cat out
   assert_output --partial 'Input/output error'

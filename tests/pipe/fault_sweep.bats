@@ -112,7 +112,7 @@ END
 touch "begun.$PV_SWEEP_K"
 if [ "$PV_SWEEP_K" = 1 ]; then
   # the first is the last of four to end
-  while ! { [ -e ended.2 ] && [ -e ended.3 ] && [ -e ended.4 ]; }; do :; done
+  while ! { [ -e ended.2 ] && [ -e ended.3 ] && [ -e ended.4 ]; }; do sleep 0.02; done
 fi
 for at in 1 2 3 4 5 6; do one_read "${at}k"; done
 touch "ended.$PV_SWEEP_K"
@@ -131,7 +131,7 @@ echo $! >"pid.$PV_SWEEP_K"
 one_read 0 || wait
 kill -KILL $!
 END
-  sweep --memory 1M --run-timeout 1s --op read -- ./work
+  sweep --memory 1M --run-timeout 5s --op read -- ./work
   assert_equal "$status" 1
   assert_equal "$(outcomes)" 'hung not_reached '
   [ "$(jq -s '.[0].sweep.command.timed_out' <<<"$output")" = true ]
@@ -143,7 +143,7 @@ END
 
 @test "a request that is never answered in time makes the command hang, and the disk is closed" {
   sweep --memory 1M --rule '{"do":{"kind":"delay","delay_ms":100000},"match":{"op":["flush"]}}' \
-    --run-timeout 500ms --max 1 -- "${client[@]}"
+    --run-timeout 5s --max 1 -- "${client[@]}"
   assert_equal "$(outcomes)" 'hung '
   [ "$(jq -s '.[0].sweep.fault.op' <<<"$output")" = '"flush"' ]
 }
@@ -173,7 +173,7 @@ sleep 1000 &
 echo $! >pid
 setsid bash -c 'echo $$ >pid.out; exec sleep 1000' &
 pv-disk serve mine --memory 1M </dev/null
-until [ -s pid.out ]; do :; done
+until [ -s pid.out ]; do sleep 0.02; done
 END
   sweep --memory 1M -- ./work
   assert_equal "$status" 0
@@ -226,8 +226,8 @@ interrupt() {
   env --default-signal=INT pv-fault sweep --memory 1M --jobs 2 -- ./work >lines </dev/null 2>err &
   local pid=$!
   exec 9<lines
-  local deadline=$((SECONDS + 20))
-  until [ -e begun.1 ] && [ -e begun.2 ]; do [ "$SECONDS" -lt "$deadline" ] || fail 'not begun'; done
+  PV_WITHIN=20 until_true test -e begun.1
+  PV_WITHIN=20 until_true test -e begun.2
   "$@" "$pid"
   status=0
   wait "$pid" || status=$?

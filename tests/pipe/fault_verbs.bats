@@ -50,7 +50,7 @@ text() { pv-disk read d --sector "$1" --raw </dev/null | tr -d '\0'; }
 
 @test "more rules than a disk can have are refused at once" {
   seq 5000 | jq -c '{id: "q\(.)", do: {kind: "drop_flush"}}' >lines
-  expect_error invalid 4 pv-fault add --disk d --rules lines --timeout 5s
+  expect_error invalid 4 pv-fault add --disk d --rules lines --timeout 20s
   head -n 4096 lines >fit
   ok pv-fault add --disk d --rules fit -o rules
   expect_error invalid 4 pv-fault add --disk d eio_read
@@ -256,7 +256,7 @@ text() { pv-disk read d --sector "$1" --raw </dev/null | tr -d '\0'; }
   ok pv-fault add --disk d eio_read
   pv-fault journal --disk d --follow >followed &
   for i in 1 2 3; do pv-disk read d >/dev/null 2>&1 || true; done
-  until [ "$(wc -l <followed)" -ge 3 ]; do :; done
+  until_true awk 'END { exit NR < 3 }' followed
   ok pv-disk close d
   wait
   assert_equal "$(jq -s '[.[] | select(.event).event.n]' -c followed)" '[1,2,3]'
@@ -267,7 +267,7 @@ text() { pv-disk read d --sector "$1" --raw </dev/null | tr -d '\0'; }
   ok pv-fault add --disk d eio_read
   (pv-fault journal --disk d --follow >followed 2>said || echo "class $?" >>said) &
   pv-disk read d >/dev/null 2>&1 || true
-  until [ -s followed ]; do :; done
+  until_true test -s followed
   kill -KILL "$(pv-disk info d -o pid)"
   wait
   grep -q 'class 4' said
@@ -296,11 +296,10 @@ text() { pv-disk read d --sector "$1" --raw </dev/null | tr -d '\0'; }
 }
 
 @test "the journal stays within its bound and counts what has gone; counters stay right" {
-  serve small --memory 1M --layer fault:journal=1M
+  serve small --memory 4M --layer fault:journal=1M
   ok pv-fault add --disk small error --op read --id e
   fio --name=t --ioengine=nbd --uri="$(uri small)" --rw=randread --bs=512 --iodepth=16 \
-    --size=1M --time_based --runtime=1 \
-    --continue_on_error=all --output=/dev/null
+    --size=4M --continue_on_error=all --output=/dev/null
   ok pv-fault list --disk small -o fired
   local fired=$output
   [ "$fired" -ge 6000 ] # or nothing is gone yet
@@ -313,10 +312,10 @@ text() { pv-disk read d --sector "$1" --raw </dev/null | tr -d '\0'; }
 }
 
 @test "a journal that cannot be written says so, and the rules go on counting" {
-  (ulimit -f 200 && serve full --memory 1M)
+  (ulimit -f 200 && serve full --memory 4M)
   ok pv-fault add --disk full error --op read --id e
   fio --name=t --ioengine=nbd --uri="$(uri full)" --rw=randread --bs=512 --iodepth=16 \
-    --size=1M --time_based --runtime=1 --continue_on_error=all --output=/dev/null
+    --size=4M --continue_on_error=all --output=/dev/null
   ok pv-fault list --disk full -o fired
   local fired=$output
   ok pv-fault journal --disk full
@@ -330,7 +329,7 @@ text() { pv-disk read d --sector "$1" --raw </dev/null | tr -d '\0'; }
   ok bash -c 'echo late | pv-disk write c --sector 1'
   qio c 'flush' >/dev/null 2>&1 &
   ok pv-fault wait hold --disk c
-  ok pv-fault power-cut --disk c --timeout 5s
+  ok pv-fault power-cut --disk c --timeout 20s
   wait || true
   ok pv-fault held --disk c
   assert_output ''

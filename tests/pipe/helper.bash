@@ -57,7 +57,7 @@ pv_teardown() {
   export PV_RUN_DIR="$PV_T/run"
   pv_close_all
   # What was told to end may take a moment to be gone.
-  for _ in {1..60}; do
+  for _ in {1..200}; do
     left=$(pv_processes)
     [ -z "$left" ] && break
     sleep 0.05
@@ -124,15 +124,36 @@ qio() {
 
 code_of() { jq -r .error.code <<<"$output"; }
 
-# until_true COMMAND…: it becomes true within $PV_WITHIN seconds (10).
+# until_true COMMAND…: it becomes true within $PV_WITHIN seconds (30).
 until_true() {
   local _
-  for _ in $(seq $((${PV_WITHIN:-10} * 50))); do "$@" && return 0; sleep 0.02; done
+  for _ in $(seq $((${PV_WITHIN:-30} * 50))); do "$@" && return 0; sleep 0.02; done
   fail "never true: $*"
 }
 
 # ended PID: it may be a zombie that nobody has buried yet.
 ended() { case $(ps -o stat= -p "$1") in '' | Z*) ;; *) return 1 ;; esac; }
+
+# slay PID: it is gone when this returns.
+slay() {
+  kill -KILL "$1"
+  until_true ended "$1"
+}
+
+# luks_img ARGUMENTS: qemu-img, which measures its CPU time to know how long a key is to be
+# stretched, and gives up when the kernel's accounting shows none yet.
+luks_img() {
+  local _
+  for _ in {1..20}; do
+    qemu-img "$@" 2>luks_img.err && return
+    grep -q 'accurate CPU usage' luks_img.err || break
+  done
+  cat luks_img.err >&2
+  return 1
+}
+
+# in_flight ID: it has a request that is not answered yet.
+in_flight() { [ "$(pv-disk info "$1" -o in_flight </dev/null)" -ge 1 ]; }
 
 # guest_vm VM…: each runs, as if it had just booted. From a snapshot that `make check` takes once,
 # which is a twentieth of a boot; disks go in with `plug`. Not for tests of the boot itself.

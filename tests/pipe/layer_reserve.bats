@@ -85,17 +85,15 @@ pr() { pv-disk reserve "$@" </dev/null; }
 }
 
 @test "preempt-and-abort ends the request of another host with an error" {
-  serve d --memory 1M --layer reserve --layer delay:ms=1500,ops=write
+  serve d --memory 1M --layer reserve --layer delay:ms=20000,ops=write
   pr register d --host-key a --new-key 1 >/dev/null
   pr register d --host-key b --new-key 2 >/dev/null
   as_host b 'write -P 2 0 4k' >b.out 2>&1 &
-  for _ in {1..100}; do
-    [ "$(pv-disk info d -o in_flight </dev/null)" = 1 ] && break
-    sleep 0.01
-  done
+  until_true in_flight d
   run pr preempt-abort d --host-key a --key 1 --new-key 2 --type write_exclusive
   assert_success
   has '.reservation.aborted == 1'
+  pv-disk tune d delay:ms=0 </dev/null >/dev/null
   wait
   grep -q 'write failed' b.out
 }

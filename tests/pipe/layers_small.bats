@@ -16,11 +16,12 @@ teardown() { pv_teardown; }
 }
 
 @test "stats: what qemu-io did is counted and timed, and starts anew" {
-  ok pv-disk serve d --memory 1M --layer stats:name=above --layer delay:ms=5,ops=write --layer stats:name=below
+  ok pv-disk serve d --memory 1M --layer stats:name=above --layer delay:ms=100,ops=write \
+    --layer stats:name=below
   qio d 'write 0 64k' 'write 64k 64k' 'read 0 4k' 'flush'
   ok pv-disk stats d
-  has '.disk.stats.layers.above.write | .completed == 2 and .bytes == 131072 and .p50_us >= 5000'
-  has '.disk.stats.layers.below.write | .completed == 2 and .p50_us < 5000'
+  has '.disk.stats.layers.above.write | .completed == 2 and .bytes == 131072 and .p50_us >= 100000'
+  has '.disk.stats.layers.below.write | .completed == 2 and .p50_us < 100000'
   ok pv-disk stats d --reset
   ok pv-disk stats d
   has '.disk.stats.layers.above | has("write") | not'

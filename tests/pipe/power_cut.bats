@@ -109,7 +109,7 @@ END
 }
 
 @test "a client that is in the middle of a request is hung up on and gets no answer" {
-  serve d --memory 1M --layer delay:ms=700 --layer cache
+  serve d --memory 1M --layer delay:ms=3000 --layer cache
   socket=$(sock d)
   PYTHONPATH="$BATS_TEST_DIRNAME/../crash" python3 - "$socket" <<'END' &
 import sys

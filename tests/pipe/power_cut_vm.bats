@@ -69,7 +69,7 @@ two_disks() {
     'while :; do dd if=/dev/zero of=/dev/vda bs=64k seek=16 count=32 oflag=direct; done' \
     >/dev/null 2>&1 &
   noise=$!
-  for _ in {1..400}; do
+  for _ in {1..2000}; do
     [ "$(pv-disk stats vdb -o stats.flush.completed </dev/null)" -gt 20 ] && break
     sleep 0.02
   done

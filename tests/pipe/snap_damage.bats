@@ -315,12 +315,12 @@ seed() {
     pv-snap restore "$PV_SNAP" v </dev/null >/dev/null 2>&1 3>&- &
     pid=$!
     until slow=$(pgrep -x pv-vm-sup -P $pid); do kill -0 $pid || break; done
-    kill -STOP $slow
+    [ -z "$slow" ] || kill -STOP $slow
     kill -KILL $pid || true
     wait $pid || true
     # It may have been quick, and the VM booted.
     [ "$(pv-vm info v -o state </dev/null)" = dead ] && break
-    kill -CONT $slow
+    [ -z "$slow" ] || kill -CONT $slow
     pv-vm close v </dev/null >/dev/null
   done
   [ "$i" -lt 20 ]
@@ -331,7 +331,7 @@ seed() {
   sleep 0.3
   kill -CONT "$slow"
   wait $pid
-  ended "$slow"
+  until_true ended "$slow"
   works
   pv-vm close v </dev/null >/dev/null
 }

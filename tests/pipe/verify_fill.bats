@@ -71,7 +71,7 @@ bad() { jq -r 'select(.bad).bad | "\(.class) \(.offset_bytes)"' <<<"$output"; }
 
 @test "an interrupted filling goes on, and --rate holds it back" {
   truncate -s 8M t.img
-  run -6 pv-verify fill t.img --generation 3 --rate 4M --timeout 500ms
+  run -6 pv-verify fill t.img --generation 3 --rate 1M --timeout 2s
   run -1 pv-verify check t.img --generation 3 --summary
   has '.summary | .bad > 1000 and .bad < 2048 and .zeroed == .bad'
   local left

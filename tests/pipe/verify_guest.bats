@@ -19,7 +19,7 @@ teardown() { pv_teardown; }
     pv-verify mirror --test test.qcow2 --layer stats --reference "$(uri r)" |
     pv-disk attach --id vda | pv-vm boot >/dev/null
   echo "seed $seed"
-  run pv-vm run v --raw --timeout 100s -- sh -c "
+  run pv-vm run v --raw --timeout 300s -- sh -c "
     set -e
     mkfs.ext4 -q -b 4096 -E discard,lazy_itable_init=0,lazy_journal_init=0 /dev/vda
     mkdir -p /m && mount -t ext4 -o discard /dev/vda /m
@@ -70,7 +70,7 @@ teardown() { pv_teardown; }
   head -c 4096 /dev/zero | tr '\0' x | dd of=test.img bs=4k seek=100 conv=notrunc status=none
   pv-vm create v | pv-verify mirror --test test.img --reference ref.img --assume-identical \
     --on-mismatch stop_vm | pv-disk attach --id vda | pv-vm boot >/dev/null
-  run pv-vm run v --timeout 5s -- dd if=/dev/vda of=/dev/null bs=4k count=1 skip=100 </dev/null
+  run pv-vm run v --timeout 15s -- dd if=/dev/vda of=/dev/null bs=4k count=1 skip=100 </dev/null
   [ "$status" -ne 0 ] # it stands still
   until_true bash -c '[ "$(pv-vm info v -o state </dev/null)" = paused ]'
   run bash -c "pv-verify findings --disk v/vda </dev/null | jq -c 'select(.finding).finding |

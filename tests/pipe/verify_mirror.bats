@@ -202,8 +202,8 @@ findings() { pv-verify findings --disk "$1" </dev/null; }
   truncate -s 4M a.img
   printf one >one.key
   printf two >two.key
-  qemu-img convert -O luks --object secret,id=s,file=one.key -o key-secret=s,iter-time=10 a.img a.luks
-  qemu-img convert -O qcow2 --object secret,id=s,file=two.key \
+  luks_img convert -O luks --object secret,id=s,file=one.key -o key-secret=s,iter-time=10 a.img a.luks
+  luks_img convert -O qcow2 --object secret,id=s,file=two.key \
     -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 a.img b.qcow2
   expect_error usage 2 pv-verify mirror m --test a.luks --reference b.qcow2 \
     --reference-key-file two.key

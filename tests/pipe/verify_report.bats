@@ -78,7 +78,7 @@ damaged() {
   # Nothing is fetched from anywhere.
   run grep -Eo '(src|href)=|url\(|https?:|@import' r.html
   [ "$output" = '' ]
-  timeout -k 5 60 chromium --headless --no-sandbox --disable-gpu --user-data-dir="$PWD/profile" \
+  timeout -k 5 180 chromium --headless --no-sandbox --disable-gpu --user-data-dir="$PWD/profile" \
     --dump-dom "file://$PWD/r.html" >dom.html 2>/dev/null 3>&-
   grep -q '<span id="disk">m</span><span id="verdict" class="damaged">damaged</span>' dom.html
   [ "$(grep -o '<tr [^>]*class="case[^"]*"' dom.html | wc -l)" -eq 2 ]
@@ -96,7 +96,7 @@ damaged() {
   pv-disk serve r --memory 1M </dev/null >/dev/null
   pv-verify mirror m --test a.img --reference "$(uri r)" </dev/null >/dev/null
   qio m 'write -P 1 0 4k'
-  kill -KILL "$(pv-disk info r -o pid </dev/null)"
+  slay "$(pv-disk info r -o pid </dev/null)"
   qio m 'write -P 2 64k 4k' 'flush' || true
   run pv-verify report --disk m --hex
   [ "$status" -eq 1 ]
@@ -113,7 +113,7 @@ damaged() {
     and .length_bytes == 4096 and .number > 0 and .test == "OK" and (.reference | startswith("E")))' data.json
   expect_error usage 2 pv-verify report --disk m --html - --hex
   command -v chromium >/dev/null || return 0
-  timeout -k 5 60 chromium --headless --no-sandbox --disable-gpu --user-data-dir="$PWD/profile" \
+  timeout -k 5 180 chromium --headless --no-sandbox --disable-gpu --user-data-dir="$PWD/profile" \
     --dump-dom "file://$PWD/r.html" >dom.html 2>/dev/null 3>&-
   grep -Eq '<tr class="status">.*<td>write</td><td>65536\+4096</td><td>OK</td><td>E[A-Z]+</td>' dom.html
 }

@@ -77,7 +77,7 @@ replaced
   # Not before it was switched on, nor later than the time that has passed here.
   [ "$now" -ge 2000000000750000000 ]
   [ $((now - 2000000000750000000)) -le $((after - before)) ]
-  [ $((lines[1] - now / 1000000000)) -le 1 ]
+  [ $((lines[1] - now / 1000000000)) -le 30 ]
   pv-vm close v >/dev/null
 }
 

@@ -6,8 +6,6 @@ load helper
 setup() { pv_setup; }
 teardown() { pv_teardown; }
 
-export PV_WITHIN=5 # for until_true
-
 @test "clock: it is read, set and moved both ways, by less than a second too" {
   need_guest
   pv-vm create v | pv-vm boot >/dev/null
@@ -25,7 +23,7 @@ export PV_WITHIN=5 # for until_true
     ok pv-vm clock v advance $move
     set_ns=$(jq -r .clock.set_ns <<<"$output")
     # The questions themselves take some time, which is no part of the move.
-    python3 -c "import sys; d = ($set_ns - $a) / 1e9 - ($move); sys.exit(not 0 <= d < 5)"
+    python3 -c "import sys; d = ($set_ns - $a) / 1e9 - ($move); sys.exit(not 0 <= d < 60)"
   done
   for bad in nan inf -inf 1e3 '' 1.0000000001 99999999999999999999; do
     run -2 --separate-stderr pv-vm clock v set "$bad"

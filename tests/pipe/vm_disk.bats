@@ -40,7 +40,7 @@ teardown() { pv_teardown; }
 @test "a disk server killed under a guest gives the guest an error, and close cleans up" {
   guest_vm v
   plug vda --scratch 1M
-  kill -KILL "$(pv-disk info vda -o pid)"
+  slay "$(pv-disk info vda -o pid)"
   run -0 pv-disk list -o state
   assert_output dead
   run -4 --separate-stderr pv-fault add --disk vda eio_read
@@ -54,7 +54,7 @@ teardown() { pv_teardown; }
 
 @test "booting a VM whose disk server is dead says so before QEMU starts" {
   pv-vm create v | pv-disk attach --id vda --scratch 1M >/dev/null
-  kill -KILL "$(pv-disk info vda -o pid)"
+  slay "$(pv-disk info vda -o pid)"
   run -4 --separate-stderr pv-vm boot v
   assert_equal "$(jq -r .error.code <<<"$output")" server_dead
 }

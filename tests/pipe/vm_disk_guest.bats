@@ -28,7 +28,7 @@ teardown() { pv_teardown; }
   head -c 5000000 /dev/urandom >bytes
   chmod 4750 bytes
   run -0 pv-vm create v --profile debian
-  run -0 pv-vm boot v --timeout 100s --initial-time 2001-09-09T01:46:40.5Z \
+  run -0 pv-vm boot v --timeout 300s --initial-time 2001-09-09T01:46:40.5Z \
     --file /opt/a/bytes=bytes --file '/etc/odd name:=$x "y"'
   has '.vm | .state == "booted" and .guest_os == "debian" and .disks == ["vda"] and .kernel_cmdline == null'
   # Files came through the agent.
@@ -51,7 +51,7 @@ teardown() { pv_teardown; }
   run -0 pv-vm info v -o state
   assert_output shutdown
   cd / # the VM knows where its profile is
-  pv-vm boot v --timeout 100s -o state
+  pv-vm boot v --timeout 300s -o state
   run -0 pv-vm run v --raw -- cat /var/kept
   assert_output kept
   pv-vm close v -o state
@@ -83,7 +83,7 @@ teardown() { pv_teardown; }
   truncate -s 1M blank.img
   printf '[profiles.blank]\ndisks = ["blank.img"]\n' >provium.toml
   pv-vm create v --profile blank >/dev/null
-  expect_error boot_timeout 6 pv-vm boot v --timeout 3s
+  expect_error boot_timeout 6 pv-vm boot v --timeout 10s
   [[ $stderr == *"no guest agent"* && $stderr == *"serial console"* ]]
   run -0 pv-disk list
   assert_output ''

@@ -121,7 +121,7 @@ teardown() { unplug_all; }
 @test "a fault can be set while the guest's request sleeps" {
   truncate -s 1M t.img
   plug vda --image t.img
-  pv-fault add --disk vda delay --delay 2s --op read >/dev/null
+  pv-fault add --disk vda delay --delay 6s --op read >/dev/null
   pv-vm run v --raw -- dd if=/dev/vda of=/dev/null bs=4k count=1 iflag=direct >out 2>&1 &
   reader=$!
   for _ in $(seq 100); do

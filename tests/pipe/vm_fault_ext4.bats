@@ -24,7 +24,7 @@ inode_table() {
   done
   # Once they are mounted, one loses new inodes, one some of all writes; the last is honest.
   ok pv-fault add --disk vda drop_write --since mounted --range "$(inode_table vda.img)"
-  ok pv-fault add --disk vdb drop_write --since mounted --probability 0.3 --seed 7
+  ok pv-fault add --disk vdb drop_write --since mounted --probability 0.7 --seed 7
   ok guest 'for d in vda vdb vdc; do mkdir -p /m/$d && mount /dev/$d /m/$d || exit 9; done'
   for d in vda vdb; do ok pv-fault mark mounted --disk $d; done
   ok guest 'for d in vda vdb vdc; do

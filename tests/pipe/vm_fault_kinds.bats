@@ -176,12 +176,12 @@ timed() {
 
   local kind
   for kind in late_write duplicate_write; do
-    rule "$kind" --set after_ms=1000 --nth 1
+    rule "$kind" --set after_ms=3000 --nth 1
     put a 6
     put b 6
     # The first write lands over the second.
     ok guest 'n=0; until dd if=/dev/vda bs=4k skip=6 count=1 iflag=direct 2>/dev/null | grep -q a; do
-      n=$((n + 1)); [ $n -lt 500 ] || exit 1; done'
+      n=$((n + 1)); [ $n -lt 3000 ] || exit 1; done'
     clear
     put o 6
   done

@@ -111,7 +111,7 @@ boot_all() {
   run ! in_vm a 'grep blue /etc/hosts'
 
   # the switch killed: clear errors, and close cleans up
-  kill -KILL "$(pv-vm lan info red -o lan.pid)"
+  slay "$(pv-vm lan info red -o lan.pid)"
   assert_equal "$(pv-vm lan info red -o lan.state)" dead
   expect_error server_dead 4 pv-vm lan link red a down
   expect_error server_dead 4 pv-vm lan attach red b
@@ -175,7 +175,7 @@ boot_all() {
 @test "a VM whose lan's switch was killed does not boot, and says why" {
   pv-vm lan create net >/dev/null
   pv-vm create v | pv-vm lan attach net >/dev/null
-  kill -KILL "$(pv-vm lan info net -o lan.pid)"
+  slay "$(pv-vm lan info net -o lan.pid)"
   need_guest
   expect_error server_dead 4 pv-vm boot v
   ok pv-vm lan detach net v
@@ -239,7 +239,8 @@ boot_all() {
 @test "the run directory deleted under a lan: its switch ends by itself" {
   pv-vm lan create net </dev/null >/dev/null
   switch=$(pgrep -f "pv-vm lan create net" | while read -r pid; do
-    grep -qsaF "PV_RUN_DIR=$PV_RUN_DIR" "/proc/$pid/environ" && echo "$pid"; done)
+    if grep -qsaF "PV_RUN_DIR=$PV_RUN_DIR" "/proc/$pid/environ"; then echo "$pid"; fi
+  done)
   kill -0 "$switch"
   rm -rf "$PV_RUN_DIR"
   until_true ended "$switch"

@@ -7,10 +7,7 @@ setup() { pv_setup; }
 teardown() { pv_teardown; }
 
 # gone PID: it has ended (and whoever inherited it has buried it).
-gone() {
-  for _ in $(seq 100); do kill -0 "$1" 2>/dev/null || return 0; sleep 0.02; done
-  return 1
-}
+gone() { until_true ended "$1"; }
 
 @test "create starts nothing, and the name is taken" {
   run -0 pv-vm create v -o state
@@ -46,7 +43,8 @@ gone() {
   guest_vm v
   pv-vm run v -- sleep 1000 >doc 2>err &
   running=$!
-  sleep 0.3
+  streams() { [ "$(pv-vm info v -o open_streams)" = 1 ]; }
+  until_true streams
   kill -KILL "$(pv-vm info v -o pid)"
   status=0
   wait "$running" || status=$?
@@ -173,7 +171,7 @@ exit 0' >/dev/null
   pv-vm create v >/dev/null
   pv-vm boot v >/dev/null 2>&1 &
   booting=$!
-  sleep 0.5
+  until_true pgrep -f "qemu-system.*$PV_RUN_DIR" >/dev/null
   kill -KILL "$booting"
   wait "$booting" || true
   for _ in $(seq 100); do pgrep -f "$PV_RUN_DIR" >/dev/null || break; sleep 0.05; done

@@ -208,7 +208,7 @@ exit 1' >/dev/null
   expect_error guest_died 4 pv-vm boot v
   has '.error.console | contains("panic")'
   # Without panic=-1 the machine just hangs.
-  expect_error boot_timeout 6 pv-vm boot v --cmdline 'console=ttyS0' --timeout 12s
+  expect_error boot_timeout 6 pv-vm boot v --cmdline 'console=ttyS0' --timeout 25s
   [[ $stderr == *"kernel has panicked"* ]]
   expect_error guest_died 4 pv-vm boot v --file /init:='#!/bin/sh
 exec busybox poweroff -f'

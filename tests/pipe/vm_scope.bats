@@ -118,7 +118,11 @@ EOF
   pv-vm scope close ci >/dev/null
   for _ in 1 2 3 4; do
     { status=0
-      pv-vm scope run one -- bash -c 'echo ran >>ran; sleep 1' 2>/dev/null || status=$?
+      # Who has it waits until the others were refused.
+      pv-vm scope run one -- bash -c 'echo ran >>ran
+        for _ in {1..400}; do
+          [ "$(cat codes 2>/dev/null | wc -l)" != 3 ] || break; sleep 0.05
+        done' 2>/dev/null || status=$?
       echo "$status" >>codes; } &
   done
   wait

@@ -41,10 +41,9 @@ for command in 'qmp_capabilities', sys.argv[2]:
     while 'return' not in json.loads(f.readline()): pass
 PY
   }
-  pv-vm wait v --event paused >event &
-  waiting=$!
+  last=$(pv-vm events v | jq -s '[.[].event.seq // 0] | max')
   say stop
-  wait "$waiting"
+  ok pv-vm wait v --event paused --since "$last"
   run -0 pv-vm info v -o state
   assert_output paused
   say cont
@@ -216,7 +215,7 @@ PY
 
 @test "a kernel panic after the boot is an event with the kernel's words" {
   boot
-  pv-vm wait v --event guest_panic >found &
+  pv-vm wait v --event guest_panic --since 0 >found &
   waiting=$!
   guest sh -c 'sleep 0.2; echo 0 >/proc/sys/kernel/panic; echo -1 >/proc/sys/kernel/panic; echo c >/proc/sysrq-trigger' || true
   wait "$waiting"

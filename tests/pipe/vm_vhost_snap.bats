@@ -75,7 +75,7 @@ held() { jq '.disk.stats.layers.cache.held_bytes' "$1"; }
   restored "$PV_SNAP" v
   ok pv-fault power-cut v
   assert_equal "$(jq -c '.power_cut[] | select(.id == "vdb").dropped_bytes' <<<"$output")" 65536
-  ok pv-vm boot v -o state
+  ok boot_smp v -o state
   assert_equal "$(letter v vdb 0)$(letter v vdb 1)" S.
 }
 

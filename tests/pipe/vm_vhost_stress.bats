@@ -16,7 +16,7 @@ teardown() { pv_teardown; }
   pv-vm create v "${extras[@]}" | pv-vm boot >/dev/null
   pv-disk attach v --id vda --image t.img --transport vhost-user --restart </dev/null >/dev/null
   echo "seed $seed"
-  run pv-vm run v --raw --timeout 100s -- sh -c "
+  run pv-vm run v --raw --timeout 300s -- sh -c "
     set -e
     mkfs.ext4 -q -b 4096 -E lazy_itable_init=0,lazy_journal_init=0 /dev/vda
     mkdir -p /m && mount -t ext4 -o discard /dev/vda /m
