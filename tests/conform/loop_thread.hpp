@@ -44,7 +44,10 @@ class LoopThread {
     work_ = &work;
     const uint64_t one = 1;
     REQUIRE(::write(bell_.get(), &one, sizeof one) == sizeof one);
-    REQUIRE(answered_.wait_for(lock, std::chrono::seconds(20), [&] { return work_ == nullptr; }));
+    const bool answered =
+        answered_.wait_for(lock, std::chrono::seconds(60), [&] { return work_ == nullptr; });
+    work_ = nullptr;  // the caller's, which may be gone when the loop comes to it
+    REQUIRE(answered);
   }
 
  private:

@@ -13,6 +13,7 @@
 #include "blk/backend/nbd.hpp"
 #include "blk/registry.hpp"
 #include "blk/wire.hpp"
+#include "patience.hpp"
 #include "upstream.hpp"
 #include "vhost_disk.hpp"
 
@@ -302,18 +303,14 @@ Bench::~Bench() {
 
 int Bench::run(Io& io) {
   disk_->submit(io.request);
-  const Deadline deadline = Deadline::in_ms(20'000);
-  while (io.completions == 0 && !deadline.passed()) REQUIRE(loop_->run_once(100));
-  return io.completions == 0 ? -2 : io.error;
+  run_until(*loop_, [&] { return io.completions != 0; });
+  return io.error;
 }
 
-bool Bench::wait(const std::vector<std::unique_ptr<Io>>& all) {
-  const Deadline deadline = Deadline::in_ms(20'000);
-  const auto finished = [&] {
+void Bench::wait(const std::vector<std::unique_ptr<Io>>& all) {
+  run_until(*loop_, [&] {
     return std::all_of(all.begin(), all.end(), [](const auto& io) { return io->completions > 0; });
-  };
-  while (!finished() && !deadline.passed()) REQUIRE(loop_->run_once(100));
-  return finished();
+  });
 }
 
 void Bench::settle() {

@@ -86,25 +86,25 @@ TEST_CASE("a child gets the descriptors that were named, in their places, and no
 }
 
 TEST_CASE("a child's variables are set beside our own, in place of those of that name", "[base]") {
-  setenv("PV_TEST_OURS", "ours", 1);
-  setenv("PV_TEST_BOTH", "ours", 1);
+  setenv("PV_ENV_OURS", "ours", 1);
+  setenv("PV_ENV_BOTH", "ours", 1);
   int out[2];
   REQUIRE(pipe2(out, O_CLOEXEC) == 0);
   Fd in(out[0]), end(out[1]);
   SpawnOptions options;
-  options.argv = {"sh", "-c", "env | grep PV_TEST_ | sort; echo \"$PATH\""};
+  options.argv = {"sh", "-c", "env | grep ^PV_ENV_ | sort; echo \"$PATH\""};
   options.stdout_fd = end.get();
-  options.env = {"PV_TEST_BOTH=theirs", "PV_TEST_THEIRS=a=b"};
+  options.env = {"PV_ENV_BOTH=theirs", "PV_ENV_THEIRS=a=b"};
   auto child = spawn(options);
   REQUIRE(child);
   end.reset();
-  CHECK(read_all(in.get(), 1 << 16, "pipe", soon()).value_or("") ==
-        fmt::format("PV_TEST_BOTH=theirs\nPV_TEST_OURS=ours\nPV_TEST_THEIRS=a=b\n{}\n",
-                    getenv("PATH")));
+  CHECK(
+      read_all(in.get(), 1 << 16, "pipe", soon()).value_or("") ==
+      fmt::format("PV_ENV_BOTH=theirs\nPV_ENV_OURS=ours\nPV_ENV_THEIRS=a=b\n{}\n", getenv("PATH")));
   CHECK(child->wait(soon())->code == 0);
-  CHECK(std::string(getenv("PV_TEST_BOTH")) == "ours");
-  unsetenv("PV_TEST_OURS");
-  unsetenv("PV_TEST_BOTH");
+  CHECK(std::string(getenv("PV_ENV_BOTH")) == "ours");
+  unsetenv("PV_ENV_OURS");
+  unsetenv("PV_ENV_BOTH");
 }
 
 TEST_CASE("a child leads a group of its own when asked to, and is in ours otherwise", "[base]") {
@@ -154,7 +154,7 @@ TEST_CASE("terminate asks first, then kills, and says which", "[base]") {
   CHECK(*forced);
   auto polite = sleeper();
   REQUIRE(polite);
-  const auto asked = terminate(*identify(polite->pid()), 10 * k_ns_per_s);
+  const auto asked = terminate(*identify(polite->pid()), 60 * k_ns_per_s);
   REQUIRE(asked);
   CHECK_FALSE(*asked);
   CHECK(polite->wait(soon())->signal == SIGTERM);

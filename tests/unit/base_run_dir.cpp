@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 // If this fails, two commands get the same name, a name is found in the wrong scope, or a file is
 // replaced by half of another.
-#include <cstdlib>
 #include <filesystem>
 #include <sys/stat.h>
 
@@ -10,6 +9,7 @@
 
 #include "../conform/support.hpp"
 #include "base/run_dir.hpp"
+#include "env_var.hpp"
 
 using namespace pv;
 using namespace pv::test;
@@ -19,17 +19,7 @@ namespace {
 // PV_RUN_DIR for the length of a test.
 struct RunDirEnv {
   TempDir dir;
-  std::optional<std::string> old;
-  RunDirEnv() {
-    if (const char* value = getenv("PV_RUN_DIR")) old = value;
-    setenv("PV_RUN_DIR", dir.path("run").c_str(), 1);
-  }
-  ~RunDirEnv() {
-    if (old)
-      setenv("PV_RUN_DIR", old->c_str(), 1);
-    else
-      unsetenv("PV_RUN_DIR");
-  }
+  EnvVar env{"PV_RUN_DIR", dir.path("run")};
 };
 
 RunDir scope(std::string_view name) {

@@ -3,6 +3,7 @@
 // other, a resized overlay shows what it had cut off, or a read cache believes what is stale.
 #include <catch2/catch.hpp>
 
+#include "../conform/patience.hpp"
 #include "../conform/support.hpp"
 #include "base/file.hpp"
 #include "blk/backend/memory.hpp"
@@ -58,8 +59,7 @@ struct Rig {
   }
   int run(Io& io) {
     disk->submit(io.request);
-    const Deadline deadline = Deadline::in_ms(20'000);
-    while (io.completions == 0 && !deadline.passed()) REQUIRE(loop->run_once(10));
+    run_until(*loop, [&] { return io.completions != 0; });
     return io.completions == 1 ? io.error : -2;
   }
   std::string read(uint64_t offset, uint64_t length) {

@@ -9,6 +9,7 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
+#include "../conform/patience.hpp"
 #include "../conform/support.hpp"
 #include "blk/backend/file.hpp"
 #include "blk/checked.hpp"
@@ -45,13 +46,10 @@ struct DirectRig {
     disk.reset();
     unlink(path.c_str());
   }
-  bool wait(const std::vector<std::unique_ptr<Io>>& all) {
-    const Deadline deadline = Deadline::in_ms(20'000);
-    const auto over = [&] {
+  void wait(const std::vector<std::unique_ptr<Io>>& all) {
+    run_until(*loop, [&] {
       return std::all_of(all.begin(), all.end(), [](const auto& one) { return one->completions; });
-    };
-    while (!over() && !deadline.passed()) REQUIRE(loop->run_once(100));
-    return over();
+    });
   }
 };
 
@@ -88,7 +86,7 @@ TEST_CASE("direct: any sectors, any buffers, many at once, as a byte array would
       batch.push_back(std::make_unique<Io>(Op::read, k_size - 512, 512));
     }
     for (auto& io : batch) rig.disk->submit(io->request);
-    REQUIRE(rig.wait(batch));
+    rig.wait(batch);
     for (auto& io : batch) CHECK(io->error == 0);
     std::vector<std::unique_ptr<Io>> reads;
     const uint64_t from = rng.below(k_size / 512) * 512;
@@ -96,7 +94,7 @@ TEST_CASE("direct: any sectors, any buffers, many at once, as a byte array would
     reads.back()->split_into({512 * rng.below(5), 100});
     reads.push_back(std::make_unique<Io>(Op::read, 0, k_size));
     for (auto& io : reads) rig.disk->submit(io->request);
-    REQUIRE(rig.wait(reads));
+    rig.wait(reads);
     CHECK(reads[0]->bytes() == model.substr(from));
     CHECK(reads[1]->bytes() == model);
   }
@@ -105,7 +103,7 @@ TEST_CASE("direct: any sectors, any buffers, many at once, as a byte array would
     std::vector<std::unique_ptr<Io>> last;
     last.push_back(std::make_unique<Io>(Op::write, at, 512));
     rig.disk->submit(last[0]->request);
-    REQUIRE(rig.wait(last));
+    rig.wait(last);
   }
   struct stat st {};
   REQUIRE(stat(rig.path.c_str(), &st) == 0);

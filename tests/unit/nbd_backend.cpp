@@ -8,6 +8,7 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
+#include "../conform/patience.hpp"
 #include "../conform/support.hpp"
 #include "base/process.hpp"
 #include "base/text.hpp"
@@ -44,7 +45,7 @@ struct Rig {
     server = std::make_unique<ServerThread>(dir.path("s"),
                                             make_checked(*make_memory_disk(geometry_of(size))));
     if (!disk) return;
-    const Deadline deadline = Deadline::in_ms(5000);  // the loss is noticed
+    const Deadline deadline = Deadline::in_ms(20'000);  // the loss is noticed
     while (disk_up() && !deadline.passed()) REQUIRE(loop->run_once(20));
   }
   bool disk_up() const { return backend()["connected"] == true; }
@@ -59,8 +60,7 @@ struct Rig {
   }
   int run(Io& io) {
     disk->submit(io.request);
-    const Deadline deadline = Deadline::in_ms(10'000);
-    while (io.completions == 0 && !deadline.passed()) REQUIRE(loop->run_once(20));
+    run_until(*loop, [&] { return io.completions != 0; });
     return io.error;
   }
   int run(Op op, uint32_t connection = 0) {
@@ -73,6 +73,9 @@ struct Rig {
     disk->inspect(out);
     return out["backend"];
   }
+  bool complains_of(const char* what) const {
+    return backend().value("why", std::string()).find(what) != std::string::npos;
+  }
   ~Rig() {
     for (int i = 0; i < 3; ++i) static_cast<void>(loop->run_once(0));
   }
@@ -83,7 +86,7 @@ struct Rig {
 TEST_CASE("a server that comes back is found again", "[nbd]") {
   Rig rig;
   rig.serve(1 << 20);
-  rig.open(5000);
+  rig.open(60'000);
   CHECK(rig.run(Op::read) == 0);
   rig.serve(1 << 20);
   CHECK(rig.run(Op::read) == 0);
@@ -102,14 +105,14 @@ TEST_CASE("a server that stays away: requests wait their time and fail with ESHU
   CHECK(rig.backend()["connected"] == false);
   CHECK_FALSE(rig.backend()["why"].get<std::string>().empty());
   rig.serve(1 << 20);
-  const Deadline deadline = Deadline::in_ms(5000);  // the pause between attempts may be longer
+  const Deadline deadline = Deadline::in_ms(20'000);  // the pause between attempts may be longer
   while (rig.run(Op::read) != 0) REQUIRE_FALSE(deadline.passed());
 }
 
 TEST_CASE("what was acknowledged and not flushed is told by the next flush", "[nbd]") {
   Rig rig;
   rig.serve(1 << 20);
-  rig.open(5000);
+  rig.open(60'000);
   CHECK(rig.run(Op::write, 1) == 0);
   CHECK(rig.run(Op::flush, 2) == 0);
   rig.serve(1 << 20);
@@ -148,8 +151,10 @@ TEST_CASE("a server of another size is refused, not adopted", "[nbd]") {
   rig.open(60);
   rig.serve(2 << 20);
   CHECK(rig.run(Op::read) == ESHUTDOWN);
+  const Deadline deadline = Deadline::in_ms(20'000);  // the attempt may outlast the request
+  while (!rig.complains_of("2097152") && !deadline.passed()) REQUIRE(rig.loop->run_once(20));
   CHECK(rig.disk->geometry().size == 1 << 20);
-  CHECK(rig.backend()["why"].get<std::string>().find("2097152") != std::string::npos);
+  CHECK(rig.complains_of("2097152"));
 }
 
 TEST_CASE("an upstream that wants larger sectors is refused with the flag to use", "[nbd]") {
@@ -183,7 +188,7 @@ struct QemuRig : Rig {
     const std::string path = dir.path("t." + format);
     const auto made =
         run_program({"qemu-img", "create", "-q", "-f", format, path, std::to_string(size)},
-                    Deadline::in_ms(10'000));
+                    Deadline::in_ms(60'000));
     REQUIRE(made);
     REQUIRE(made->status.code == 0);
     source = std::make_unique<serve::Source>(dir.path(), *loop);
@@ -191,6 +196,7 @@ struct QemuRig : Rig {
     spec.type = "image";
     spec.path = path;
     spec.format = format;
+    spec.reconnect_ns = 60 * k_ns_per_s;
     REQUIRE(serve::complete(spec, "t"));
     auto opened = source->open(spec);
     INFO((opened ? "" : opened.error().message));
@@ -237,9 +243,10 @@ TEST_CASE("qemu-storage-daemon killed again and again: restarted, but not for ev
   Io write(Op::write, 0, 512, k_fua);
   std::fill(write.data.begin(), write.data.end(), 'k');
   CHECK(rig.run(write) == 0);
+  const uint64_t began_ns = system_clock().now_ns();
   for (int round = 1; round <= 5; ++round) {
     kill(rig.backend()["pid"].get<pid_t>(), SIGKILL);
-    const Deadline deadline = Deadline::in_ms(5000);
+    const Deadline deadline = Deadline::in_ms(20'000);
     while (rig.backend()["restarts"] != round && !deadline.passed())
       REQUIRE(rig.loop->run_once(20));
     Io read(Op::read, 0, 512);
@@ -247,10 +254,15 @@ TEST_CASE("qemu-storage-daemon killed again and again: restarted, but not for ev
     CHECK(read.bytes() == write.bytes());
   }
   kill(rig.backend()["pid"].get<pid_t>(), SIGKILL);
-  const Deadline a_while = Deadline::in_ms(300);
-  while (!a_while.passed()) REQUIRE(rig.loop->run_once(20));
+  const Deadline deadline = Deadline::in_ms(20'000);
+  while (!rig.complains_of("5 times") && rig.backend()["restarts"] == 5 && !deadline.passed())
+    REQUIRE(rig.loop->run_once(20));
+  if (rig.backend()["restarts"] == 6 && system_clock().now_ns() - began_ns > 9 * k_ns_per_s) {
+    WARN("skipped: this machine is too slow for 5 restarts within 10 s");
+    return;
+  }
   CHECK(rig.backend()["connected"] == false);
-  CHECK(rig.backend()["why"].get<std::string>().find("5 times") != std::string::npos);
+  CHECK(rig.complains_of("5 times"));
   CHECK(rig.backend()["restarts"] == 5);
 }
 

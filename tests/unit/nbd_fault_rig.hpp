@@ -60,7 +60,7 @@ struct Faulty : Wire {
   Faulty& operator=(const Faulty&) = delete;
   ~Faulty() {
     gate->open();
-    const Deadline deadline = Deadline::in_ms(5000);
+    const Deadline deadline = Deadline::in_ms(20'000);
     while (counters.in_flight() != 0 && !deadline.passed()) REQUIRE(loop->run_once(1));
   }
 
@@ -79,7 +79,7 @@ struct Faulty : Wire {
   // Says it and waits until so many bytes have come, or the end; then takes what else is there.
   std::string ask(Fd& fd, const std::string& bytes, size_t wanted) {
     std::string out = say(fd, bytes);
-    const Deadline deadline = Deadline::in_ms(10'000);
+    const Deadline deadline = Deadline::in_ms(20'000);
     while (out.size() < wanted && !closed(fd) && !deadline.passed()) {
       REQUIRE(loop->run_once(1));
       out += take(fd);
@@ -88,7 +88,7 @@ struct Faulty : Wire {
     return out + take(fd);
   }
   bool ended(Fd& fd) {
-    const Deadline deadline = Deadline::in_ms(5000);
+    const Deadline deadline = Deadline::in_ms(20'000);
     while (!closed(fd) && !deadline.passed()) REQUIRE(loop->run_once(1));
     return closed(fd);
   }

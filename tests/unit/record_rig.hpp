@@ -8,6 +8,7 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
+#include "../conform/patience.hpp"
 #include "../conform/support.hpp"
 #include "base/file.hpp"
 #include "blk/backend/memory.hpp"
@@ -87,8 +88,7 @@ struct RecordRig {
     return io;
   }
   int wait(Io& io) {
-    const Deadline deadline = Deadline::in_ms(20'000);
-    while (io.completions == 0 && !deadline.passed()) REQUIRE(loop->run_once(10));
+    run_until(*loop, [&] { return io.completions != 0; });
     return io.completions == 1 ? io.error : -2;
   }
   int run(Op op, uint64_t offset = 0, uint64_t length = 0, uint32_t flags = 0, char fill = 'x') {

@@ -49,7 +49,7 @@ struct PowerRig {
     for (int i = 0; i < rounds; ++i) REQUIRE(loop->run_once(0));
   }
   void spin_until_replied() {
-    const Deadline deadline = Deadline::in_ms(5000);
+    const Deadline deadline = Deadline::in_ms(20'000);
     while (!reply && !deadline.passed()) REQUIRE(loop->run_once(1));
     REQUIRE(reply);
   }
@@ -199,7 +199,7 @@ TEST_CASE("a disk whose requests do not end stays off until they have", "[power]
   CHECK_FALSE(rig.power->on());
   CHECK(rig.power->freeze(2).error().code == Code::wrong_state);
   rig.below->open();
-  const Deadline deadline = Deadline::in_ms(5000);
+  const Deadline deadline = Deadline::in_ms(20'000);
   while (!rig.power->on() && !deadline.passed()) REQUIRE(rig.loop->run_once(1));
   CHECK(rig.power->on());
 }

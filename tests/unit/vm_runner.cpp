@@ -42,7 +42,7 @@ struct Rig {
     const ssize_t n = recv(theirs.get(), bytes, sizeof bytes, 0);
     return n > 0 ? std::string(bytes, static_cast<size_t>(n)) : std::string();
   }
-  void start(Runner::Id id, bool captures = true, uint64_t timeout_ns = k_ns_per_s) {
+  void start(Runner::Id id, bool captures = true, uint64_t timeout_ns = 60 * k_ns_per_s) {
     RunnerCommand command;
     command.argv = {"echo", "a b"};
     command.captures = captures;

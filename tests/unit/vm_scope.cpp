@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 // If this fails, closing a scope takes what is beside it, or leaves what nobody can find any more.
-#include <cstdlib>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,6 +10,7 @@
 #include "../conform/support.hpp"
 #include "base/file.hpp"
 #include "base/text.hpp"
+#include "env_var.hpp"
 #include "vm/scope/scope.hpp"
 
 using namespace pv;
@@ -20,9 +20,8 @@ namespace {
 
 // A run directory of our own, with $PV_RUN_DIR as before when it goes.
 struct OwnRunDir {
-  OwnRunDir() { setenv("PV_RUN_DIR", dir.path("run").c_str(), 1); }
-  ~OwnRunDir() { unsetenv("PV_RUN_DIR"); }
   TempDir dir;
+  EnvVar env{"PV_RUN_DIR", dir.path("run")};
 };
 
 void make_old(const std::string& path) {

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "../conform/patience.hpp"
 #include "base/socket.hpp"
 #include "base/text.hpp"
 #include "blk/backend/file.hpp"
@@ -147,13 +148,16 @@ void OurServer::resize(uint64_t size) {
 std::string OurServer::content(uint64_t offset, uint64_t length) {
   Io io(blk::Op::read, offset, length, blk::k_internal);
   on([&] { disk_->submit(io.request); });
-  const Deadline deadline = Deadline::in_ms(20'000);
+  const Deadline deadline = Deadline::in_ms(k_patience_ms);
   const auto done = [&] {
     bool is = false;
     on([&] { is = io.completions != 0; });
     return is;
   };
-  while (!done() && !deadline.passed()) sleep_ns(k_ns_per_ms);
+  while (!done()) {
+    if (deadline.passed()) lose_patience();
+    sleep_ns(k_ns_per_ms);
+  }
   REQUIRE(io.error == 0);
   return io.bytes();
 }

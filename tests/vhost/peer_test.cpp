@@ -84,7 +84,7 @@ Code code_of(const Result<T>& result) {
 
 std::unique_ptr<Driver> connected(Peer& peer) {
   peer.serve();
-  auto driver = Driver::make({.queues = 2, .limit_ms = 5'000});
+  auto driver = Driver::make({.queues = 2, .limit_ms = 20'000});
   REQUIRE(driver);
   REQUIRE((*driver)->connect(peer.socket()));
   return std::move(*driver);
