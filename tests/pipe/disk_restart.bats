@@ -131,3 +131,15 @@ none_left() { [ -z "$(pv_processes)" ]; }
     assert_equal "$(pv_processes)$(ls "$PV_RUN_DIR/obj")" ''
   done
 }
+
+@test "a disk that is detached when its server has just been killed stays detached, its image is free" {
+  local _
+  truncate -s 1M t.img
+  pv-vm create v </dev/null >/dev/null
+  for _ in {1..8}; do
+    ok pv-disk attach v --id t --image t.img --restart
+    kill -KILL "$(jq .disk.pid <<<"$output")"
+    ok pv-disk detach v/t
+    assert_equal "$(pv_processes)$(pv-disk info v/t -o state </dev/null)" detached
+  done
+}
