@@ -54,13 +54,18 @@ TEST_CASE("a disk in memory grows with zeroes and forgets what is cut off", "[bl
 }
 
 TEST_CASE("a huge disk in memory takes room for what was written only", "[blk]") {
-  auto disk = memory_of(uint64_t{8} << 40);
+#ifdef __SANITIZE_THREAD__
+  constexpr uint64_t k_unit = uint64_t{1} << 36;  // its shadow leaves no room for more
+#else
+  constexpr uint64_t k_unit = uint64_t{1} << 40;
+#endif
+  auto disk = memory_of(8 * k_unit);
   CHECK(allocated(*disk) == 0);
-  write(*disk, uint64_t{7} << 40, std::string(4096, 'x'));
+  write(*disk, 7 * k_unit, std::string(4096, 'x'));
   CHECK(allocated(*disk) == 65'536);
-  CHECK(read(*disk, uint64_t{3} << 40, 4096) == std::string(4096, '\0'));
-  Io discard(Op::discard, uint64_t{7} << 40, 65'536);
+  CHECK(read(*disk, 3 * k_unit, 4096) == std::string(4096, '\0'));
+  Io discard(Op::discard, 7 * k_unit, 65'536);
   disk->submit(discard.request);
   CHECK(allocated(*disk) == 0);
-  CHECK(read(*disk, uint64_t{7} << 40, 4096) == std::string(4096, '\0'));
+  CHECK(read(*disk, 7 * k_unit, 4096) == std::string(4096, '\0'));
 }
