@@ -163,8 +163,8 @@ asan:
 	@$(MAKE) --no-print-directory BUILD=build/asan OPT=-O1 \
 	  SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined \
 	    -Wno-maybe-uninitialized' unit
-# It does not know fences (the virtqueues have some), and misleads gcc's warnings: those of the usual
-# build count.
+# It does not know fences (the virtqueues have some), and misleads gcc's warnings: those of the
+# usual build count.
 tsan:
 	@$(MAKE) --no-print-directory BUILD=build/tsan OPT=-O1 \
 	  SANITIZE='-fsanitize=thread -w' unit
