@@ -59,7 +59,9 @@ class Keeper {
       : dir_(std::move(dir)), ready_(ready), serve_(serve), loop_(std::move(loop)) {}
 
   Result<int> run(const std::string& vhost_socket) {
-    TRY(loop_->on_signals({SIGTERM, SIGINT}, [this](int number) { kill(server_, number); }));
+    TRY(loop_->on_signals({SIGTERM, SIGINT}, [this](int number) {
+      if (server_ > 0) kill(server_, number);
+    }));
     if (!vhost_socket.empty()) TRY(greet(vhost_socket));
     TRY(start());
     TRY(loop_->run());
@@ -109,8 +111,10 @@ class Keeper {
     while (waitpid(server_, &status, 0) < 0 && errno == EINTR) {
     }
     loop_->unwatch(pidfd_.get());
+    const pid_t died = std::exchange(server_, 0);  // a signal may come in this very round
     status_ = exit_status(status);
-    const bool was_short = !has_served() || system_clock().now_ns() - began_ns_ < k_short_life_ns;
+    const bool was_short =
+        !has_served(died) || system_clock().now_ns() - began_ns_ < k_short_life_ns;
     short_lives_ = was_short ? short_lives_ + 1 : 0;
     if (!has_died(status) || !is_wanted()) return loop_->stop();
     if (short_lives_ == k_max_short_lives) {
@@ -125,10 +129,10 @@ class Keeper {
   }
 
   // It writes its pid there when it is up.
-  bool has_served() const {
+  bool has_served(pid_t server) const {
     const auto text = read_file(dir_ + "/state.json", k_max_state);
     const json state = text ? parse_json(*text).value_or(json::object()) : json::object();
-    return process_from_json(state).pid == server_;
+    return process_from_json(state).pid == server;
   }
 
   bool is_wanted() const {
