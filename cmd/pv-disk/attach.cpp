@@ -28,11 +28,13 @@ Result<Object> claim(const RunDir& run, const std::string& vm, const std::string
   return run.create("disk", vm, id);
 }
 
-Result<json> plug(const Object& vm, const Object& disk, const json& state,
-                  const Deadline& deadline) {
+// Its server, and where the VM runs (`hot`) its place in the guest.
+Result<> begin(const Object& vm, const Object& disk, const serve::Spec& spec, bool hot,
+               const Deadline& deadline) {
+  TRY_ASSIGN(const json state, serve::start_server(disk, spec, deadline));
+  if (!hot) return {};
   TRY_ASSIGN(const json plugged, vm::plug_disk(vm, state, disk.path("nbd.sock"), deadline));
-  TRY(serve::save_keys(disk, plugged));
-  return disk.load();
+  return serve::save_keys(disk, plugged);
 }
 
 Result<int> act(cli::Context& context, const Options& options) {
@@ -60,11 +62,9 @@ Result<int> act(cli::Context& context, const Options& options) {
   }
   const bool hot = vm::actual_state(at.vm, vm_state) == "booted";
   TRY_ASSIGN(const Object disk, claim(run, at.vm.name, id));
-  auto state = serve::start_server(disk, spec, deadline);
-  if (state && hot) state = plug(at.vm, disk, *state, deadline);
-  if (!state) {
+  if (auto begun = begin(at.vm, disk, spec, hot, deadline); !begun) {
     static_cast<void>(serve::close_disk(run, disk));
-    return fail(state.error());
+    return fail(begun.error());
   }
   vm_state["disks"].push_back(id);
   TRY(at.vm.save(vm_state));

@@ -38,7 +38,7 @@ Result<StartingServer> begin_server(const Object& disk, const Spec& spec) {
                                                    to_line(process_to_json(self)), 0600));
                if (!spec.restart) return serve_as_daemon(disk, spec, std::move(ready));
                const std::string vhost = spec.vhost_user ? disk.path(k_vhost_socket) : "";
-               return keep_serving(disk.dir, vhost, ready, [&](const Life& life) {
+               return keep_serving(disk, vhost, ready, [&](const Life& life) {
                  Spec here = spec;
                  here.again = life.again;
                  here.vhost_door = life.door;

@@ -88,23 +88,22 @@ Result<std::string> end_server(const Object& disk, uint64_t grace_ns) {
   static_cast<void>(write_file_atomic(disk.path(k_closing_file), "", 0600));
   grace_ns = std::max(grace_ns, k_end_grace_ns);
   const auto state = disk.load();
+  const auto text = read_file(disk.path(k_starting_file), k_max_note);
+  const json none = json::object();
+  // The second is the server that has not come up, and is waited for by nobody any more; or its
+  // keeper, which may have started another one the moment before: it passes the signal on, and ends
+  // with it.
+  const ProcessId ours[] = {process_from_json(state.value_or(none)),
+                            process_from_json(parse_json(text.value_or("")).value_or(none))};
   bool killed = false;
-  if (state && process_from_json(*state).pid != 0) {
-    TRY_ASSIGN(killed, terminate(process_from_json(*state), grace_ns));
-  }
-  // The server that has not come up, and is waited for by nobody any more; or its keeper, which may
-  // have started another one the moment before: it passes the signal on, and ends with it.
-  if (const auto text = read_file(disk.path(k_starting_file), k_max_note)) {
-    const json first = parse_json(*text).value_or(json::object());
-    if (process_from_json(first).pid != 0) {
-      TRY_ASSIGN(const bool keeper_killed, terminate(process_from_json(first), grace_ns));
-      killed = killed || keeper_killed;
-    }
+  for (const ProcessId& process : ours) {
+    TRY_ASSIGN(const bool forced, terminate(process, grace_ns));
+    killed = killed || forced;
   }
   auto lost = read_file(disk.path(k_lost_file), k_max_note);
   unlink(disk.path(k_lost_file).c_str());
   if (lost) return *lost;
-  return killed && state && has_cache(*state) ? "did not end in time" : std::string();
+  return killed && state && has_cache(*state) ? k_flush_late : std::string();
 }
 
 Error cache_lost(const Object& disk, std::string_view how, const std::string& flush) {

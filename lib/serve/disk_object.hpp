@@ -18,6 +18,7 @@ namespace pv::serve {
 constexpr const char* k_vhost_socket = "vhost.sock";
 // Left by a server whose last flush failed: how.
 constexpr const char* k_lost_file = "lost";
+constexpr const char* k_flush_late = "did not end in time";
 // Who serves it, from the first moment on; state.json says so once the disk is up.
 constexpr const char* k_starting_file = "starting";
 // For a server to end, and to write a cache back, at least.
@@ -34,7 +35,8 @@ std::vector<Object> disks_of_vm(const RunDir& run, const Object& vm);
 // process is gone. Internal keys are left out.
 Result<json> disk_document(const Object& disk);
 
-// Changes these keys of state.json, which a server and commands may do at the same time.
+// Changes these keys of state.json, which a server and commands may do at the same time. Under a
+// lock of its own: who holds Object::lock() may wait for a server that is being started again.
 Result<> save_keys(const Object& disk, const json& changed);
 
 // Ends the server, and who would start it again: SIGTERM, then SIGKILL. "", or what has become of

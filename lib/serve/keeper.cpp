@@ -16,11 +16,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.hpp"
-#include "base/file.hpp"
 #include "base/loop.hpp"
-#include "base/run_dir.hpp"
 #include "base/socket.hpp"
-#include "base/text.hpp"
 #include "front/vhost/greeter.hpp"
 
 namespace pv::serve {
@@ -30,7 +27,6 @@ namespace {
 // a loaded machine takes for that, or at once.
 constexpr uint64_t k_short_life_ns = 50 * k_ns_per_ms;
 constexpr int k_max_short_lives = 10;
-constexpr size_t k_max_state = 1 << 20;
 constexpr int k_bug = 70;  // the exit status of a failed assertion
 
 bool has_died(int status) {
@@ -54,9 +50,9 @@ void close_all_but(std::vector<int> kept) {
 
 class Keeper {
  public:
-  Keeper(std::string dir, Fd& ready, const std::function<int(const Life&)>& serve,
+  Keeper(const Object& disk, Fd& ready, const std::function<int(const Life&)>& serve,
          std::unique_ptr<Loop> loop)
-      : dir_(std::move(dir)), ready_(ready), serve_(serve), loop_(std::move(loop)) {}
+      : disk_(disk), ready_(ready), serve_(serve), loop_(std::move(loop)) {}
 
   Result<int> run(const std::string& vhost_socket) {
     TRY(loop_->on_signals({SIGTERM, SIGINT}, [this](int number) {
@@ -130,17 +126,16 @@ class Keeper {
 
   // It writes its pid there when it is up.
   bool has_served(pid_t server) const {
-    const auto text = read_file(dir_ + "/state.json", k_max_state);
-    const json state = text ? parse_json(*text).value_or(json::object()) : json::object();
-    return process_from_json(state).pid == server;
+    const auto state = disk_.load();
+    return state && process_from_json(*state).pid == server;
   }
 
   bool is_wanted() const {
-    return access(dir_.c_str(), F_OK) == 0 &&
-           access((dir_ + "/" + k_closing_file).c_str(), F_OK) != 0;
+    return access(disk_.dir.c_str(), F_OK) == 0 &&
+           access(disk_.path(k_closing_file).c_str(), F_OK) != 0;
   }
 
-  std::string dir_;
+  const Object& disk_;
   Fd& ready_;
   const std::function<int(const Life&)>& serve_;
   std::unique_ptr<Loop> loop_;
@@ -155,11 +150,11 @@ class Keeper {
 
 }  // namespace
 
-int keep_serving(const std::string& dir, const std::string& vhost_socket, Fd& ready,
+int keep_serving(const Object& disk, const std::string& vhost_socket, Fd& ready,
                  const std::function<int(const Life&)>& serve) {
   prctl(PR_SET_NAME, "pv-disk-keeper");
   auto loop = Loop::create();
-  Result<int> status = loop ? Keeper(dir, ready, serve, std::move(*loop)).run(vhost_socket)
+  Result<int> status = loop ? Keeper(disk, ready, serve, std::move(*loop)).run(vhost_socket)
                             : tl::unexpected<Error>(loop.error());
   if (status) return *status;
   fmt::print(stderr, "{}\n", status.error().message);

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/fd.hpp"
+#include "base/run_dir.hpp"
 
 namespace pv::serve {
 
@@ -24,7 +25,7 @@ struct Life {
 
 // Runs `serve` in a child, and again. `vhost_socket`: where clients come; "" for no such disk. The
 // first child alone has `ready`. Returns the exit status of the last.
-int keep_serving(const std::string& dir, const std::string& vhost_socket, Fd& ready,
+int keep_serving(const Object& disk, const std::string& vhost_socket, Fd& ready,
                  const std::function<int(const Life&)>& serve);
 
 }  // namespace pv::serve

@@ -121,7 +121,7 @@ Source::~Source() {
   for (StorageDaemon& daemon : daemons_) all_ended = daemon.wait_for_end(deadline) && all_ended;
   // What it had of the image in its memory is gone.
   if (!all_ended)
-    static_cast<void>(write_file_atomic(dir_ + "/" + k_lost_file, "did not end in time", 0600));
+    static_cast<void>(write_file_atomic(dir_ + "/" + k_lost_file, k_flush_late, 0600));
 }
 
 Result<std::unique_ptr<blk::Disk>> Source::open(Spec& spec) {

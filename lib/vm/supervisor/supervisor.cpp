@@ -187,9 +187,10 @@ void Supervisor::check_memory() {
 void Supervisor::on_event(const json& event) {
   const std::string name = get_string(event, "event");
   if (phase_ == Phase::booting && !plan_.restore && name == "RESUME") return;
-  if (snapshots_.quiet() && (name == "STOP" || name == "RESUME")) return;
-  // Who waits for the event looks at the state next.
-  if (name == "STOP" || name == "RESUME") mark_paused(name == "STOP");
+  if (name == "STOP" || name == "RESUME") {
+    if (snapshots_.quiet()) return;
+    mark_paused(name == "STOP");  // who waits for the event looks at the state next
+  }
   if (const auto ours = translate_event(event))
     events_.add(get_string(*ours, "event"), ours->value("data", json()));
   const json* data = find(event, "data");
