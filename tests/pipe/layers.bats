@@ -141,15 +141,21 @@ pattern() { qemu-io -r -f raw -c "read -P $1 $2 $3" "$4"; }
       --time_based --runtime=2 --output-format=json --output=fio.json >/dev/null
     jq ".jobs[0].$3" fio.json
   }
-  # How much less a slow machine gets is not for us to say.
-  local iops
-  iops=$(rate randread 4k read.iops)
-  jq -ne "$iops > 0 and $iops < 260" >/dev/null || fail "$iops reads a second instead of 200"
+  # between LOW HIGH RATE…: never more, and as much at least once; a machine may have been busy.
+  between() {
+    local low=$1 high=$2 got _
+    shift 2
+    for _ in {1..5}; do
+      got=$(rate "$@")
+      jq -ne "$got < $high" >/dev/null || fail "$got a second, more than $high"
+      if jq -ne "$got > $low" >/dev/null; then return; fi
+    done
+    fail "$got a second, less than $low"
+  }
+  between 150 260 randread 4k read.iops
   ok pv-disk tune d throttle:iops=0,bps-write=4M
   has '.tuned.throttle == {"bps-write": 4194304, "burst_ms": 100, "waiting": 0}'
-  local bytes
-  bytes=$(rate write 64k write.bw_bytes)
-  jq -ne "$bytes > 0 and $bytes < 5500000" >/dev/null || fail "$bytes bytes a second"
+  between 3000000 5500000 write 64k write.bw_bytes
 }
 
 @test "delay: tune wakes what waits, and says what it cannot do" {

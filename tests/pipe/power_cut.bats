@@ -123,10 +123,7 @@ except nbd_client.Gone:
     pass
 END
   client=$!
-  for _ in {1..200}; do
-    [ "$(pv-disk info d -o in_flight </dev/null)" = 1 ] && break
-    sleep 0.01
-  done
+  until_true in_flight d
   ok pv-fault power-cut --disk d
   wait "$client"
   # It was held back above the cache when the power went: it may not arrive after that.

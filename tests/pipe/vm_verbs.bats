@@ -13,6 +13,7 @@ boot() { guest_vm v; }
 guest() { pv-vm run v --raw -- "$@"; }
 uptime_cs() { guest cat /proc/uptime | cut -d' ' -f1 | tr -d .; }
 events() { pv-vm events v | jq -r '.event | select(.) | .event' | tr '\n' ' '; }
+last_event() { pv-vm events v | jq -s '[.[].event.seq // 0] | max'; }
 # QEMU stopped from outside cannot answer; its supervisor can.
 freeze_qemu() { kill -STOP "$(pv-vm info v -o pid)"; }
 
@@ -41,7 +42,7 @@ for command in 'qmp_capabilities', sys.argv[2]:
     while 'return' not in json.loads(f.readline()): pass
 PY
   }
-  last=$(pv-vm events v | jq -s '[.[].event.seq // 0] | max')
+  last=$(last_event)
   say stop
   ok pv-vm wait v --event paused --since "$last"
   run -0 pv-vm info v -o state
@@ -138,7 +139,7 @@ PY
   has '.console.line == "one line of it"'
   expect_error timeout 6 pv-vm wait v --console 'this is never printed' --timeout 100ms
   expect_error timeout 6 pv-vm wait v --timeout 100ms
-  last=$(pv-vm events v | jq -s '[.[].event.seq // 0] | max')
+  last=$(last_event)
   pv-vm pause v >/dev/null
   pv-vm resume v >/dev/null
   ok pv-vm wait v --event resumed --since "$last"
