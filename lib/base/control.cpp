@@ -5,8 +5,8 @@
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/socket.hpp"
 #include "base/text.hpp"
 

@@ -19,7 +19,7 @@
 #include <string>
 #include <sys/types.h>
 
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/line_channel.hpp"
 #include "base/result.hpp"
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "base/dir_watch.hpp"
 
+#include <cerrno>
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/inotify.h>
 #include <unistd.h>

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "base/error.hpp"
 
+#include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
+
+#include "base/json.hpp"
 
 namespace pv {
 namespace {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "base/file.hpp"
 
+#include <algorithm>
+#include <cerrno>
 #include <fcntl.h>
 #include <filesystem>
 #include <linux/fs.h>
@@ -9,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <vector>
 
 #include <fmt/format.h>
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <vector>
 #define XXH_INLINE_ALL
+#include <cstdint>
 #include <xxhash.h>
 
 #include <fmt/format.h>

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "base/loop.hpp"
 
+#include <algorithm>
+#include <cerrno>
 #include <csignal>
+#include <initializer_list>
 #include <sched.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
+#include <time.h>
 
 namespace pv {
 namespace {

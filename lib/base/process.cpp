@@ -6,8 +6,11 @@
 extern "C" {  // glibc 2.36 forgets it in this header
 #include <sys/pidfd.h>
 }
+#include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>

@@ -3,6 +3,8 @@
 // names the value. No exception crosses a lib/ border.
 #pragma once
 
+#include <utility>
+
 #include <tl/expected.hpp>
 
 #include "base/error.hpp"

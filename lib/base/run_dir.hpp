@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "base/file.hpp"
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/process.hpp"
 #include "base/result.hpp"
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "base/socket.hpp"
 
+#include <cerrno>
 #include <cstring>
 #include <poll.h>
 #include <sys/socket.h>
@@ -8,8 +9,8 @@
 #include <sys/un.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 
 namespace pv {

@@ -8,7 +8,7 @@
 
 #include "base/clock.hpp"
 #include "base/fd.hpp"
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/result.hpp"
 
 namespace pv {

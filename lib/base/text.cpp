@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "base/text.hpp"
 
+#include <algorithm>
 #include <set>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
+
+#include "base/json.hpp"
 
 namespace pv {
 namespace {

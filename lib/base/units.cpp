@@ -2,6 +2,7 @@
 #include "base/units.hpp"
 
 #include <cctype>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <cstdlib>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "base/workers.hpp"
 
+#include <cerrno>
 #include <csignal>
 #include <fcntl.h>
 #include <poll.h>
@@ -8,9 +9,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <nlohmann/json.hpp>
-
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 
 namespace pv {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/fd.hpp"
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/result.hpp"
 
 namespace pv {
