@@ -2,6 +2,7 @@
 #include "blk/backing.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <endian.h>
 #include <fcntl.h>

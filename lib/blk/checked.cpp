@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "blk/checked.hpp"
 
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "blk/child.hpp"
 
 namespace pv::blk {

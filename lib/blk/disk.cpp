@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "blk/disk.hpp"
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/state.hpp"
 

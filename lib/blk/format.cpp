@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "blk/format.hpp"
 
+#include <algorithm>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 
 namespace pv::blk {

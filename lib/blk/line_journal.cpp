@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "blk/line_journal.hpp"
 
+#include <cerrno>
 #include <fcntl.h>
 #include <filesystem>
 #include <map>
@@ -8,9 +9,9 @@
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 
 namespace pv::blk {

@@ -9,7 +9,7 @@
 #include <string>
 
 #include "base/fd.hpp"
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/result.hpp"
 
 namespace pv::blk {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "blk/registry.hpp"
 
+#include <algorithm>
+
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/checked.hpp"
 #include "blk/layer/layers.hpp"

@@ -5,12 +5,15 @@
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 
 #define XXH_INLINE_ALL
+#include <algorithm>
+#include <cerrno>
+#include <fcntl.h>
 #include <xxhash.h>
 
 namespace pv::blk {

@@ -12,7 +12,7 @@
 #include <string_view>
 
 #include "base/fd.hpp"
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/result.hpp"
 
 namespace pv::blk {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "blk/uri.hpp"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "base/text.hpp"

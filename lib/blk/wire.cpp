@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "blk/wire.hpp"
 
+#include <cerrno>
+
 namespace pv::blk {
 namespace {
 

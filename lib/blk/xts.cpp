@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "blk/xts.hpp"
 
+#include <cstdint>
 #include <cstring>
 #include <dlfcn.h>
 #include <openssl/evp.h>
