@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <fcntl.h>
 #include <memory>
 #include <sys/uio.h>
 

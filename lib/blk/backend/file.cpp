@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "blk/backend/file.hpp"
 
+#include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -12,8 +14,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.hpp"
 #include "blk/backend/window.hpp"
 #include "blk/checked.hpp"
 #include "blk/child.hpp"
@@ -22,7 +23,7 @@
 namespace pv::blk {
 namespace {
 
-constexpr size_t k_zeroes = 1 << 20;
+constexpr size_t k_file_zeroes = 1 << 20;
 constexpr int k_max_extents = 4096;
 
 class FileDisk final : public Disk {
@@ -274,11 +275,11 @@ class FileDisk final : public Disk {
   }
 
   void zero_by_writing(Pending& pending) {
-    static const std::array<char, k_zeroes> zeroes{};
+    static const std::array<char, k_file_zeroes> zeroes{};
     const Request& request = *pending.request;
     const uint64_t left = request.length - pending.zero_offset;
     if (left == 0) return finish(pending, 0);
-    const size_t n = std::min<uint64_t>(left, k_zeroes);
+    const size_t n = std::min<uint64_t>(left, k_file_zeroes);
     pending.rest.assign(1, {const_cast<char*>(zeroes.data()), n});
     pending.call.kind = AsyncCall::writev;
     pending.call.mode = (request.flags & k_fua) != 0 ? RWF_DSYNC : 0;

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "blk/backend/nbd.hpp"
 
+#include <cerrno>
 #include <cstring>
 #include <deque>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/backend/nbd_link.hpp"
 #include "blk/backend/nbd_loss.hpp"
@@ -16,13 +17,13 @@
 namespace pv::blk {
 namespace {
 
-constexpr const char* k_context = "base:allocation";
+constexpr const char* k_nbd_context = "base:allocation";
 constexpr uint64_t k_connect_ms = 20'000;
 // The largest pieces that are sent at once: data that every server takes (the NBD protocol's
 // "Block size constraints"), and a range that fits the 32 bits of the wire.
 constexpr uint64_t k_data_chunk = 32 << 20;
 constexpr uint64_t k_range_chunk = 1 << 30;
-constexpr uint64_t k_zeroes = 1 << 20;
+constexpr uint64_t k_nbd_zeroes = 1 << 20;
 constexpr int k_idle_attempts = 8;
 
 class NbdDisk final : public Disk, private NbdLink::Owner {
@@ -126,7 +127,7 @@ class NbdDisk final : public Disk, private NbdLink::Owner {
     can_flush_ = nbd_.nbd_can_flush(handle) == 1;
     server_fua_ = nbd_.nbd_can_fua(handle) == 1;
     can_trim_ = nbd_.nbd_can_trim(handle) == 1;
-    can_map_ = nbd_.nbd_can_meta_context(handle, k_context) == 1;
+    can_map_ = nbd_.nbd_can_meta_context(handle, k_nbd_context) == 1;
     can_zero_ = nbd_.nbd_can_zero(handle) == 1;
     const int64_t largest = nbd_.nbd_get_block_size(handle, LIBNBD_SIZE_MAXIMUM);
     data_chunk_ = largest > 0 ? std::min<uint64_t>(static_cast<uint64_t>(largest), k_data_chunk)
@@ -266,9 +267,9 @@ class NbdDisk final : public Disk, private NbdLink::Owner {
   }
 
   bool send_zeroes(Job& job, uint64_t at, uint64_t left, uint32_t flags) {
-    static const std::vector<char> zeroes(k_zeroes);
+    static const std::vector<char> zeroes(k_nbd_zeroes);
     const nbd_completion_callback done = {completed, &job, nullptr};
-    job.chunk = std::min(left, can_zero_ ? k_range_chunk : std::min(data_chunk_, k_zeroes));
+    job.chunk = std::min(left, can_zero_ ? k_range_chunk : std::min(data_chunk_, k_nbd_zeroes));
     if (!can_zero_)
       return nbd_.nbd_aio_pwrite(link_.handle(), zeroes.data(), job.chunk, at, done, flags) >= 0;
     if ((job.request->flags & k_no_unmap) != 0) flags |= LIBNBD_CMD_FLAG_NO_HOLE;

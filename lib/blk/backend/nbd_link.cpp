@@ -8,14 +8,14 @@
 #include <sys/stat.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/defer.hpp"
+#include "base/json.hpp"
 
 namespace pv::blk {
 namespace {
 
-constexpr const char* k_context = "base:allocation";
+constexpr const char* k_nbd_link_context = "base:allocation";
 constexpr uint64_t k_first_pause_ns = 10 * k_ns_per_ms;
 constexpr uint64_t k_longest_pause_ns = k_ns_per_s;
 constexpr uint64_t k_attempt_ns = 10 * k_ns_per_s;
@@ -61,7 +61,7 @@ Result<> NbdLink::begin() {
   nbd_.nbd_set_strict_mode(handle_, 0);  // what the server cannot do, it may say itself
   if (nbd_.nbd_set_export_name(handle_, export_name_.c_str()) < 0 ||
       nbd_.nbd_set_full_info(handle_, true) < 0 ||  // it may have the export's own name
-      nbd_.nbd_add_meta_context(handle_, k_context) < 0 ||
+      nbd_.nbd_add_meta_context(handle_, k_nbd_link_context) < 0 ||
       nbd_.nbd_aio_connect(handle_, reinterpret_cast<const sockaddr*>(&address.storage),
                            address.length) < 0)
     return fail(Code::io, nbd_.nbd_get_error());

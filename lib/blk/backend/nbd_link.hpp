@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/clock.hpp"
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/loop.hpp"
 #include "blk/backend/libnbd.hpp"
 #include "blk/backend/nbd.hpp"

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <cerrno>
 #include <condition_variable>
 #include <csignal>
 #include <deque>

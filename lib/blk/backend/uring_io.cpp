@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
+#include <cerrno>
 #include <cstdlib>
 #include <deque>
+#include <fcntl.h>
 #include <liburing.h>
 #include <sys/eventfd.h>
 

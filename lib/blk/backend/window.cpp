@@ -2,6 +2,7 @@
 #include "blk/backend/window.hpp"
 
 #include <algorithm>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 

@@ -4,12 +4,13 @@
 #include <algorithm>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/loop.hpp"
 #include "base/text.hpp"
 
 #define XXH_INLINE_ALL
+#include <cerrno>
 #include <xxhash.h>
 
 namespace pv::blk {

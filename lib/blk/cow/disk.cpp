@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "blk/cow/disk.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/state.hpp"
 

@@ -9,6 +9,7 @@
 // discards that overlap it wait. Everything else goes on side by side.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 // What the requests of a cow disk are made of: pieces for either side, extents of the base; and
 // who waits for whom.
+#include <algorithm>
+#include <cerrno>
+
 #include "blk/cow/disk.hpp"
 
 namespace pv::blk {

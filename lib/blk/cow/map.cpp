@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "blk/cow/map.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 namespace pv::blk {

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 // The map and its file while nothing is in flight: made, opened, resized, closed.
+#include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <fmt/format.h>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "blk/cow/store.hpp"
 
+#include <cerrno>
 #include <cstdlib>
 #include <fcntl.h>
 #include <sys/stat.h>
