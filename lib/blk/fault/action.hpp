@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/result.hpp"
 #include "blk/disk.hpp"
 #include "blk/fault/chance.hpp"

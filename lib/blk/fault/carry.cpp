@@ -3,8 +3,7 @@
 // and repairs.
 #include <cstring>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.hpp"
 #include "blk/fault/layer.hpp"
 #include "blk/segments.hpp"
 

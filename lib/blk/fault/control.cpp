@@ -11,9 +11,12 @@
 //   fault.truth                {"damaged_bytes","not_kept_bytes"}
 //   fault.stop within_ms       {}                     what waits longer than that fails
 //   fault.greet connection     see greet.cpp
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
+#include <algorithm>
+#include <cerrno>
 
+#include <fmt/format.h>
+
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/fault/keys.hpp"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // What becomes of a new connection: a front end asks once for each, when it has accepted it.
 //   fault.greet connection     {} | {"at","bytes"}    at: greeting, options or export
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/fault/layer.hpp"
 #include "blk/fault/wire_kinds.hpp"

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "blk/fault/journal.hpp"
 
+#include <iterator>
+
 #include <fmt/format.h>
 
 #include "base/text.hpp"

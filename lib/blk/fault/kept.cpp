@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "blk/fault/kept.hpp"
 
+#include <algorithm>
 #include <cstring>
+#include <fcntl.h>
 #include <map>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 
 namespace pv::blk {

@@ -7,7 +7,7 @@
 #include <memory>
 #include <string>
 
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/mapped_file.hpp"
 #include "base/result.hpp"
 #include "blk/fault/rules.hpp"

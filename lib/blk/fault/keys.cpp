@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "blk/fault/keys.hpp"
 
+#include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <utility>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "blk/fault/kinds.hpp"
 
-#include <nlohmann/json.hpp>
+#include "base/json.hpp"
 
 namespace pv::blk {
 namespace {

@@ -4,11 +4,12 @@
 #include <cstring>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #define XXH_INLINE_ALL
+#include <cstdlib>
 #include <xxhash.h>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/fault/keys.hpp"
 #include "blk/segments.hpp"

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "blk/fault/rule.hpp"
 
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
+#include <algorithm>
 
+#include <fmt/format.h>
+
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/fault/keys.hpp"
 #include "blk/fault/kinds.hpp"

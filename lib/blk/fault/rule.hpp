@@ -4,13 +4,14 @@
 // line, on stdin, on the control socket and in `pv-fault list`; pv-faults(7) describes every key.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/result.hpp"
 #include "blk/fault/action.hpp"
 #include "blk/fault/match.hpp"

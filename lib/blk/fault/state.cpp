@@ -4,11 +4,13 @@
 // would have.
 #include "blk/state.hpp"
 
+#include <algorithm>
 #include <cstring>
+#include <fcntl.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/fault/layer.hpp"

@@ -2,9 +2,9 @@
 #include "blk/fault/when.hpp"
 
 #include <cmath>
+#include <utility>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.hpp"
 #include "blk/fault/keys.hpp"
 
 namespace pv::blk {

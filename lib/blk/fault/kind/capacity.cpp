@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Kind `capacity`: the disk has become smaller and has told nobody. (pv-disk resize tells.)
+#include <cerrno>
+
 #include "blk/fault/kind/common.hpp"
 
 namespace pv::blk {

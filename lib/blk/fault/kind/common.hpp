@@ -5,8 +5,8 @@
 #include <cstring>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "blk/fault/kinds.hpp"
 #include "blk/fault/truth.hpp"
 #include "blk/segments.hpp"

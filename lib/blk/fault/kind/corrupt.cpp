@@ -12,7 +12,7 @@ namespace {
 enum class Pattern : uint8_t { bit, byte, zeroes, ones, foreign };
 constexpr const char* k_patterns[] = {"bit", "byte", "zeroes", "ones", "foreign"};
 
-struct Settings {
+struct CorruptSettings {
   Pattern pattern = Pattern::bit;
   uint64_t count = 1;          // bits or bytes
   uint64_t length = 0;         // zeroes, ones, foreign: 0 is the whole request
@@ -22,7 +22,7 @@ struct Settings {
 
 class Corrupt final : public Action {
  public:
-  Corrupt(Op op, const Settings& settings) : op_(op), s_(settings) {}
+  Corrupt(Op op, const CorruptSettings& settings) : op_(op), s_(settings) {}
 
   uint32_t ops() const override { return op_bit(op_); }
   bool concerns(const Case& at) const override { return !s_.at || *s_.at < at.request.length; }
@@ -141,14 +141,14 @@ class Corrupt final : public Action {
   }
 
   Op op_;
-  Settings s_;
+  CorruptSettings s_;
 };
 
-Result<std::unique_ptr<Action>> make(const json& object, const RuleGround& ground, Op op) {
+Result<std::unique_ptr<Action>> make_corrupt(const json& object, const RuleGround& ground, Op op) {
   constexpr uint64_t k_max_count = 4096, k_max_length = 32 << 20;
   const Geometry& geometry = ground.geometry;
   Keys keys = keys_of(object);
-  Settings s;
+  CorruptSettings s;
   s.pattern =
       static_cast<Pattern>(keys.choice("pattern", {"bit", "byte", "zeroes", "ones", "foreign"}, 0));
   if (s.pattern <= Pattern::byte)
@@ -168,11 +168,11 @@ Result<std::unique_ptr<Action>> make(const json& object, const RuleGround& groun
 }  // namespace
 
 Result<std::unique_ptr<Action>> make_corrupt_read(const json& object, const RuleGround& ground) {
-  return make(object, ground, Op::read);
+  return make_corrupt(object, ground, Op::read);
 }
 
 Result<std::unique_ptr<Action>> make_corrupt_write(const json& object, const RuleGround& ground) {
-  return make(object, ground, Op::write);
+  return make_corrupt(object, ground, Op::write);
 }
 
 }  // namespace pv::blk

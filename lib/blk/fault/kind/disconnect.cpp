@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Kind `disconnect`: the connection is cut at a chosen point of the protocol; the front end does
 // it. Points before the first request are asked for when a client connects (greet.cpp).
+#include <cerrno>
+
 #include "blk/fault/kind/common.hpp"
 #include "blk/fault/wire_kinds.hpp"
 

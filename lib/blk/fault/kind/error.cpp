@@ -2,8 +2,8 @@
 // Kinds `error` and `medium`: the request fails with an errno. As a real drive does, the part
 // before the first bad sector may succeed.
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "blk/fault/kinds.hpp"
 
 namespace pv::blk {

@@ -18,7 +18,7 @@ struct Bucket {
   double weight;
 };
 
-struct Settings {
+struct JitterSettings {
   Shape shape = Shape::uniform;
   double min_ms = 0, max_ms = 0, mean_ms = 0, stddev_ms = 0;
   std::vector<Bucket> buckets;  // rising; the first begins at 0
@@ -27,7 +27,7 @@ struct Settings {
 
 class JitterAction final : public Action {
  public:
-  explicit JitterAction(Settings settings) : s_(std::move(settings)) {
+  explicit JitterAction(JitterSettings settings) : s_(std::move(settings)) {
     for (const Bucket& bucket : s_.buckets) total_ += bucket.weight;
   }
   Stage stage() const override { return Stage::delay; }
@@ -77,7 +77,7 @@ class JitterAction final : public Action {
     return low;
   }
 
-  Settings s_;
+  JitterSettings s_;
   double total_ = 0;
 };
 
@@ -85,7 +85,7 @@ bool positive(const json& value) {
   return value.is_number() && value.get<double>() >= 0 && value.get<double>() <= k_max_ms;
 }
 
-void read_buckets(Keys& keys, Settings& s) {
+void read_buckets(Keys& keys, JitterSettings& s) {
   const json* list = keys.list("buckets");
   double last = 0, total = 0;
   if (list != nullptr && list->size() <= k_max_values) {
@@ -101,7 +101,7 @@ void read_buckets(Keys& keys, Settings& s) {
   if (keys.good() && !(total > 0)) keys.refuse("do.buckets: distribution histogram needs them");
 }
 
-void read_values(Keys& keys, Settings& s) {
+void read_values(Keys& keys, JitterSettings& s) {
   const json* list = keys.list("values_ms");
   if (list != nullptr && list->size() <= k_max_values) {
     for (const json& value : *list) {
@@ -116,7 +116,7 @@ void read_values(Keys& keys, Settings& s) {
 
 Result<std::unique_ptr<Action>> make_jitter(const json& object, const RuleGround&) {
   Keys keys = keys_of(object);
-  Settings s;
+  JitterSettings s;
   s.shape = static_cast<Shape>(
       keys.choice("distribution", {"uniform", "normal", "exponential", "histogram", "trace"}, 0));
   if (s.shape == Shape::uniform) s.min_ms = keys.number("min_ms", 0, 0, k_max_ms);

@@ -61,7 +61,8 @@ class Misdirect final : public Action {
   uint64_t shift_;
 };
 
-Result<std::unique_ptr<Action>> make(const json& object, const RuleGround& ground, Op op) {
+Result<std::unique_ptr<Action>> make_misdirect(const json& object, const RuleGround& ground,
+                                               Op op) {
   const Geometry& geometry = ground.geometry;
   Keys keys = keys_of(object);
   std::optional<uint64_t> to;
@@ -80,11 +81,11 @@ Result<std::unique_ptr<Action>> make(const json& object, const RuleGround& groun
 }  // namespace
 
 Result<std::unique_ptr<Action>> make_misdirect_read(const json& object, const RuleGround& ground) {
-  return make(object, ground, Op::read);
+  return make_misdirect(object, ground, Op::read);
 }
 
 Result<std::unique_ptr<Action>> make_misdirect_write(const json& object, const RuleGround& ground) {
-  return make(object, ground, Op::write);
+  return make_misdirect(object, ground, Op::write);
 }
 
 }  // namespace pv::blk

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Kind `read_only`: changes are refused, everywhere or in the rule's ranges.
+#include <cerrno>
+
 #include "blk/fault/kind/common.hpp"
 
 namespace pv::blk {
