@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "blk/layer/cache.hpp"
 
+#include <cerrno>
 #include <cstring>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/layer/layers.hpp"
@@ -18,7 +19,7 @@ namespace {
 constexpr uint64_t k_default_size = 64 << 20;
 constexpr uint64_t k_min_size = 64 << 10, k_max_size = 64ULL << 30;
 
-constexpr ParamSpec k_params[] = {
+constexpr ParamSpec k_cache_params[] = {
     {"size", "SIZE", "how much is held before the oldest is written back (default 64M)"},
 };
 
@@ -211,7 +212,7 @@ json Cache::shown() const {
 }
 
 std::span<const ParamSpec> cache_params() {
-  return k_params;
+  return k_cache_params;
 }
 
 Result<std::unique_ptr<Disk>> make_cache(std::unique_ptr<Disk> lower, const LayerSpec& spec,

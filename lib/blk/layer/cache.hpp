@@ -12,6 +12,8 @@
 // cache_drop.cpp the power cut, cache_state.cpp what a snapshot keeps.
 #pragma once
 
+#include <algorithm>
+
 #include "blk/layer/cache_store.hpp"
 #include "blk/ring.hpp"
 

@@ -6,10 +6,12 @@
 // a layer above had held back until now are refused. power.on lets the survivors follow; the flush
 // that comes next puts them below. Both go to every cache of the stack.
 #include <algorithm>
+#include <bit>
+#include <cerrno>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/rng.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"

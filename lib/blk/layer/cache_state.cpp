@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 // The volatile cache in a snapshot: what it holds, oldest first, so that the disk loses as much in
 // a power cut as it would have, and writes back in the same order.
+#include <bit>
 #include <cstring>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/layer/cache.hpp"
 #include "blk/state.hpp"

@@ -2,6 +2,7 @@
 #include "blk/layer/cache_store.hpp"
 
 #include <cstring>
+#include <unistd.h>
 
 namespace pv::blk {
 

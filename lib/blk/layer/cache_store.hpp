@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <unistd.h>
 #include <vector>
 
 #include "blk/child.hpp"

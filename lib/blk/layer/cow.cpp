@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 // A disk of one's own on a base that stays as it is: reads fall through to the base until a block
 // is written, the changes are in an overlay file. The parts are in blk/cow/.
+#include <algorithm>
 #include <bit>
+#include <fcntl.h>
 
 #include <fmt/format.h>
 
@@ -14,7 +16,7 @@
 namespace pv::blk {
 namespace {
 
-constexpr ParamSpec k_params[] = {
+constexpr ParamSpec k_cow_params[] = {
     {"file", "PATH", "overlay, made when it is missing (default: one that goes with the server)",
      ParamSpec::path},
     {"block", "SIZE", "block size of a new overlay, 4k to 1M (default 4k)"},
@@ -113,7 +115,7 @@ Result<> check_opened(CowMap& map, Disk& base, const Wanted& wanted, const Env& 
 }  // namespace
 
 std::span<const ParamSpec> cow_params() {
-  return k_params;
+  return k_cow_params;
 }
 
 Result<std::unique_ptr<Disk>> make_cow(std::unique_ptr<Disk> lower, const LayerSpec& spec,

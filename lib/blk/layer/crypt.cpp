@@ -2,12 +2,13 @@
 // Encryption, sector by sector, as dm-crypt does it with aes-xts-plain64: what lies below is
 // cipher text. The data of a write is encrypted into a buffer of ours, a read is decrypted where it
 // lands. A sector that was never written, or was discarded, reads as garbage.
+#include <cerrno>
 #include <cstdlib>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "blk/child.hpp"
 #include "blk/layer/layers.hpp"
 #include "blk/segments.hpp"
@@ -16,7 +17,7 @@
 namespace pv::blk {
 namespace {
 
-constexpr ParamSpec k_params[] = {
+constexpr ParamSpec k_crypt_params[] = {
     {"key-file", "PATH", "64 bytes, or 128 hexadecimal digits", ParamSpec::path},
     {"discard", "on|off", "whether discards go below (default on)"},
 };
@@ -258,7 +259,7 @@ Result<std::unique_ptr<Xts>> cipher_from(const std::string& path) {
 }  // namespace
 
 std::span<const ParamSpec> crypt_params() {
-  return k_params;
+  return k_crypt_params;
 }
 
 Result<std::unique_ptr<Disk>> make_crypt(std::unique_ptr<Disk> lower, const LayerSpec& spec,

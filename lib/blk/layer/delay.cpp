@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Latency for every request, or for some operations only; can change while the disk is served.
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
+#include <algorithm>
 
+#include <fmt/format.h>
+
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/layer/layers.hpp"
@@ -12,20 +14,21 @@
 namespace pv::blk {
 namespace {
 
-constexpr ParamSpec k_params[] = {
+constexpr ParamSpec k_delay_params[] = {
     {"ms", "MS", "milliseconds before each request"},
     {"for", "DURATION", "the same with a unit, e.g. for=250us"},
     {"ops", "OP+OP", "only these operations, e.g. ops=flush+write (default: all)"},
 };
 constexpr uint32_t k_all_ops = (1U << k_op_count) - 1;
 
-struct Settings {
+struct DelaySettings {
   uint64_t ns = 0;
   uint32_t ops = k_all_ops;  // one bit each
 };
 
 // `settings` with what `params` changes.
-Result<Settings> with(Settings settings, const std::map<std::string, std::string>& params) {
+Result<DelaySettings> settings_with(DelaySettings settings,
+                                    const std::map<std::string, std::string>& params) {
   if (params.count("ms") + params.count("for") == 2)
     return fail(Code::usage, "layer 'delay': ms and for exclude each other");
   for (const auto& [key, value] : params) {
@@ -48,7 +51,7 @@ Result<Settings> with(Settings settings, const std::map<std::string, std::string
 
 class Delay final : public Forward {
  public:
-  Delay(std::unique_ptr<Disk> below, const Env& env, const Settings& settings)
+  Delay(std::unique_ptr<Disk> below, const Env& env, const DelaySettings& settings)
       : Forward(std::move(below)), env_(env), settings_(settings) {}
 
   void submit(Request& request) override {
@@ -63,7 +66,7 @@ class Delay final : public Forward {
   Result<json> control(const json& request) override {
     if (!tunes(request, "delay")) return lower().control(request);
     TRY_ASSIGN(const auto params, tune_params(request, {"ms", "for", "ops"}));
-    TRY_ASSIGN(settings_, with(settings_, params));
+    TRY_ASSIGN(settings_, settings_with(settings_, params));
     // Who waits already keeps its time, unless it would be through sooner by the new one. So the
     // queue stays in the order of the times.
     for (size_t i = 0; i < waiting_.size(); ++i)
@@ -103,7 +106,7 @@ class Delay final : public Forward {
   }
 
   Env env_;
-  Settings settings_;
+  DelaySettings settings_;
   Ring<Waiting> waiting_;  // as many as the front ends let in
   TimerId timer_ = 0;
 };
@@ -111,12 +114,12 @@ class Delay final : public Forward {
 }  // namespace
 
 std::span<const ParamSpec> delay_params() {
-  return k_params;
+  return k_delay_params;
 }
 
 Result<std::unique_ptr<Disk>> make_delay(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                          const Env& env) {
-  TRY_ASSIGN(const Settings settings, with({}, spec.params));
+  TRY_ASSIGN(const DelaySettings settings, settings_with({}, spec.params));
   if (spec.params.count("ms") + spec.params.count("for") == 0)
     return fail(Code::usage, "layer 'delay' needs a time, e.g. delay:ms=5");
   return std::make_unique<Delay>(std::move(lower), env, settings);

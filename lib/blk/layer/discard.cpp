@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT
 // What a discard does, and what is said of it: zeroes for certain, anything (seeded noise, for
 // those who rely on zeroes without asking), or nothing.
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
+#include <algorithm>
+#include <cstring>
+#include <optional>
 
+#include <fmt/format.h>
+
+#include "base/json.hpp"
 #include "base/rng.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
@@ -14,14 +18,14 @@
 namespace pv::blk {
 namespace {
 
-constexpr ParamSpec k_params[] = {
+constexpr ParamSpec k_discard_params[] = {
     {"behaviour", "HOW", "zeroes, unspecified or ignored (default: as the disk below)"},
     {"granularity", "SIZE", "only whole multiples of this are discarded (default: one sector)"},
     {"noise", "SEED", "unspecified: a discarded range then reads as noise from this seed"},
 };
 constexpr size_t k_noise_bytes = 64 << 10;
 
-struct Settings {
+struct DiscardSettings {
   DiscardBehaviour behaviour = DiscardBehaviour::zeroes;
   uint64_t granularity = 0;
   std::optional<uint64_t> noise;
@@ -29,7 +33,7 @@ struct Settings {
 
 class Discard final : public OwnGeometry {
  public:
-  Discard(std::unique_ptr<Disk> lower, const Settings& settings)
+  Discard(std::unique_ptr<Disk> lower, const DiscardSettings& settings)
       : OwnGeometry(std::move(lower)), settings_(settings) {
     refresh();
   }
@@ -107,7 +111,7 @@ class Discard final : public OwnGeometry {
     parent->done(*parent, error);
   }
 
-  Settings settings_;
+  DiscardSettings settings_;
   Pool<Flight> flights_;
 };
 
@@ -123,13 +127,13 @@ Result<DiscardBehaviour> parse_behaviour(const std::string& text) {
 }  // namespace
 
 std::span<const ParamSpec> discard_params() {
-  return k_params;
+  return k_discard_params;
 }
 
 Result<std::unique_ptr<Disk>> make_discard(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                            const Env&) {
   const Geometry& below = lower->geometry();
-  Settings settings{below.discard, below.discard_granularity, std::nullopt};
+  DiscardSettings settings{below.discard, below.discard_granularity, std::nullopt};
   for (const auto& [key, value] : spec.params) {
     if (key == "behaviour") {
       TRY_ASSIGN(settings.behaviour, parse_behaviour(value));

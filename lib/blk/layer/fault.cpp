@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 // The way of a request through the fault layer.
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
+#include <algorithm>
 
+#include <fmt/format.h>
+
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/fault/layer.hpp"
@@ -15,7 +17,7 @@ namespace {
 constexpr uint64_t k_min_journal = 1 << 20, k_max_journal = 16ULL << 30;
 constexpr uint64_t k_journal_delay_ns = 50 * k_ns_per_ms;  // until an event is in its file
 
-constexpr ParamSpec k_params[] = {
+constexpr ParamSpec k_fault_params[] = {
     {"journal", "SIZE", "how large the journal may get before the oldest events go (default 64M)"},
 };
 
@@ -321,7 +323,7 @@ void FaultLayer::record_outcome(const Rule& rule, Flight& flight) {
 }
 
 std::span<const ParamSpec> fault_params() {
-  return k_params;
+  return k_fault_params;
 }
 
 Result<std::unique_ptr<Disk>> make_fault(std::unique_ptr<Disk> lower, const LayerSpec& spec,

@@ -10,7 +10,7 @@
 namespace pv::blk {
 namespace {
 
-constexpr ParamSpec k_params[] = {
+constexpr ParamSpec k_fua_params[] = {
     {"mode", "MODE", "ignored (clients must flush) or honoured (by write and flush)"},
 };
 
@@ -64,7 +64,7 @@ class Fua final : public OwnGeometry {
 }  // namespace
 
 std::span<const ParamSpec> fua_params() {
-  return k_params;
+  return k_fua_params;
 }
 
 Result<std::unique_ptr<Disk>> make_fua(std::unique_ptr<Disk> lower, const LayerSpec& spec,

@@ -4,12 +4,13 @@
 //
 // What is in flight may make a sector doubtful: a read that fills the cache while a write passes
 // it, two writes of the same sectors. Whoever notices such company remembers nothing at the end.
+#include <cerrno>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/backend/file.hpp"
@@ -22,7 +23,7 @@
 namespace pv::blk {
 namespace {
 
-constexpr ParamSpec k_params[] = {
+constexpr ParamSpec k_readcache_params[] = {
     {"file", "PATH", "keep it in this sparse file", ParamSpec::path},
     {"size", "SIZE", "keep at most so much (default with memory: 64M)"},
     {"populate", "WHEN", "read, write or both (default: read)"},
@@ -276,7 +277,7 @@ class ReadCache final : public Forward {
 }  // namespace
 
 std::span<const ParamSpec> readcache_params() {
-  return k_params;
+  return k_readcache_params;
 }
 
 Result<std::unique_ptr<Disk>> make_readcache(std::unique_ptr<Disk> lower, const LayerSpec& spec,

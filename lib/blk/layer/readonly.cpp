@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Refuses every change, whatever the disk below allows.
+#include <cerrno>
+
 #include "blk/layer/layers.hpp"
 #include "blk/layer/own_geometry.hpp"
 

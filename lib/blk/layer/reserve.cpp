@@ -7,12 +7,13 @@
 // them. What comes in meanwhile waits, so that nothing old lands on top of what the new holder
 // writes.
 #include <algorithm>
+#include <cerrno>
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/child.hpp"
@@ -25,7 +26,7 @@ namespace {
 
 constexpr size_t k_max_file = 1 << 20;
 
-constexpr ParamSpec k_params[] = {
+constexpr ParamSpec k_reserve_params[] = {
     {"ptpl", "FILE", "where reservations that persist through a power loss are kept",
      ParamSpec::path},
 };
@@ -200,7 +201,7 @@ Result<Reservations> load(const std::string& file) {
 }  // namespace
 
 std::span<const ParamSpec> reserve_params() {
-  return k_params;
+  return k_reserve_params;
 }
 
 Result<std::unique_ptr<Disk>> make_reserve(std::unique_ptr<Disk> lower, const LayerSpec& spec,

@@ -2,8 +2,8 @@
 // Counts what passes, and how long it took below this point. Put twice, it shows what the layers in
 // between cost. Requests and bytes move together, at completion; errors are events of their own.
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/child.hpp"
@@ -13,7 +13,7 @@
 namespace pv::blk {
 namespace {
 
-constexpr ParamSpec k_params[] = {
+constexpr ParamSpec k_stats_params[] = {
     {"name", "NAME", "what the figures are called, where several such layers are used"},
 };
 
@@ -111,7 +111,7 @@ class Stats final : public Forward {
 }  // namespace
 
 std::span<const ParamSpec> stats_params() {
-  return k_params;
+  return k_stats_params;
 }
 
 Result<std::unique_ptr<Disk>> make_stats(std::unique_ptr<Disk> lower, const LayerSpec& spec,

@@ -9,8 +9,8 @@
 #include <algorithm>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/rng.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
@@ -28,7 +28,7 @@ constexpr size_t k_max_segments = 1024;         // of one request below: IOV_MAX
 constexpr uint64_t k_max_map_chunks = 1 << 16;  // a longer map is answered in part
 constexpr size_t k_max_extents = 4096;
 
-constexpr ParamSpec k_params[] = {
+constexpr ParamSpec k_stripe_params[] = {
     {"with", "PATH+PATH", "the further members, in order; a + in a path is written twice",
      ParamSpec::paths},
     {"chunk", "SIZE", "bytes on one member before the next one's turn (default: 128K)"},
@@ -327,7 +327,7 @@ Result<uint64_t> parse_chunk(const std::string& text, const Geometry& geometry) 
 }  // namespace
 
 std::span<const ParamSpec> stripe_params() {
-  return k_params;
+  return k_stripe_params;
 }
 
 Result<std::unique_ptr<Disk>> make_stripe(std::unique_ptr<Disk> lower, const LayerSpec& spec,

@@ -3,11 +3,12 @@
 // goes when its buckets are not in debt, however large it is, and leaves the debt to those behind
 // it. Nothing fails, it only takes longer. Reads wait in one queue and everything else in another,
 // each in order, so that a limit of one direction does not hold up the other.
+#include <algorithm>
 #include <array>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/units.hpp"
 #include "blk/layer/layers.hpp"
 #include "blk/ring.hpp"
@@ -16,7 +17,7 @@
 namespace pv::blk {
 namespace {
 
-constexpr ParamSpec k_params[] = {
+constexpr ParamSpec k_throttle_params[] = {
     {"iops", "N", "operations a second"},
     {"iops-read", "N", "reads a second"},
     {"iops-write", "N", "writes, zeroes and discards a second"},
@@ -49,7 +50,7 @@ struct Rates {
   uint64_t burst_ns = k_default_burst_ns;
 };
 
-Result<Rates> with(Rates rates, const std::map<std::string, std::string>& params) {
+Result<Rates> rates_with(Rates rates, const std::map<std::string, std::string>& params) {
   for (const auto& [key, value] : params) {
     const auto bad = [&, &k = key, &v = value](const char* what) {
       return fail(Code::usage, fmt::format("layer 'throttle': {}={} is not {}", k, v, what));
@@ -87,7 +88,7 @@ class Throttle final : public Forward {
     if (!tunes(request, "throttle")) return lower().control(request);
     TRY_ASSIGN(const auto params, tune_params(request, {"iops", "iops-read", "iops-write", "bps",
                                                         "bps-read", "bps-write", "burst"}));
-    TRY_ASSIGN(rates_, with(rates_, params));
+    TRY_ASSIGN(rates_, rates_with(rates_, params));
     clear_at_ = {};  // a debt was counted at the old rate
     turn();
     return json{{"layer", shown()}};
@@ -185,12 +186,12 @@ class Throttle final : public Forward {
 }  // namespace
 
 std::span<const ParamSpec> throttle_params() {
-  return k_params;
+  return k_throttle_params;
 }
 
 Result<std::unique_ptr<Disk>> make_throttle(std::unique_ptr<Disk> lower, const LayerSpec& spec,
                                             const Env& env) {
-  TRY_ASSIGN(const Rates rates, with({}, spec.params));
+  TRY_ASSIGN(const Rates rates, rates_with({}, spec.params));
   if (spec.params.size() == spec.params.count("burst"))
     return fail(Code::usage, "layer 'throttle' needs a limit, e.g. throttle:iops=100");
   return std::make_unique<Throttle>(std::move(lower), env, rates);
