@@ -6,11 +6,12 @@
 #include <array>
 #include <cstring>
 #define XXH_INLINE_ALL
+#include <fcntl.h>
 #include <xxhash.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/layer/layers.hpp"
@@ -21,10 +22,10 @@ namespace pv::blk {
 namespace {
 
 constexpr uint64_t k_run = 16384;  // entries that are written at once
-constexpr uint64_t k_max_scrub = uint64_t{1} << 40;
-constexpr size_t k_kept_buffer = 256 << 10;
+constexpr uint64_t k_history_max_scrub = uint64_t{1} << 40;
+constexpr size_t k_history_kept_buffer = 256 << 10;
 
-constexpr ParamSpec k_params[] = {
+constexpr ParamSpec k_history_params[] = {
     {"file", "PATH", "where the checksums are kept; made when it is not there", ParamSpec::path},
     {"on-mismatch", "POLICY", "what is answered: report (default), eio, hold or stop_vm"},
     {"identical", "MODE", "check (default) whether the file is of this disk, or assume it"},
@@ -244,7 +245,7 @@ void History::finish(Flight& flight, int error) {
   Request* parent = flight.parent;
   if (parent->injected != nullptr && error != 0 && !flight.injected.rule.empty())
     *parent->injected = flight.injected;
-  if (flight.buffer.capacity() > k_kept_buffer) flight.buffer = {};
+  if (flight.buffer.capacity() > k_history_kept_buffer) flight.buffer = {};
   lock_.leave(flight.place);
   flights_.give(&flight);
   parent->done(*parent, error);
@@ -281,7 +282,7 @@ Result<> History::save_state(StateOut& out) {
 }
 
 std::span<const ParamSpec> history_params() {
-  return k_params;
+  return k_history_params;
 }
 
 Result<std::unique_ptr<Disk>> make_history(std::unique_ptr<Disk> lower, const LayerSpec& spec,
@@ -292,9 +293,9 @@ Result<std::unique_ptr<Disk>> make_history(std::unique_ptr<Disk> lower, const La
     return fail(Code::usage, "layer 'history' needs a file, e.g. history:file=disk.history");
   const auto given = spec.params.find("scrub");
   const auto scrub = parse_size(given == spec.params.end() ? "0" : given->second);
-  if (!scrub || *scrub > k_max_scrub)
+  if (!scrub || *scrub > k_history_max_scrub)
     return fail(Code::usage, fmt::format("layer 'history': scrub={} is not a size up to {}",
-                                         given->second, format_size(k_max_scrub)));
+                                         given->second, format_size(k_history_max_scrub)));
   TRY_ASSIGN(HistoryFile file, HistoryFile::open(path->second, lower->geometry().size));
   const auto mode = spec.params.find("identical");
   if (mode != spec.params.end() && mode->second != "check" && mode->second != "assume")

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #define XXH_INLINE_ALL
+#include <cerrno>
 #include <xxhash.h>
 
 #include <fmt/format.h>

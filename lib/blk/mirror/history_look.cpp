@@ -6,8 +6,8 @@
 #include <xxhash.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/mirror/history.hpp"
 #include "blk/mirror/records.hpp"
@@ -16,7 +16,7 @@
 namespace pv::blk {
 namespace {
 
-constexpr uint64_t k_excerpt = 256;  // bytes
+constexpr uint64_t k_history_look_excerpt = 256;  // bytes
 
 bool is_zero(const char* bytes, size_t size) {
   return std::all_of(bytes, bytes + size, [](char c) { return c == 0; });
@@ -182,7 +182,8 @@ json History::shown_mishap(const Flight& flight, const char* all, const Mishap& 
   record["generation"] = entry.generation;
   record["excerpt"] = {
       {"offset_bytes", offset},
-      {"test_b64", base64_encode({bytes, static_cast<size_t>(std::min(k_excerpt, size))})}};
+      {"test_b64",
+       base64_encode({bytes, static_cast<size_t>(std::min(k_history_look_excerpt, size))})}};
   record["xxh3"] = {{"offset_bytes", offset},
                     {"length_bytes", size},
                     {"test", hash_text({bytes, static_cast<size_t>(size)})},

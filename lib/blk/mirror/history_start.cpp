@@ -3,6 +3,7 @@
 // that it knows are read. One that has lost a few writes is still the same disk.
 #include <array>
 #define XXH_INLINE_ALL
+#include <algorithm>
 #include <xxhash.h>
 
 #include <fmt/format.h>

@@ -5,15 +5,15 @@
 #include <algorithm>
 #include <cstring>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.hpp"
 #include "blk/segments.hpp"
 
 namespace pv::blk {
 namespace {
 
-constexpr uint64_t k_kept_buffer = 256 << 10;  // a larger one is given back after its request
-constexpr uint64_t k_join = 16;                // equal bytes between two ranges that are told apart
+constexpr uint64_t k_mirror_kept_buffer = 256
+                                          << 10;  // a larger one is given back after its request
+constexpr uint64_t k_join = 16;  // equal bytes between two ranges that are told apart
 
 bool has_range(Op op) {
   return op != Op::flush;
@@ -352,7 +352,7 @@ void Mirror::finish(Flight& flight, int error) {
 }
 
 void Mirror::keep_or_drop_buffer(Flight& flight) {
-  if (flight.room <= k_kept_buffer) return;
+  if (flight.room <= k_mirror_kept_buffer) return;
   flight.buffer.reset();
   flight.room = 0;
 }

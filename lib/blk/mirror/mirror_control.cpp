@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The mirror's keys, and its side of the conversation with pv-verify (watch.hpp).
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/layer/layers.hpp"
@@ -12,9 +12,9 @@
 namespace pv::blk {
 namespace {
 
-constexpr uint64_t k_max_scrub = uint64_t{1} << 40;
+constexpr uint64_t k_mirror_control_max_scrub = uint64_t{1} << 40;
 
-constexpr ParamSpec k_params[] = {
+constexpr ParamSpec k_mirror_params[] = {
     {"with", "PATH", "the reference: an image in any format, or a URI", ParamSpec::path},
     {"key-file", "PATH", "the passphrase of an encrypted reference", ParamSpec::path},
     {"on-mismatch", "POLICY", "what is answered: report (default), eio, hold or stop_vm"},
@@ -103,7 +103,7 @@ Result<> Mirror::save_state(StateOut& out) {
 }
 
 std::span<const ParamSpec> mirror_params() {
-  return k_params;
+  return k_mirror_params;
 }
 
 Result<std::unique_ptr<Disk>> make_mirror(std::unique_ptr<Disk> lower, const LayerSpec& spec,
@@ -117,9 +117,10 @@ Result<std::unique_ptr<Disk>> make_mirror(std::unique_ptr<Disk> lower, const Lay
     return fail(Code::usage,
                 fmt::format("layer 'mirror': identical={} is neither check nor assume", check));
   const auto scrub = parse_size(param(spec, "scrub", "0"));
-  if (!scrub || *scrub > k_max_scrub)
-    return fail(Code::usage, fmt::format("layer 'mirror': scrub={} is not a size up to {}",
-                                         param(spec, "scrub", "0"), format_size(k_max_scrub)));
+  if (!scrub || *scrub > k_mirror_control_max_scrub)
+    return fail(Code::usage,
+                fmt::format("layer 'mirror': scrub={} is not a size up to {}",
+                            param(spec, "scrub", "0"), format_size(k_mirror_control_max_scrub)));
   options.scrub_bytes_per_s = *scrub;
   TRY_ASSIGN(std::unique_ptr<Disk> reference,
              env.opener->image(path, lower->geometry().read_only, param(spec, "key-file", "")));

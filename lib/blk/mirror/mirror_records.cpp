@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/mirror/mirror.hpp"
 #include "blk/mirror/records.hpp"
@@ -12,7 +12,7 @@
 namespace pv::blk {
 namespace {
 
-constexpr uint64_t k_excerpt = 256;                      // bytes of each side
+constexpr uint64_t k_mirror_records_excerpt = 256;       // bytes of each side
 constexpr uint64_t k_excerpt_row = 16;                   // where an excerpt begins
 constexpr uint64_t k_clock_slack_ns = 20 * k_ns_per_ms;  // by which a file's time may be late
 
@@ -106,8 +106,8 @@ json Mirror::shown_mishap(const Flight& flight, const Mishap& mishap, std::strin
     return all.substr(from, length);
   };
   record["excerpt"] = {{"offset_bytes", excerpt},
-                       {"test_b64", base64_encode(part(a, skip, k_excerpt))},
-                       {"reference_b64", base64_encode(part(b, skip, k_excerpt))}};
+                       {"test_b64", base64_encode(part(a, skip, k_mirror_records_excerpt))},
+                       {"reference_b64", base64_encode(part(b, skip, k_mirror_records_excerpt))}};
   record["xxh3"] = {{"offset_bytes", begin},
                     {"length_bytes", end - begin},
                     {"test", hash_text(part(a, begin - request.offset, end - begin))},

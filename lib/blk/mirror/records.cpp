@@ -6,9 +6,9 @@
 #include <xxhash.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
+#include "base/json.hpp"
 
 namespace pv::blk {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include <nlohmann/json.hpp>
+#include "base/json.hpp"
 
 namespace pv::blk {
 namespace {
@@ -12,14 +12,14 @@ constexpr uint64_t k_tick_ns = 20 * k_ns_per_ms;
 constexpr uint64_t k_ticks_per_s = k_ns_per_s / k_tick_ns;
 constexpr uint64_t k_met = 1 << 18;  // sectors, 128 MiB of damage
 constexpr uint64_t k_sector = 512;
-constexpr uint64_t k_piece = 256 << 10;
+constexpr uint64_t k_scrub_piece = 256 << 10;
 
 }  // namespace
 
 Scrub::Scrub(Disk& disk, const Env& env, uint64_t bytes_per_s)
     : disk_(disk), env_(env), rate_(bytes_per_s) {
   if (rate_ == 0) return;
-  buffer_.reset(new char[k_piece]);
+  buffer_.reset(new char[k_scrub_piece]);
   timer_ = env_.timers.after(k_tick_ns, [this] { tick(); });
 }
 
@@ -32,8 +32,8 @@ void Scrub::tick() {
   timer_ = env_.timers.after(k_tick_ns, [this] { tick(); });
   if (!std::exchange(quiet_, true) || running_) return;
   const uint64_t share = std::max<uint64_t>(rate_ / k_ticks_per_s, disk_.geometry().sector_size);
-  allowed_ = std::min(allowed_ + share, std::max(share, k_piece));
-  if (allowed_ >= std::min(share, k_piece)) step();
+  allowed_ = std::min(allowed_ + share, std::max(share, k_scrub_piece));
+  if (allowed_ >= std::min(share, k_scrub_piece)) step();
 }
 
 // First what is there, then, where it is no hole, the data.
@@ -76,7 +76,7 @@ void Scrub::done(int error) {
       return;
     }
   }
-  length = std::min({length, k_piece, std::max(allowed_ / sector * sector, sector)});
+  length = std::min({length, k_scrub_piece, std::max(allowed_ / sector * sector, sector)});
   running_ = true;
   piece_ = {buffer_.get(), length};
   request_.op = Op::read;

@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: MIT
 // Whether two disks hold the same, before a mirror of them serves the first request.
+#include <algorithm>
 #include <cstring>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/loop.hpp"
 #include "blk/mirror/mirror.hpp"
 
 namespace pv::blk {
 namespace {
 
-constexpr uint64_t k_piece = 1 << 20;
+constexpr uint64_t k_start_check_piece = 1 << 20;
 
 // One request on each leg at a time, waited for.
 class Pair {
  public:
   Pair(Disk& a, Disk& b, Loop* loop) : disks_{&a, &b}, loop_(loop) {
-    for (auto& buffer : buffers_) buffer.reset(new char[k_piece]);
+    for (auto& buffer : buffers_) buffer.reset(new char[k_start_check_piece]);
   }
 
   Result<> run(Op op, uint64_t offset, uint64_t length) {
@@ -62,7 +63,7 @@ class Pair {
   uint64_t extent(uint64_t length, bool& zeroes) const {
     zeroes = true;
     for (const auto& extents : extents_) {
-      if (extents.empty()) return std::min(length, k_piece);
+      if (extents.empty()) return std::min(length, k_start_check_piece);
       length = std::min(length, extents.front().length);
       zeroes = zeroes && (extents.front().flags & k_zero) != 0;
     }
@@ -82,7 +83,7 @@ class Pair {
 };
 
 Error first_difference(const Pair& pair, uint64_t offset, uint64_t length) {
-  const auto spans = differences(pair.bytes(0), pair.bytes(1), offset, length, k_piece);
+  const auto spans = differences(pair.bytes(0), pair.bytes(1), offset, length, k_start_check_piece);
   const uint64_t at = spans.front().offset;
   const auto byte = [&](size_t side) {
     return static_cast<uint8_t>(pair.bytes(side)[at - offset]);
@@ -106,7 +107,7 @@ Result<> check_identical(Disk& test, Disk& reference, Loop* loop) {
     const uint64_t extent = pair.extent(size - at, zeroes);
     const uint64_t end = at + extent;
     while (at < end && !zeroes) {
-      const uint64_t length = std::min(end - at, k_piece);
+      const uint64_t length = std::min(end - at, k_start_check_piece);
       TRY(pair.run(Op::read, at, length));
       if (std::memcmp(pair.bytes(0), pair.bytes(1), length) != 0)
         return fail(first_difference(pair, at, length));

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "blk/mirror/watch.hpp"
 
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
+#include <algorithm>
+#include <cerrno>
 
+#include <fmt/format.h>
+
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 

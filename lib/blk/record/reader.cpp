@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "blk/record/reader.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <fcntl.h>
 #include <sys/stat.h>

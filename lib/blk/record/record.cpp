@@ -7,8 +7,8 @@
 #include <deque>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/child.hpp"
@@ -20,7 +20,7 @@
 namespace pv::blk {
 namespace {
 
-constexpr ParamSpec k_params[] = {
+constexpr ParamSpec k_record_params[] = {
     {"file", "PATH", "the log, which must not exist yet", ParamSpec::path},
     {"append", "yes", "go on with a log of this disk that is there"},
 };
@@ -222,7 +222,7 @@ Result<Wanted> parse(const LayerSpec& spec) {
 }  // namespace
 
 std::span<const ParamSpec> record_params() {
-  return k_params;
+  return k_record_params;
 }
 
 Result<std::unique_ptr<Disk>> make_record(std::unique_ptr<Disk> lower, const LayerSpec& spec,
