@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <sys/types.h>
+#include <utility>
 #include <vector>
 
 #include "base/result.hpp"

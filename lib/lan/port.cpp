@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "lan/port.hpp"
 
+#include <cerrno>
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 

@@ -2,14 +2,15 @@
 #include "lan/server.hpp"
 
 #include <csignal>
+#include <fcntl.h>
 #include <malloc.h>
 #include <sys/prctl.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/control.hpp"
 #include "base/dir_guard.hpp"
+#include "base/json.hpp"
 #include "base/loop.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // From the completion of a request to its answer. (Part of Connection; what faults make of an
 // answer is in faults.cpp.)
+#include <algorithm>
+#include <cerrno>
 #include <limits>
 #include <unistd.h>
 

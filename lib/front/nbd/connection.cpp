@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "front/nbd/connection.hpp"
 
+#include <algorithm>
+#include <cerrno>
 #include <limits>
 #include <sys/socket.h>
 

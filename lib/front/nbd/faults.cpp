@@ -2,10 +2,10 @@
 // What faults make of a connection and of its answers: it is cut, an answer breaks the protocol, a
 // read that fails brings the part that is good. (Part of Connection; nothing here runs without a
 // rule, but one question for each new client.)
+#include <algorithm>
 #include <unistd.h>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.hpp"
 #include "base/rng.hpp"
 #include "base/text.hpp"
 #include "blk/fault/wire_kinds.hpp"

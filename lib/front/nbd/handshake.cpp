@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "front/nbd/handshake.hpp"
 
+#include <algorithm>
+
 #include "base/units.hpp"
 #include "front/nbd/protocol.hpp"
 

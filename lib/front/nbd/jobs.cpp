@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // From one request on the wire to the disk. (The socket and its batches are in connection.cpp, the
 // way back in answers.cpp.)
+#include <algorithm>
+#include <cerrno>
 #include <unistd.h>
 
 #include "front/nbd/connection.hpp"

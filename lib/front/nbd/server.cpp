@@ -2,6 +2,7 @@
 #include "front/nbd/server.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 
 #include "base/socket.hpp"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "front/vhost/dirty_log.hpp"
 
+#include <cerrno>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -10,13 +11,14 @@ namespace pv::vhost {
 
 namespace {
 constexpr uint64_t k_page = 4096;
-constexpr uint64_t k_max_bytes = 1ULL << 32;  // of a log: 128 TiB of memory
+constexpr uint64_t k_dirty_log_max_bytes = 1ULL << 32;  // of a log: 128 TiB of memory
 }  // namespace
 
 Result<std::unique_ptr<DirtyLog>> DirtyLog::map(const LogArea& area, const Fd& fd) {
   struct stat file {};
-  if (!fd || fstat(fd.get(), &file) != 0 || area.size == 0 || area.size > k_max_bytes ||
-      area.offset > k_max_bytes || static_cast<uint64_t>(file.st_size) < area.size + area.offset)
+  if (!fd || fstat(fd.get(), &file) != 0 || area.size == 0 || area.size > k_dirty_log_max_bytes ||
+      area.offset > k_dirty_log_max_bytes ||
+      static_cast<uint64_t>(file.st_size) < area.size + area.offset)
     return fail(Code::invalid, "a log of dirty pages that is none");
   const size_t end = area.size + area.offset;
   void* at = mmap(nullptr, end, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);

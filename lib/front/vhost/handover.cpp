@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "front/vhost/handover.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 namespace pv::vhost {
 namespace {

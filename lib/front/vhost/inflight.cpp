@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -14,7 +15,7 @@ namespace {
 
 constexpr size_t k_align = 64;
 constexpr uint16_t k_layout = 1;
-constexpr size_t k_max_bytes = 256 << 20;
+constexpr size_t k_inflight_max_bytes = 256 << 20;
 
 size_t queue_bytes(uint16_t size) {
   const size_t bytes = sizeof(InflightQueue) + size * sizeof(InflightDesc);
@@ -46,7 +47,8 @@ Result<std::shared_ptr<InflightMap>> InflightMap::map(const InflightArea& area, 
     return fail(Code::invalid, "an area for requests in flight that is none");
   };
   struct stat file {};
-  if (!fd || fstat(fd.get(), &file) != 0 || area.size > k_max_bytes || area.offset > k_max_bytes)
+  if (!fd || fstat(fd.get(), &file) != 0 || area.size > k_inflight_max_bytes ||
+      area.offset > k_inflight_max_bytes)
     return refuse();
   const size_t end = area.size + area.offset;
   if (static_cast<uint64_t>(file.st_size) < end || area.offset % alignof(InflightQueue) != 0 ||

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // From a head to its answer. (Part of Queue.)
+#include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "blk/fault/wire_kinds.hpp"

@@ -2,6 +2,7 @@
 #include "front/vhost/memory.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -12,7 +13,7 @@
 namespace pv::vhost {
 namespace {
 
-constexpr uint64_t k_max_bytes = 1ULL << 46;
+constexpr uint64_t k_memory_max_bytes = 1ULL << 46;
 
 bool ends_in(uint64_t start, uint64_t length, uint64_t limit) {
   return length <= limit && start <= limit - length;
@@ -37,7 +38,7 @@ Result<std::shared_ptr<const Region>> Region::map(const MemRegion& about, const 
   if (about.size == 0) return refuse("is empty");
   if (!ends_in(about.guest, about.size, UINT64_MAX) || !ends_in(about.user, about.size, UINT64_MAX))
     return refuse("wraps around");
-  if (!ends_in(about.mmap_offset, about.size, k_max_bytes)) return refuse("is too large");
+  if (!ends_in(about.mmap_offset, about.size, k_memory_max_bytes)) return refuse("is too large");
   struct stat file {};
   const uint64_t end = about.mmap_offset + about.size;
   if (fstat(fd.get(), &file) != 0 || static_cast<uint64_t>(file.st_size) < end)

@@ -3,6 +3,7 @@
 #include "front/vhost/queue.hpp"
 
 #include <bit>
+#include <cerrno>
 #include <unistd.h>
 
 #include <fmt/format.h>

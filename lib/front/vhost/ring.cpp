@@ -2,6 +2,7 @@
 #include "front/vhost/ring.hpp"
 
 #include <atomic>
+#include <utility>
 
 namespace pv::vhost {
 namespace {
