@@ -2,8 +2,8 @@
 #include "cli/dump.hpp"
 
 #include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "cli/command.hpp"
 #include "cli/version.hpp"
 

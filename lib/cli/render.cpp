@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 // What a person at a terminal sees, made from the same document that a pipe would carry.
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
+#include <algorithm>
+#include <utility>
 
+#include <fmt/format.h>
+
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "cli/document.hpp"

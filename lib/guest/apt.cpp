@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "guest/apt.hpp"
 
+#include <algorithm>
+#include <cerrno>
 #include <charconv>
+#include <iterator>
 #include <sys/stat.h>
 #include <unistd.h>
 

@@ -2,14 +2,15 @@
 // build(): from a request to an image in the cache. The order matters: everything cheap and
 // everything that can be wrong with the request comes before the first download, and nothing is
 // seen by others until the whole image is on disk.
+#include <cerrno>
 #include <cstdio>
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/defer.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "guest/guest.hpp"

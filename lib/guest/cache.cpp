@@ -2,6 +2,7 @@
 #include "guest/cache.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <filesystem>
 #include <pwd.h>

@@ -2,6 +2,8 @@
 #include "guest/cpio.hpp"
 
 #include <sys/stat.h>
+#include <unistd.h>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -13,8 +15,8 @@ namespace {
 
 constexpr size_t k_align = 4;  // of the header with its name, and of the data
 constexpr size_t k_archive_align = 512;
-constexpr size_t k_max_path = 4095;  // PATH_MAX of the kernel's unpacker, less the NUL
-constexpr size_t k_max_name = 255;   // NAME_MAX; the unpacker drops what is longer
+constexpr size_t k_max_path = 4095;      // PATH_MAX of the kernel's unpacker, less the NUL
+constexpr size_t k_cpio_max_name = 255;  // NAME_MAX; the unpacker drops what is longer
 
 void pad(std::string& out, size_t align) {
   out.append((align - out.size() % align) % align, '\0');
@@ -29,10 +31,10 @@ Result<std::string> clean_guest_path(std::string_view path) {
   for (std::string& part : split(path, '/')) {
     if (part == "..")
       return fail(Code::usage, fmt::format("path in the guest '{}' has '..'", printable(path)));
-    if (part.size() > k_max_name)
+    if (part.size() > k_cpio_max_name)
       return fail(Code::usage, fmt::format("a name of {} bytes in a path in the guest; {} are the "
                                            "most",
-                                           part.size(), k_max_name));
+                                           part.size(), k_cpio_max_name));
     if (!part.empty() && part != ".") parts.push_back(std::move(part));
   }
   std::string clean = join(parts, "/");

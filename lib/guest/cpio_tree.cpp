@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "guest/cpio_tree.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <sys/stat.h>
 
@@ -14,7 +15,7 @@ namespace {
 
 constexpr size_t k_max_unpacked = size_t{1} << 30;
 constexpr size_t k_header = 110;
-constexpr size_t k_max_name = 4096;
+constexpr size_t k_cpio_tree_max_name = 4096;
 constexpr size_t k_max_entries = 1 << 20;
 constexpr std::string_view k_trailer = "TRAILER!!!";
 
@@ -49,7 +50,8 @@ Result<> take_archive(std::string_view& bytes, CpioTree& tree) {
     if (!field(header, k_mode, mode) || !field(header, k_nlink, nlink) ||
         !field(header, k_size, size) || !field(header, k_name_size, name_size))
       return fail(broken("a header that is no number"));
-    if (name_size == 0 || name_size > k_max_name) return fail(broken("the length of a name"));
+    if (name_size == 0 || name_size > k_cpio_tree_max_name)
+      return fail(broken("the length of a name"));
     const size_t data_at = padded(at + k_header + name_size);
     if (data_at > bytes.size() || size > bytes.size() - data_at) return fail(broken("cut short"));
     const std::string_view name = bytes.substr(at + k_header, name_size - 1);

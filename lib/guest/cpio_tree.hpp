@@ -4,6 +4,7 @@
 // truth a link would take the link's place.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>

@@ -2,6 +2,7 @@
 #include "guest/decompress.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <fcntl.h>
 #include <lz4.h>
 #include <sys/mman.h>

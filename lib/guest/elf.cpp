@@ -3,6 +3,8 @@
 
 #include <cstring>
 #include <elf.h>
+#include <optional>
+#include <utility>
 
 #include <fmt/format.h>
 

@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/result.hpp"
 #include "guest/cache.hpp"
 #include "guest/guest.hpp"

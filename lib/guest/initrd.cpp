@@ -13,7 +13,7 @@
 namespace pv::guest {
 namespace {
 
-constexpr size_t k_max_program = size_t{256} << 20;
+constexpr size_t k_initrd_max_program = size_t{256} << 20;
 constexpr const char* k_library_dir = "usr/lib/x86_64-linux-gnu";
 
 // One folder for programs and one for libraries, whatever path a script uses for them.
@@ -34,7 +34,7 @@ void add_skeleton(CpioWriter& out) {
 }
 
 Result<> add_busybox(CpioWriter& out, const std::string& path, const Deadline& deadline) {
-  TRY_ASSIGN(const std::string bytes, read_file(path, k_max_program));
+  TRY_ASSIGN(const std::string bytes, read_file(path, k_initrd_max_program));
   out.file("usr/bin/busybox", bytes, 0755);
   TRY_ASSIGN(const Output list, run_program({path, "--list"}, deadline));
   if (list.status.code != 0 || list.status.signal != 0)
@@ -46,11 +46,11 @@ Result<> add_busybox(CpioWriter& out, const std::string& path, const Deadline& d
 }
 
 Result<> add_agent(CpioWriter& out, const InitrdParts& parts) {
-  TRY_ASSIGN(const std::string bytes, read_file(parts.agent, k_max_program));
+  TRY_ASSIGN(const std::string bytes, read_file(parts.agent, k_initrd_max_program));
   out.file("usr/bin/qemu-ga", bytes, 0755);
   TRY_ASSIGN(const Libraries closure, close_libraries(parts.agent_root, parts.agent));
   for (const Library& library : closure.libraries) {
-    TRY_ASSIGN(const std::string content, read_file(library.path, k_max_program));
+    TRY_ASSIGN(const std::string content, read_file(library.path, k_initrd_max_program));
     out.file(fmt::format("{}/{}", k_library_dir, library.soname), content, 0755);
   }
   const std::string& loader = closure.interpreter;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "guest/kernel.hpp"
 
+#include <utility>
+
 #include <fmt/format.h>
 
 #include "guest/decompress.hpp"

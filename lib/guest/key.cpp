@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #define XXH_INLINE_ALL
+#include <cerrno>
 #include <xxhash.h>
 
 #include "base/file.hpp"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "guest/libraries.hpp"
 
+#include <optional>
 #include <set>
 #include <unistd.h>
 

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: MIT
 #include "guest/packages.hpp"
 
+#include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <set>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/defer.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/process.hpp"
 #include "base/text.hpp"
 
@@ -147,8 +149,8 @@ std::vector<PartPackages> PackageStore::recall(const std::string& kernel,
   if (!text) return {};
   const auto memo = parse_json(*text);
   if (!memo || (!stamp.empty() && get_string(*memo, "stamp") != stamp)) return {};
-  const json* requests = find(*memo, "requests");
-  const json* rows = requests ? find(*requests, kernel.empty() ? "-" : kernel) : nullptr;
+  const json* requests = pv::find(*memo, "requests");
+  const json* rows = requests ? pv::find(*requests, kernel.empty() ? "-" : kernel) : nullptr;
   if (!rows || !rows->is_array()) return {};
   return from_json(*rows);
 }
@@ -161,7 +163,7 @@ void PackageStore::remember(const std::string& kernel,
   json memo = {{"stamp", stamp}, {"requests", json::object()}};
   if (const auto text = read_file(path, k_max_memo))
     if (const auto old = parse_json(*text); old && get_string(*old, "stamp") == stamp)
-      if (const json* requests = find(*old, "requests"); requests && requests->is_object())
+      if (const json* requests = pv::find(*old, "requests"); requests && requests->is_object())
         memo["requests"] = *requests;
   memo["requests"][kernel.empty() ? "-" : kernel] = to_json(parts);
   [[maybe_unused]] const auto written = write_file_atomic(path, to_line(memo) + "\n");

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "guest/scripts.hpp"
 
+#include <sys/stat.h>
+
 // The assembler reads the program that make has built (lib/guest/runner).
 asm(".pushsection .rodata\n"
     ".globl pv_runner_begin, pv_runner_end\n"

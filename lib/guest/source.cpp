@@ -2,6 +2,8 @@
 #include "guest/source.hpp"
 
 #include <cstring>
+#include <initializer_list>
+#include <optional>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,7 +17,7 @@
 namespace pv::guest {
 namespace {
 
-constexpr size_t k_max_program = size_t{64} << 20;
+constexpr size_t k_source_max_program = size_t{64} << 20;
 
 bool readable(const std::string& path) {
   return access(path.c_str(), R_OK) == 0;
@@ -87,7 +89,7 @@ std::string find_modules_for(const std::string& kernel_path, const std::string& 
 Result<std::string> find_busybox(const std::string& root) {
   const auto path = first_readable(root, {"/bin/busybox", "/usr/bin/busybox"});
   if (!path) return fail(Code::unavailable, "busybox-static is not installed");
-  TRY_ASSIGN(const std::string bytes, read_file(*path, k_max_program));
+  TRY_ASSIGN(const std::string bytes, read_file(*path, k_source_max_program));
   TRY_ASSIGN(const ElfInfo info, read_elf(bytes));
   if (!info.interpreter.empty())
     return fail(Code::unavailable,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "guest/strip.hpp"
 
+#include <cerrno>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 

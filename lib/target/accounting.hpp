@@ -2,7 +2,7 @@
 // What a VM is doing right now, asked of its supervisor, its disks' servers and /proc.
 #pragma once
 
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/result.hpp"
 #include "base/run_dir.hpp"
 

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "target/disk_session.hpp"
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.hpp"
 #include "base/units.hpp"
 
 namespace pv::target {

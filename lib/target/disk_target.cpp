@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "target/disk_target.hpp"
 
+#include <algorithm>
 #include <sys/stat.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/registry.hpp"
 #include "serve/client.hpp"

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "target/event_stream.hpp"
 
+#include <algorithm>
+#include <fcntl.h>
+
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/dir_watch.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/fault/journal.hpp"
 #include "serve/client.hpp"

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/line_channel.hpp"
 #include "base/result.hpp"
 #include "base/run_dir.hpp"

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "target/vm_target.hpp"
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "vm/vm_object.hpp"
 
