@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "serve/blockdev.hpp"
 
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
+#include <algorithm>
+#include <utility>
 
+#include <fmt/format.h>
+
+#include "base/json.hpp"
 #include "base/text.hpp"
 
 namespace pv::serve {

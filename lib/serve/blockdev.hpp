@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/result.hpp"
 #include "blk/uri.hpp"
 

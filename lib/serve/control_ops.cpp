@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "serve/control_ops.hpp"
 
+#include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 

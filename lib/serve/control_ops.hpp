@@ -13,7 +13,7 @@
 #include <string>
 
 #include "base/control.hpp"
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/result.hpp"
 #include "blk/counters.hpp"
 #include "blk/disk.hpp"

@@ -3,7 +3,7 @@
 
 #include <utility>
 
-#include <nlohmann/json.hpp>
+#include "base/json.hpp"
 
 namespace pv::serve {
 

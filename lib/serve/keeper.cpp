@@ -13,9 +13,9 @@
 #include <vector>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/clock.hpp"
+#include "base/json.hpp"
 #include "base/loop.hpp"
 #include "base/socket.hpp"
 #include "front/vhost/greeter.hpp"

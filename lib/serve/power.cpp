@@ -2,8 +2,8 @@
 #include "serve/power.hpp"
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/layer/cache_survivors.hpp"
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "serve/power_cut.hpp"
 
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
+#include <algorithm>
 
+#include <fmt/format.h>
+
+#include "base/json.hpp"
 #include "base/rng.hpp"
 #include "base/text.hpp"
 #include "serve/client.hpp"

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT
 #include "serve/put_back.hpp"
 
+#include <cerrno>
 #include <cstdlib>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/defer.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/image_lock.hpp"
 #include "blk/params.hpp"

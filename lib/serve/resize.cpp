@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "serve/resize.hpp"
 
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
+#include <cerrno>
 
+#include <fmt/format.h>
+
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/checked.hpp"
 

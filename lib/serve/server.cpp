@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: MIT
 #include "serve/server.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <csignal>
 #include <cstdio>
+#include <fcntl.h>
 #include <malloc.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/control.hpp"
 #include "base/dir_guard.hpp"
+#include "base/json.hpp"
 #include "base/loop.hpp"
 #include "base/mapped_file.hpp"
 #include "base/rng.hpp"

@@ -2,13 +2,14 @@
 #include "serve/snap_base.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <sys/stat.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/clock.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/registry.hpp"
 #include "blk/uri.hpp"
@@ -16,7 +17,7 @@
 namespace pv::serve {
 namespace {
 
-constexpr size_t k_max_files = 4096;
+constexpr size_t k_snap_base_max_files = 4096;
 
 struct Identity {
   uint64_t size, mtime_ns, ino;
@@ -76,7 +77,7 @@ Result<> check_base_files(const json& files) {
   const auto bad = [] {
     return fail(Code::snapshot_corrupt, "the snapshot's list of files that it stands on is none");
   };
-  if (!files.is_array() || files.size() > k_max_files) return bad();
+  if (!files.is_array() || files.size() > k_snap_base_max_files) return bad();
   for (const json& file : files) {
     const std::string path = get_string(file, "path");
     if (path.empty() || path[0] != '/' || path.find('\0') != std::string::npos) return bad();

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/result.hpp"
 #include "blk/params.hpp"
 #include "serve/spec.hpp"

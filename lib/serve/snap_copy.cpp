@@ -2,6 +2,7 @@
 #include "serve/snap_copy.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <linux/fs.h>
 #include <sys/ioctl.h>

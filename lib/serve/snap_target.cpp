@@ -7,13 +7,15 @@
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "serve/snap_base.hpp"
 
 #define XXH_INLINE_ALL
+#include <algorithm>
+#include <cerrno>
 #include <xxhash.h>
 
 namespace pv::serve {

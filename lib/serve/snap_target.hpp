@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "blk/params.hpp"
 #include "blk/state.hpp"
 #include "serve/snap_copy.hpp"

@@ -6,9 +6,9 @@
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/disk.hpp"
@@ -19,13 +19,15 @@
 #include "serve/snap_target.hpp"
 
 #define XXH_INLINE_ALL
+#include <algorithm>
+#include <cerrno>
 #include <xxhash.h>
 
 namespace pv::serve {
 namespace {
 
 constexpr size_t k_max_state = 256 << 20;
-constexpr size_t k_max_files = 64;
+constexpr size_t k_snapshot_max_files = 64;
 
 tl::unexpected<Error> corrupt(std::string what) {
   return fail(Code::snapshot_corrupt, std::move(what));
@@ -128,7 +130,7 @@ Result<> check_saved_disk(const json& manifest, const std::string& dir) {
   if (get_u64(manifest, "v") != k_saved_disk_version)
     return fail(Code::incompatible,
                 fmt::format("the snapshot of the disk is of version {}", get_u64(manifest, "v")));
-  if (files == nullptr || !files->is_array() || files->size() > k_max_files)
+  if (files == nullptr || !files->is_array() || files->size() > k_snapshot_max_files)
     return corrupt("the manifest of the snapshot lists no files");
   for (const json& file : *files) TRY(check_file(file, dir));
   return check_content(manifest, *files);

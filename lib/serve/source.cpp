@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT
 #include "serve/source.hpp"
 
+#include <algorithm>
+#include <cerrno>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/rng.hpp"
 #include "base/text.hpp"
 #include "blk/backend/file.hpp"

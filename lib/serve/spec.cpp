@@ -2,9 +2,9 @@
 #include "serve/spec.hpp"
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/rng.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"

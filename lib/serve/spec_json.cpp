@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // A spec as a manifest has it, and back: checked like what comes from a command line, because a
 // manifest is foreign.
-#include <nlohmann/json.hpp>
+#include <algorithm>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/params.hpp"
 #include "serve/snapshot.hpp"

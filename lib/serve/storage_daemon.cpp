@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "serve/storage_daemon.hpp"
 
+#include <cerrno>
 #include <cstdlib>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/socket.hpp"
 #include "base/text.hpp"
 #include "serve/blockdev.hpp"

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "serve/vm_stop.hpp"
 
+#include <cerrno>
+#include <fcntl.h>
 #include <sys/socket.h>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.hpp"
 #include "base/socket.hpp"
 #include "base/text.hpp"
 
