@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/result.hpp"
 
 namespace pv::snap {

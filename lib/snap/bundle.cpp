@@ -2,19 +2,21 @@
 #include "snap/bundle.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/clock.hpp"
 #include "base/defer.hpp"
 #include "base/fd.hpp"
 #include "base/file.hpp"
 #include "base/hash.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 
 namespace pv::snap {
@@ -22,7 +24,7 @@ namespace {
 
 constexpr size_t k_max_manifest = 16 << 20;
 constexpr const char* k_verified_file = "verified";
-constexpr int k_max_depth = 3;
+constexpr int k_bundle_max_depth = 3;
 constexpr size_t k_max_files = 4096;
 
 tl::unexpected<Error> corrupt(const std::string& dir, std::string_view what) {
@@ -43,7 +45,7 @@ Result<> walk(const std::string& dir, const std::string& below, int depth,
     const std::string relative = below.empty() ? name : below + "/" + name;
     struct stat st {};
     if (lstat((dir + "/" + relative).c_str(), &st) < 0) return fail_errno("lstat", errno);
-    if (S_ISDIR(st.st_mode) && depth < k_max_depth)
+    if (S_ISDIR(st.st_mode) && depth < k_bundle_max_depth)
       TRY(walk(dir, relative, depth + 1, files));
     else
       files.push_back(relative);

@@ -12,9 +12,10 @@
 // Used by commands, on their thread. Everything read is foreign bytes: Code::snapshot_corrupt.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/result.hpp"
 
 namespace pv::snap {

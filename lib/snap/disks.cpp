@@ -2,9 +2,9 @@
 #include "snap/disks.hpp"
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "serve/client.hpp"
 

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
 // What a builder leaves becomes a snapshot.
+#include <cerrno>
 #include <cstdio>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/process.hpp"
 #include "base/text.hpp"
 #include "snap/fixture.hpp"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "snap/store.hpp"
 
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
@@ -10,10 +11,10 @@
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/fd.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/process.hpp"
 #include "base/rng.hpp"
 #include "base/text.hpp"
@@ -24,7 +25,7 @@ namespace pv::snap {
 namespace {
 
 constexpr int k_max_number = 100'000;
-constexpr int k_max_depth = 4096;  // of snapshots on snapshots
+constexpr int k_store_max_depth = 4096;  // of snapshots on snapshots
 
 bool is_directory(const std::string& path) {
   struct stat st {};
@@ -60,7 +61,7 @@ bool is_abandoned(const std::string& path, const char* suffix) {
 
 // Whether what runs on `dir` needs `wanted` too, as a parent of a parent.
 bool stands_on(std::string dir, const std::string& wanted) {
-  for (int depth = 0; depth < k_max_depth && !dir.empty(); ++depth) {
+  for (int depth = 0; depth < k_store_max_depth && !dir.empty(); ++depth) {
     if (dir == wanted) return true;
     const auto bundle = open_bundle(dir);
     dir = bundle ? get_string(bundle->manifest, "parent") : "";

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 // A blk::Disk belongs to one thread and answers later; here that thread runs its loop, and callers
 // hand their requests over and sleep.
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <mutex>

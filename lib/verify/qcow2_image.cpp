@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Plain qcow2 files (docs/interop/qcow2.txt in QEMU): two levels of tables, both big-endian, say
 // where in the file each cluster lies. They are read once, when the image is opened.
+#include <algorithm>
 #include <cstring>
 #include <endian.h>
 

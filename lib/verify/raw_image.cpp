@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "verify/raw_image.hpp"
 
+#include <algorithm>
+#include <cerrno>
 #include <sys/stat.h>
 #include <unistd.h>
 

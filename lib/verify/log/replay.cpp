@@ -2,6 +2,7 @@
 #include "verify/log/replay.hpp"
 
 #include <algorithm>
+#include <fcntl.h>
 #include <memory>
 #include <vector>
 

@@ -8,9 +8,7 @@
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 
 namespace pv::verify {
 
