@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "vm/boot.hpp"
 
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
+#include <fcntl.h>
 
+#include <fmt/format.h>
+
+#include "base/json.hpp"
 #include "base/process.hpp"
 #include "base/text.hpp"
 #include "vm/boot_disks.hpp"

@@ -2,7 +2,7 @@
 // Making, booting and ending VMs, as the commands do it: under the VM's lock, each with a deadline.
 #pragma once
 
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/result.hpp"
 #include "base/run_dir.hpp"
 #include "vm/argv.hpp"

@@ -2,11 +2,12 @@
 #include "vm/boot_disks.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <sys/stat.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/process.hpp"
 #include "base/socket.hpp"
 #include "base/text.hpp"

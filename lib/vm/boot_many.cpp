@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "vm/boot_many.hpp"
 
+#include <algorithm>
 #include <csignal>
+#include <map>
 #include <poll.h>
 #include <set>
 #include <sys/prctl.h>
@@ -10,9 +12,9 @@
 #include <thread>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/workers.hpp"
 #include "vm/boot.hpp"
@@ -27,7 +29,7 @@ constexpr uint64_t k_boot_ns = 60 * k_ns_per_s;
 constexpr uint64_t k_share_ns = 15 * k_ns_per_s;  // more for each further VM on one processor
 constexpr size_t k_max_share = 64;
 constexpr uint64_t k_gone_ns = 15 * k_ns_per_s;  // for a supervisor that nobody waits for
-constexpr uint64_t k_look_ns = 5 * k_ns_per_ms;
+constexpr uint64_t k_boot_many_look_ns = 5 * k_ns_per_ms;
 
 // What a VM was before a boot, so that it can be that again.
 Result<json> state_before(const BootMany::Job& job) {
@@ -119,7 +121,7 @@ class Batch {
     const Deadline deadline = Deadline::in_ns(k_gone_ns);
     for (const size_t job : jobs) {
       const std::string socket = batch_.jobs[job].vm.path(k_control_socket);
-      while (access(socket.c_str(), F_OK) == 0 && !deadline.passed()) sleep_ns(k_look_ns);
+      while (access(socket.c_str(), F_OK) == 0 && !deadline.passed()) sleep_ns(k_boot_many_look_ns);
       booted_[job] = json();  // it may have booted just now
     }
   }

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/result.hpp"
 #include "base/run_dir.hpp"
 #include "vm/profile/config.hpp"

@@ -4,8 +4,8 @@
 #include <cstdlib>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/process.hpp"
 #include "base/socket.hpp"
 #include "base/text.hpp"
@@ -17,7 +17,7 @@ namespace pv::vm {
 namespace {
 
 // The supervisor's own deadline comes first; ours only guards against a stuck supervisor.
-constexpr uint64_t k_slack_ns = 3 * k_ns_per_s;
+constexpr uint64_t k_client_slack_ns = 3 * k_ns_per_s;
 
 // The supervisor writes end.json before it lets go of its connections, so it can be read at once.
 Error gone(const Object& vm, std::string_view what) {
@@ -29,8 +29,9 @@ Error gone(const Object& vm, std::string_view what) {
 Result<json> call_supervisor(const Object& vm, json request, const Deadline& deadline,
                              std::string_view what) {
   request["timeout_ms"] = deadline.left_ns() / k_ns_per_ms;
-  const Deadline ours = Deadline::in_ns(
-      deadline.left_ns() > UINT64_MAX - k_slack_ns ? UINT64_MAX : deadline.left_ns() + k_slack_ns);
+  const Deadline ours = Deadline::in_ns(deadline.left_ns() > UINT64_MAX - k_client_slack_ns
+                                            ? UINT64_MAX
+                                            : deadline.left_ns() + k_client_slack_ns);
   auto client = LineClient::connect(vm.path(k_control_socket), ours);
   if (!client && client.error().code == Code::system) return fail(gone(vm, what));
   if (!client) return fail(client.error());

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "vm/device_state.hpp"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 namespace pv::vm {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // What this machine can do for VMs and disks, and what to install for the rest: one function for
 // each check, one line for each in a table.
+#include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <dlfcn.h>
 #include <linux/magic.h>
@@ -11,8 +13,8 @@
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/process.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
@@ -23,7 +25,7 @@
 namespace pv::vm {
 namespace {
 
-constexpr uint64_t k_probe_ms = 10'000;
+constexpr uint64_t k_doctor_probe_ms = 10'000;
 constexpr uint64_t k_low_space = 256 << 20;  // less than a guest image with its downloads needs
 
 // What the checks share, found out once.
@@ -43,7 +45,7 @@ struct Finding {
 
 std::string ask_qemu(const Result<Qemu>& qemu, const char* flag) {
   if (!qemu) return "";
-  auto output = run_program({qemu->path, flag, "help"}, Deadline::in_ms(k_probe_ms));
+  auto output = run_program({qemu->path, flag, "help"}, Deadline::in_ms(k_doctor_probe_ms));
   return output ? output->out : "";
 }
 

@@ -2,8 +2,8 @@
 #include "vm/life.hpp"
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/process.hpp"
 #include "base/text.hpp"
 #include "vm/client.hpp"

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT
 #include "vm/machine.hpp"
 
+#include <cerrno>
 #include <cstdlib>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/process.hpp"
 #include "base/text.hpp"
 
@@ -17,7 +18,7 @@ namespace pv::vm {
 namespace {
 
 constexpr const char* k_qemu = "qemu-system-x86_64";
-constexpr uint64_t k_probe_ms = 10'000;
+constexpr uint64_t k_machine_probe_ms = 10'000;
 
 // The file that execvp() would run; "" when there is none.
 std::string in_path(const std::string& program) {
@@ -50,14 +51,15 @@ std::string version_in(const std::string& text) {
 Result<Qemu> probe(const std::string& path) {
   Qemu qemu;
   qemu.path = path;
-  TRY_ASSIGN(const Output plain, run_program({path, "-version"}, Deadline::in_ms(k_probe_ms)));
+  TRY_ASSIGN(const Output plain,
+             run_program({path, "-version"}, Deadline::in_ms(k_machine_probe_ms)));
   qemu.version = version_in(plain.out);
   if (qemu.version.empty())
     return fail(Code::unavailable,
                 fmt::format("{} -version says no version ({})", path, plain.status.describe()));
-  TRY_ASSIGN(const Output boxed,
-             run_program({path, "-sandbox", "on", "-version"}, Deadline::in_ms(k_probe_ms)));
-  TRY_ASSIGN(const Output help, run_program({path, "-help"}, Deadline::in_ms(k_probe_ms)));
+  TRY_ASSIGN(const Output boxed, run_program({path, "-sandbox", "on", "-version"},
+                                             Deadline::in_ms(k_machine_probe_ms)));
+  TRY_ASSIGN(const Output help, run_program({path, "-help"}, Deadline::in_ms(k_machine_probe_ms)));
   qemu.sandbox = boxed.status.code == 0 && boxed.status.signal == 0 &&
                  help.out.find("-sandbox") != std::string::npos;
   return qemu;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "vm/power.hpp"
 
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
+#include <algorithm>
 
+#include <fmt/format.h>
+
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "vm/argv.hpp"
 #include "vm/client.hpp"

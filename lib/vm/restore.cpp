@@ -4,8 +4,8 @@
 #include <algorithm>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "vm/boot_disks.hpp"
 #include "vm/hardware.hpp"
@@ -16,7 +16,8 @@
 namespace pv::vm {
 namespace {
 
-constexpr uint64_t k_slack_ns = 3 * k_ns_per_s;  // the supervisor's own deadline comes first
+constexpr uint64_t k_restore_slack_ns =
+    3 * k_ns_per_s;  // the supervisor's own deadline comes first
 
 tl::unexpected<Error> corrupt(std::string_view what) {
   return fail(Code::snapshot_corrupt, fmt::format("the snapshot's devices: {}", what));
@@ -126,7 +127,7 @@ Result<> Taking::send(json request) {
 }
 
 Result<json> Taking::hear() {
-  auto reply = line_.read_json(Deadline::in_ns(deadline_.left_ns() + k_slack_ns));
+  auto reply = line_.read_json(Deadline::in_ns(deadline_.left_ns() + k_restore_slack_ns));
   if (!reply && reply.error().code == Code::server_dead)
     return fail(guest_died_error(vm_, "the snapshot"));
   if (!reply) return reply;

@@ -2,8 +2,8 @@
 #include "vm/supervise.hpp"
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/process.hpp"
 #include "base/text.hpp"
 #include "vm/supervisor/supervisor.hpp"

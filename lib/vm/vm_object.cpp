@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "vm/vm_object.hpp"
 
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/process.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
@@ -17,7 +20,7 @@ namespace {
 
 constexpr size_t k_max_end = 1 << 20;
 constexpr uint64_t k_end_ns = 10 * k_ns_per_s;
-constexpr uint64_t k_look_ns = 2 * k_ns_per_ms;
+constexpr uint64_t k_vm_object_look_ns = 2 * k_ns_per_ms;
 constexpr size_t k_max_names = 20;  // in a message
 
 json read_end(const Object& vm) {
@@ -91,7 +94,7 @@ std::string actual_state(const Object& vm, const json& state) {
   const Deadline deadline = Deadline::in_ns(k_end_ns);
   while (access(vm.path(k_end_file).c_str(), F_OK) < 0 && !deadline.passed() &&
          process_alive(state, "supervisor"))
-    sleep_ns(k_look_ns);
+    sleep_ns(k_vm_object_look_ns);
   return get_string(read_end(vm), "state", "dead");
 }
 

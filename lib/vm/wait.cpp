@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "vm/wait.hpp"
 
+#include <algorithm>
 #include <fcntl.h>
 #include <regex.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/dir_watch.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "vm/argv.hpp"
 #include "vm/supervisor/event_log.hpp"
@@ -18,7 +19,7 @@ namespace pv::vm {
 namespace {
 
 // A killed supervisor changes no file: its absence is looked for this often.
-constexpr uint64_t k_look_ns = 200 * k_ns_per_ms;
+constexpr uint64_t k_wait_look_ns = 200 * k_ns_per_ms;
 constexpr size_t k_max_line = 64 << 10;
 
 class Regex {
@@ -153,7 +154,7 @@ Result<Waited> wait_for(const Object& vm, const Condition& condition, const Dead
     TRY_ASSIGN(const std::optional<Waited> waited, waiter.look());
     if (waited) return *waited;
     if (deadline.passed()) break;
-    const uint64_t ns = std::min(deadline.left_ns(), k_look_ns);
+    const uint64_t ns = std::min(deadline.left_ns(), k_wait_look_ns);
     if (watch)
       watch->wait(ns);
     else

@@ -2,8 +2,8 @@
 #include "vm/access/clock.hpp"
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "vm/client.hpp"
 

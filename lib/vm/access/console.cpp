@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "vm/access/console.hpp"
 
+#include <cerrno>
 #include <csignal>
 #include <fcntl.h>
 #include <poll.h>
@@ -11,9 +12,9 @@
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/socket.hpp"
 #include "base/text.hpp"
 #include "vm/argv.hpp"
@@ -27,11 +28,11 @@ constexpr uint64_t k_connect_ns = 5 * k_ns_per_s;
 constexpr int k_look_again_ms = 20;
 constexpr int k_silence_ms = 300;
 constexpr char k_escape = '\x1d';  // Ctrl-]
-constexpr size_t k_chunk = 1 << 16;
+constexpr size_t k_console_chunk = 1 << 16;
 
 // Everything from `offset` on, in pieces: a console log can be large.
 Result<> print_from(int fd, uint64_t& offset, const ConsolePrint& print) {
-  std::string chunk(k_chunk, '\0');
+  std::string chunk(k_console_chunk, '\0');
   while (true) {
     const ssize_t n = pread(fd, chunk.data(), chunk.size(), static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
 // get: the guest sends the file, and hashes it or sends it once more to be compared.
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
 #include <fcntl.h>
 #include <filesystem>
 #include <poll.h>
@@ -8,9 +11,9 @@
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/rng.hpp"
 #include "base/text.hpp"
 #include "vm/access/scripts.hpp"
@@ -19,11 +22,11 @@
 namespace pv::vm {
 namespace {
 
-constexpr uint64_t k_slack_ns = 10 * k_ns_per_s;
+constexpr uint64_t k_get_slack_ns = 10 * k_ns_per_s;
 constexpr int k_rest_ms = 10'000;
 constexpr uint64_t k_reader_pause_ns = 10 * k_ns_per_ms;
 // Who may be whom is a matter of the guest's users, not of the host's.
-constexpr unsigned k_mode_bits = 0777;
+constexpr unsigned k_get_mode_bits = 0777;
 
 // A special file of the host is written to as a stream, and is what it was afterwards.
 class HostStream {
@@ -158,7 +161,7 @@ class Get {
     can_hash_ = parts.size() == 3 && parts[2] == "hash";
     if (parts.size() < 2 || *end != '\0')
       return fail(Code::agent, "the guest's stat(1) gave no size and mode");
-    mode_ = static_cast<unsigned>(std::strtoul(parts[1].c_str(), nullptr, 8)) & k_mode_bits;
+    mode_ = static_cast<unsigned>(std::strtoul(parts[1].c_str(), nullptr, 8)) & k_get_mode_bits;
     return {};
   }
 
@@ -269,7 +272,7 @@ Result<json> get_file(const Object& vm, const Transfer& transfer, const Print& p
   TRY(stream.start(
       k_get_script,
       {std::to_string(stream.port(0).nr), std::to_string(stream.port(1).nr), transfer.guest_path},
-      {}, transfer.timeout_ns + k_slack_ns));
+      {}, transfer.timeout_ns + k_get_slack_ns));
   Get get(stream, transfer);
   TRY(get.begin());
   TRY(get.run([&](std::string_view bytes) { return target.write(bytes, print); }));

@@ -3,6 +3,7 @@
 // has of the round before is hashed there or read back, because receiving leaves the guest's CPU
 // half idle.
 #include <array>
+#include <cerrno>
 #include <fcntl.h>
 #include <map>
 #include <poll.h>
@@ -11,8 +12,8 @@
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/rng.hpp"
 #include "base/text.hpp"
 #include "vm/access/scripts.hpp"
@@ -23,9 +24,9 @@ namespace {
 
 constexpr uint64_t k_round_pieces = 1024;
 constexpr uint64_t k_round_bytes = k_round_pieces * k_piece;
-constexpr uint64_t k_slack_ns = 10 * k_ns_per_s;
+constexpr uint64_t k_put_slack_ns = 10 * k_ns_per_s;
 constexpr unsigned k_default_mode = 0644;
-constexpr unsigned k_mode_bits = 07777;
+constexpr unsigned k_put_mode_bits = 07777;
 
 class Put {
  public:
@@ -192,7 +193,7 @@ Result<Fd> open_source(const std::string& path, unsigned& mode) {
   if (S_ISDIR(info.st_mode))
     return fail(Code::invalid,
                 fmt::format("'{}' is a directory: only files are transferred", printable(path)));
-  if (S_ISREG(info.st_mode)) mode = info.st_mode & k_mode_bits;
+  if (S_ISREG(info.st_mode)) mode = info.st_mode & k_put_mode_bits;
   return fd;
 }
 
@@ -207,7 +208,7 @@ Result<json> put_file(const Object& vm, const Transfer& transfer) {
   const std::string ending = fmt::format(".pv-{:016x}", fresh_seed());
   // Our own limit comes first: then the script can still tidy up.
   TRY(stream.start(k_put_script, {number(0), number(1), number(2), ending, transfer.guest_path}, {},
-                   transfer.timeout_ns + k_slack_ns));
+                   transfer.timeout_ns + k_put_slack_ns));
   Put put(stream, transfer, source.get());
   TRY(put.run(transfer.mode.value_or(mode)));
   return transfer_document(transfer, "put", put.bytes(), put.checksum(), started_ns);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "vm/access/scripts.hpp"
 
+#include <sys/stat.h>
+
 #include <fmt/format.h>
 
 #include "base/text.hpp"

@@ -5,6 +5,7 @@
 // dies of by itself.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 

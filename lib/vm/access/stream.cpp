@@ -2,6 +2,7 @@
 #include "vm/access/stream.hpp"
 
 #include <array>
+#include <cerrno>
 #include <cstdlib>
 #include <fcntl.h>
 #include <poll.h>
@@ -9,8 +10,8 @@
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "vm/access/scripts.hpp"
 #include "vm/client.hpp"
@@ -23,7 +24,7 @@ namespace {
 constexpr uint64_t k_open_ns = 35 * k_ns_per_s;   // the supervisor's own limit comes first
 constexpr uint64_t k_reply_ns = 10 * k_ns_per_s;  // of a line that has begun to come
 constexpr uint64_t k_status_ns = 2 * k_ns_per_s;
-constexpr size_t k_chunk = 1 << 18;
+constexpr size_t k_stream_chunk = 1 << 18;
 
 // Its words when the supervisor hangs up: the VM's end is the better reason.
 Error ended(const Object& vm, Error error, std::string_view kind) {
@@ -35,7 +36,7 @@ Error ended(const Object& vm, Error error, std::string_view kind) {
 class Pump {
  public:
   Pump(GuestStream& stream, const StreamCommand& command, const Sink& sink)
-      : stream_(stream), command_(command), sink_(sink), chunk_(k_chunk, '\0') {
+      : stream_(stream), command_(command), sink_(sink), chunk_(k_stream_chunk, '\0') {
     has_input_ = command.input >= 0;
     if (has_input_) pending_ = k_hello;
   }

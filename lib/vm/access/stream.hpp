@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/clock.hpp"
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/run_dir.hpp"
 #include "base/socket.hpp"
 

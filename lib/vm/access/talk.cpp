@@ -5,12 +5,14 @@
 #include <sys/socket.h>
 
 #define XXH_INLINE_ALL
+#include <algorithm>
+#include <cerrno>
 #include <xxhash.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 
 namespace pv::vm {

@@ -5,8 +5,8 @@
 #include <set>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/process.hpp"
 #include "base/socket.hpp"
 #include "base/text.hpp"

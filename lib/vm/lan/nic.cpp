@@ -2,8 +2,8 @@
 #include "vm/lan/nic.hpp"
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 
 namespace pv::vm {

@@ -3,6 +3,7 @@
 // it: a VM is in a lan once. Written by the commands, read by boot and by the supervisor.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 

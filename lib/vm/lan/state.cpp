@@ -2,10 +2,11 @@
 #include "vm/lan/state.hpp"
 
 #include <algorithm>
+#include <cerrno>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/process.hpp"
 #include "base/rng.hpp"
 #include "base/text.hpp"

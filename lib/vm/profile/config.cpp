@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "vm/profile/config.hpp"
 
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
+#include <algorithm>
 
+#include <fmt/format.h>
+
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/time_text.hpp"
 #include "base/units.hpp"

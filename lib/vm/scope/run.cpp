@@ -2,23 +2,25 @@
 // `scope run`: a command, the process that waits for it (the runner), and a guardian that waits for
 // the runner. The guardian holds the writing end of a pipe whose reading end only the runner has:
 // the kernel tells it when the runner is no more, however it ended.
+#include <cerrno>
 #include <csignal>
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/defer.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "vm/scope/scope.hpp"
 
 namespace pv::vm {
 namespace {
 
-constexpr uint64_t k_grace_ns =
+constexpr uint64_t k_run_grace_ns =
     5 * k_ns_per_s;  // between telling the command to end and killing it
 constexpr int k_not_found = 127, k_not_executable = 126;
 constexpr int k_by_signal = 128;
@@ -119,9 +121,9 @@ Result<int> wait_for(Child& command, const Signals& signals) {
     told = came.number;
     command.kill(grace ? SIGKILL : came.number);  // who asks twice means it
     command.kill(SIGCONT);
-    if (!grace) grace = Deadline::in_ns(k_grace_ns);
+    if (!grace) grace = Deadline::in_ns(k_run_grace_ns);
   }
-  TRY_ASSIGN(const ExitStatus status, command.wait(Deadline::in_ns(k_grace_ns)));
+  TRY_ASSIGN(const ExitStatus status, command.wait(Deadline::in_ns(k_run_grace_ns)));
   if (told != 0) return k_by_signal + told;
   return status.signal != 0 ? k_by_signal + status.signal : status.code;
 }

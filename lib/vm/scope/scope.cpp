@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "vm/scope/scope.hpp"
 
+#include <algorithm>
 #include <map>
 #include <sys/stat.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "serve/disk_object.hpp"
@@ -17,7 +18,7 @@
 namespace pv::vm {
 namespace {
 
-constexpr uint64_t k_grace_ns = 2 * k_ns_per_s;
+constexpr uint64_t k_scope_grace_ns = 2 * k_ns_per_s;
 constexpr const char* k_kind = "scope";
 
 Result<> end_vm(const RunDir& run, const Object& vm, const Deadline& deadline) {
@@ -35,7 +36,7 @@ Result<> end_lan(const RunDir& run, const Object& lan, const Deadline& deadline)
 
 // What nobody knows more of: its recorded processes and its files.
 Result<> end_object(const RunDir& run, const Object& object, const Deadline&) {
-  const auto ended = end_recorded(object.load().value_or(json::object()), k_grace_ns);
+  const auto ended = end_recorded(object.load().value_or(json::object()), k_scope_grace_ns);
   run.remove(object);
   if (!ended) return fail(ended.error());
   return {};

@@ -7,9 +7,9 @@
 
 #include <climits>
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/process.hpp"
 #include "base/text.hpp"
 #include "vm/scope/scope.hpp"
@@ -18,8 +18,9 @@ namespace pv::vm {
 namespace {
 
 constexpr size_t k_max_environ = 4 << 20;
-constexpr uint64_t k_grace_ns = 10 * k_ns_per_s;  // a `scope run` below tears its own scope down
-constexpr int k_rounds = 4;                       // one that is ended may just have started another
+constexpr uint64_t k_streams_grace_ns =
+    10 * k_ns_per_s;         // a `scope run` below tears its own scope down
+constexpr int k_rounds = 4;  // one that is ended may just have started another
 
 // Our own servers see by themselves, or are told in their turn, that they are not needed any more.
 constexpr const char* k_servers[] = {"pv-vm-sup", "pv-disk-server", "pv-vm-guard"};
@@ -118,7 +119,7 @@ size_t end_streams(const RunDir& run, const std::string& top, Ends ends) {
     for (const ProcessId& id : all) {
       kill(id.pid, SIGCONT);
       static_cast<void>(
-          terminate(id, k_grace_ns));  // one that cannot be ended keeps nothing of ours
+          terminate(id, k_streams_grace_ns));  // one that cannot be ended keeps nothing of ours
     }
     count += ended;
     if (ended == 0) break;

@@ -4,8 +4,8 @@
 #include <algorithm>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/rng.hpp"
 #include "base/text.hpp"
 
@@ -18,7 +18,7 @@ constexpr size_t k_max_queue = 1024;
 // that could be taken for a command's.
 constexpr uint64_t k_sync_again_ns = 500 * k_ns_per_ms;
 constexpr uint64_t k_longest_sync_ns = 8 * k_ns_per_s;
-constexpr uint64_t k_lost_ns = 500 * k_ns_per_ms;
+constexpr uint64_t k_agent_lost_ns = 500 * k_ns_per_ms;
 constexpr uint32_t k_max_sync_id = 0x7fffffff;
 
 }  // namespace
@@ -82,7 +82,7 @@ void Agent::lose_in_flight() {
   queue_.pop_front();
   loop_.cancel(command.timer);
   const uint64_t id = command.id;
-  command.timer = loop_.after(k_lost_ns, [this, id] {
+  command.timer = loop_.after(k_agent_lost_ns, [this, id] {
     auto node = lost_.extract(id);
     const Error error(Code::agent,
                       fmt::format("the guest agent went away during {}", node.mapped().name));

@@ -12,7 +12,7 @@
 #include <memory>
 #include <string>
 
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/line_channel.hpp"
 #include "base/result.hpp"
 #include "vm/supervisor/qmp.hpp"

@@ -5,8 +5,8 @@
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "vm/argv.hpp"
 
@@ -19,7 +19,7 @@ constexpr uint64_t k_max_check_ns = 20 * k_ns_per_ms;
 constexpr uint64_t k_young_ns = 1500 * k_ns_per_ms;
 constexpr uint64_t k_old_check_ns = k_ns_per_s;
 constexpr auto k_max_unsettled = 2;
-constexpr size_t k_max_waiting = 256;
+constexpr size_t k_data_ports_max_waiting = 256;
 // A lease that is not used for so long does not keep others waiting any more.
 constexpr uint64_t k_settled_ns = 5 * k_ns_per_s;
 constexpr uint64_t k_unplug_after_ns = 3 * k_ns_per_s;
@@ -71,7 +71,7 @@ std::string DataPorts::socket(size_t port) const {
 void DataPorts::lease(Owner owner, size_t count, uint64_t timeout_ns, JsonReply reply) {
   if (count == 0 || count > k_max_data_ports || leases_.count(owner) != 0)
     return reply(fail(Code::invalid, "stream_open: one lease of 1 to 24 ports per connection"));
-  if (waiting_.size() >= k_max_waiting)
+  if (waiting_.size() >= k_data_ports_max_waiting)
     return reply(fail(Code::in_use, "too many streams are waiting for the guest"));
   waiting_.push_back({owner, count, timeout_ns, std::move(reply)});
   begin_waiting();

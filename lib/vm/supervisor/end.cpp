@@ -4,9 +4,9 @@
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "vm/supervisor/supervisor.hpp"
 #include "vm/vm_object.hpp"

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT
 #include "vm/supervisor/event_log.hpp"
 
+#include <algorithm>
+#include <cerrno>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/clock.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "vm/vm_object.hpp"
 

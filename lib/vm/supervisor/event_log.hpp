@@ -8,7 +8,7 @@
 #include <string>
 
 #include "base/fd.hpp"
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/result.hpp"
 #include "base/run_dir.hpp"
 

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "vm/supervisor/freezer.hpp"
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.hpp"
 #include "base/units.hpp"
 
 namespace pv::vm {

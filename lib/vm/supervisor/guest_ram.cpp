@@ -2,6 +2,7 @@
 #include "vm/supervisor/guest_ram.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <dirent.h>

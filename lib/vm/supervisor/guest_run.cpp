@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "vm/supervisor/guest_run.hpp"
 
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
+#include <algorithm>
 
+#include <fmt/format.h>
+
+#include "base/json.hpp"
 #include "base/text.hpp"
 
 namespace pv::vm {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "vm/supervisor/guest_setup.hpp"
 
+#include <algorithm>
+
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/clock.hpp"
+#include "base/json.hpp"
 #include "base/rng.hpp"
 #include "base/text.hpp"
 #include "vm/supervisor/reseed.hpp"

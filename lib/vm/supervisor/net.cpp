@@ -7,8 +7,8 @@
 //   link lan up         {}
 //   configure nic wait  {}            at once, unless "wait"
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "vm/supervisor/supervisor.hpp"
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // What the supervisor does for commands: one function per `op` (table in supervisor.hpp).
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "vm/supervisor/supervisor.hpp"
 

@@ -2,8 +2,8 @@
 // Disks that are put into a running QEMU, in two halves: what it talks to the disk's server with,
 // and the device that the guest sees.
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "vm/supervisor/decoy.hpp"
 #include "vm/supervisor/supervisor.hpp"

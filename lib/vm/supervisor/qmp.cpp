@@ -2,14 +2,14 @@
 #include "vm/supervisor/qmp.hpp"
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 
 namespace pv::vm {
 namespace {
 
-constexpr size_t k_max_waiting = 1024;
+constexpr size_t k_qmp_max_waiting = 1024;
 
 }  // namespace
 
@@ -49,7 +49,7 @@ Qmp::~Qmp() {
 
 void Qmp::execute(const std::string& command, json arguments, uint64_t timeout_ns,
                   JsonReply reply) {
-  if (waiting_.size() >= k_max_waiting)
+  if (waiting_.size() >= k_qmp_max_waiting)
     return reply(fail(Code::qmp, "too many QMP commands are waiting for QEMU"));
   const uint64_t id = ++last_id_;
   json request = {{"execute", command}, {"id", id}};

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "base/clock.hpp"
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/line_channel.hpp"
 #include "base/result.hpp"
 

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "vm/supervisor/reseed.hpp"
 
+#include <sys/stat.h>
+
 namespace pv::vm {
 namespace {
 
 // Writing to /dev/urandom fills the pool, but its bytes are used only when the kernel next looks,
 // seconds later. RNDRESEEDCRNG (include/uapi/linux/random.h) makes it look now, and no shell has
 // that: the program written below (x86-64) is open("/dev/urandom"), ioctl(it, 0x5207), exit.
-constexpr const char* k_script = R"sh(
+constexpr const char* k_reseed_script = R"sh(
 cat >/dev/urandom || exit 1
 p=/run/pv-reseed.$$
 [ -d /run ] || p=/tmp/pv-reseed.$$
@@ -32,7 +34,7 @@ echo "$1" >/proc/sys/kernel/hostname
 
 GuestCommand reseed_command(const std::string& host_name, std::string entropy) {
   GuestCommand command;
-  command.argv = {"/bin/sh", "-c", k_script, "sh", host_name};
+  command.argv = {"/bin/sh", "-c", k_reseed_script, "sh", host_name};
   command.input = std::move(entropy);
   command.has_input = true;
   return command;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // How a VM begins where a snapshot of it was taken, and the supervisor's part in taking one.
+#include <cerrno>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -7,9 +8,9 @@
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "vm/device_state.hpp"

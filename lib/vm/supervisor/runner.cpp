@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "vm/supervisor/runner.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <sys/wait.h>
 #include <system_error>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 
 namespace pv::vm {
@@ -16,7 +17,7 @@ namespace {
 constexpr size_t k_max_output = 16 << 20;  // of one stream; the runner has the same limit
 constexpr size_t k_max_nonce = 64;
 constexpr int k_wants_output = 1, k_has_input = 2;
-constexpr uint64_t k_lost_ns = 500 * k_ns_per_ms;
+constexpr uint64_t k_runner_lost_ns = 500 * k_ns_per_ms;
 
 std::string packed(const std::vector<std::string>& strings) {
   std::string bytes;
@@ -56,7 +57,7 @@ void Runner::port_changed(bool open) {
   if (open) return;
   nonce_.clear();
   loop_.cancel(lost_timer_);
-  lost_timer_ = loop_.after(k_lost_ns, [this] { lose_all(); });
+  lost_timer_ = loop_.after(k_runner_lost_ns, [this] { lose_all(); });
 }
 
 void Runner::lose_all() {

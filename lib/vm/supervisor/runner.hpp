@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "base/clock.hpp"
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/line_channel.hpp"
 #include "base/loop.hpp"
 #include "base/result.hpp"

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "vm/supervisor/snapshots.hpp"
 
+#include <cerrno>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "vm/argv.hpp"
 #include "vm/device_state.hpp"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "vm/supervisor/state_sink.hpp"
 
+#include <cerrno>
 #include <unistd.h>
 
 #include "base/socket.hpp"

@@ -2,8 +2,8 @@
 // Commands in the guest, with captured output (`run`) or over data ports that the client has
 // leased before (`stream_open`, then `run` with "lease").
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "vm/supervisor/supervisor.hpp"
 

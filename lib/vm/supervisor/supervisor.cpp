@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "vm/supervisor/supervisor.hpp"
 
+#include <cerrno>
 #include <csignal>
 #include <fcntl.h>
 #include <malloc.h>
@@ -9,9 +10,9 @@
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "vm/vm_object.hpp"
