@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: MIT
+#include <fcntl.h>
+
+#include <fmt/format.h>
+
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "serve/disk_object.hpp"
@@ -11,7 +15,7 @@
 namespace pv::diskcmd {
 namespace {
 
-struct Options {
+struct AttachOptions {
   std::string vm;
   std::string id;
   SpecFlags spec;
@@ -37,7 +41,7 @@ Result<> begin(const Object& vm, const Object& disk, const serve::Spec& spec, bo
   return serve::save_keys(disk, plugged);
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const AttachOptions& options) {
   TRY_ASSIGN(const target::VmTarget at, target::vm_target(context, options.vm));
   // The disk lives where its VM lives, which may be an outer scope.
   TRY_ASSIGN(const RunDir run, RunDir::open(at.vm.scope));
@@ -77,7 +81,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_attach(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<AttachOptions>();
   verb.positional("vm", options->vm, "The VM (default: the one of the document on stdin)");
   verb.option("--id", options->id, "NAME", "Name of the disk (default: attached-VM)");
   verb.flag("--cdrom", options->cdrom, "As a disc in a CD drive, read-only");

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <fmt/format.h>
+
 #include "base/text.hpp"
 #include "serve/disk_object.hpp"
 #include "verbs.hpp"
@@ -7,7 +9,7 @@
 namespace pv::diskcmd {
 namespace {
 
-struct Options {
+struct CloseOptions {
   std::vector<std::string> disks;
   bool all = false;
   bool force = false;
@@ -51,7 +53,7 @@ Result<> close_one(cli::Context& context, const RunDir& run, const Object& disk,
   return context.emit();
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const CloseOptions& options) {
   if (options.all) {
     TRY_ASSIGN(const RunDir run, context.run_dir());
     Result<> closed;  // the first that went wrong; the others are closed all the same
@@ -86,7 +88,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_close(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CloseOptions>();
   verb.rest("disk", options->disks, "The disks (default: the one of the document on stdin)");
   verb.flag("--all", options->all, "Every disk of the scope that is in no VM");
   verb.flag("--force", options->force, "Even a disk that a running guest uses");

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
+#include <algorithm>
+#include <cerrno>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <fmt/format.h>
 
 #include "base/file.hpp"
 #include "base/process.hpp"
@@ -15,7 +18,7 @@
 namespace pv::diskcmd {
 namespace {
 
-struct Options {
+struct CreateOptions {
   std::string path;
   std::string size = "4G";
   std::string format;
@@ -94,7 +97,7 @@ Result<> check_key(const std::string& format, const std::string& key_file) {
               errno);
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const CreateOptions& options) {
   TRY_ASSIGN(const uint64_t size, parse_size(options.size));
   if (size == 0 || size % 512 != 0)
     return fail(Code::usage, fmt::format("size {} is not a number of 512-byte sectors", size));
@@ -128,7 +131,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_create(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CreateOptions>();
   verb.positional("path", options->path, "The image; it must not exist")->required();
   verb.option("--size", options->size, "SIZE", "Capacity (default: 4G)");
   verb.option("--format", options->format, "NAME", "Format (default: by the extension, else raw)");

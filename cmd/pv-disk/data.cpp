@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT
 // read, write, flush, discard, zero: host I/O through the disk's own server.
 #define XXH_INLINE_ALL
+#include <algorithm>
+#include <cerrno>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
+
+#include <fmt/format.h>
 
 #include "base/file.hpp"
 #include "base/text.hpp"
@@ -17,7 +21,7 @@ namespace {
 
 constexpr uint64_t k_max_document_data = 64 << 20;
 
-struct Options {
+struct DataOptions {
   std::string disk;
   RangeFlags range;
   std::string from;
@@ -35,7 +39,7 @@ struct Opened {
   uint64_t sector_size;
 };
 
-Result<Opened> open_disk(cli::Context& context, const Options& options) {
+Result<Opened> open_disk(cli::Context& context, const DataOptions& options) {
   TRY(check_host_key(options.host_key));
   TRY_ASSIGN(target::DiskTarget at, target::disk_target(context, options.disk));
   TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
@@ -60,7 +64,7 @@ json data_json(uint64_t offset, std::string_view bytes) {
           {"xxh3", fmt::format("{:016x}", XXH3_64bits(bytes.data(), bytes.size()))}};
 }
 
-Result<int> read(cli::Context& context, const Options& options) {
+Result<int> read(cli::Context& context, const DataOptions& options) {
   if (options.raw) context.raw_output();
   TRY_ASSIGN(Opened disk, open_disk(context, options));
   TRY_ASSIGN(const ByteRange range, range_from(options.range, disk.sector_size));
@@ -111,7 +115,7 @@ Result<Payload> payload_of(Fd file, const std::string& name, uint64_t room,
 }
 
 // --from, else stdin when the disk was named, else the document's data.
-Result<Payload> find_payload(cli::Context& context, const Options& options, uint64_t disk_size,
+Result<Payload> find_payload(cli::Context& context, const DataOptions& options, uint64_t disk_size,
                              ByteRange& range) {
   const uint64_t room = disk_size - std::min(disk_size, range.offset);
   // Whoever writes to our stdin may take as long as it likes, unless --timeout was given.
@@ -170,7 +174,7 @@ Result<std::string> send(Opened& disk, const Payload& payload, uint64_t offset, 
   return fmt::format("{:016x}", XXH3_64bits_digest(hash.get()));
 }
 
-Result<int> write(cli::Context& context, const Options& options) {
+Result<int> write(cli::Context& context, const DataOptions& options) {
   TRY_ASSIGN(Opened disk, open_disk(context, options));
   TRY_ASSIGN(ByteRange range, range_from(options.range, disk.sector_size));
   TRY_ASSIGN(const Payload payload, find_payload(context, options, disk.size, range));
@@ -192,7 +196,7 @@ Result<int> write(cli::Context& context, const Options& options) {
 }
 
 // discard and zero.
-Result<int> change(cli::Context& context, const Options& options, const char* op) {
+Result<int> change(cli::Context& context, const DataOptions& options, const char* op) {
   TRY_ASSIGN(Opened disk, open_disk(context, options));
   TRY_ASSIGN(ByteRange range, range_from(options.range, disk.sector_size));
   const RangeFlags& given = options.range;
@@ -211,7 +215,7 @@ Result<int> change(cli::Context& context, const Options& options, const char* op
   return 0;
 }
 
-Result<int> flush(cli::Context& context, const Options& options) {
+Result<int> flush(cli::Context& context, const DataOptions& options) {
   TRY_ASSIGN(Opened disk, open_disk(context, options));
   TRY(disk.client.call({{"op", "flush"}}));
   TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
@@ -220,8 +224,8 @@ Result<int> flush(cli::Context& context, const Options& options) {
   return 0;
 }
 
-std::shared_ptr<Options> start(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+std::shared_ptr<DataOptions> start(cli::Verb& verb) {
+  auto options = std::make_shared<DataOptions>();
   verb.positional("disk", options->disk, "The disk (default: the one of the document on stdin)");
   add_host_key_flag(verb, options->host_key);
   return options;

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <fmt/format.h>
+
 #include "base/process.hpp"
 #include "base/text.hpp"
 #include "serve/disk_object.hpp"
@@ -9,7 +11,7 @@
 namespace pv::diskcmd {
 namespace {
 
-struct Options {
+struct DetachOptions {
   std::string disk;
   bool force = false;
 };
@@ -31,7 +33,7 @@ Result<> forget_in_vm(const Object& vm, const std::string& id) {
   return vm.save(state);
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const DetachOptions& options) {
   TRY_ASSIGN(const target::DiskTarget at, target::disk_target(context, options.disk));
   TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
   TRY_ASSIGN(const json state, at.disk.load());
@@ -68,7 +70,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_detach(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<DetachOptions>();
   verb.positional("disk", options->disk, "The disk (default: the one of the document on stdin)");
   verb.flag("--force", options->force, "End the disk even if the guest does not let go of it");
   verb.run([options](cli::Context& context) { return act(context, *options); });

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <fmt/format.h>
+
 #include "base/text.hpp"
 #include "serve/client.hpp"
 #include "verbs.hpp"
@@ -8,7 +10,7 @@
 namespace pv::diskcmd {
 namespace {
 
-struct Options {
+struct EjectOptions {
   std::string disk;
   bool force = false;
 };
@@ -21,7 +23,7 @@ Result<> eject_in(const Object& vm, const Object& disk, bool force, const Deadli
   return vm::eject_disk(vm, disk.name, force, deadline);
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const EjectOptions& options) {
   TRY_ASSIGN(const target::DiskTarget at, target::disk_target(context, options.disk));
   TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
   const auto vm = at.disk.owner.empty() ? std::nullopt : at.run.find("vm", "", at.disk.owner);
@@ -47,7 +49,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_eject(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<EjectOptions>();
   verb.positional("disk", options->disk, "The disk (default: the one of the document on stdin)");
   verb.flag("--force", options->force, "Even if the guest has locked the tray");
   verb.run([options](cli::Context& context) { return act(context, *options); });

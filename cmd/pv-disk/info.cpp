@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // info, size, stats, list: the verbs that only look.
+#include <fmt/format.h>
+
 #include "base/text.hpp"
 #include "serve/client.hpp"
 #include "serve/disk_object.hpp"

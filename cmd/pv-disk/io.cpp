@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 // io: operations as JSON Lines on stdin, over one control connection, results in order on stdout.
 // What is held at a time is bounded: one unfinished input line, and the operations of the window.
+#include <cerrno>
 #include <deque>
 #include <unistd.h>
+
+#include <fmt/format.h>
 
 #include "base/line_channel.hpp"
 #include "base/loop.hpp"
@@ -20,7 +23,7 @@ constexpr uint64_t k_max_parallel = 256;
 constexpr size_t k_max_line = 32 << 20;            // base64 of the largest write, and some
 constexpr uint64_t k_max_flight_bytes = 64 << 20;  // data of the operations in the window
 
-struct Options {
+struct IoOptions {
   std::string disk;
   std::string parallel;
   std::string host_key;
@@ -223,7 +226,7 @@ class Stream {
   LineChannel channel_;  // last: ends first
 };
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const IoOptions& options) {
   if (options.disk.empty() && !context.input_from_file())
     return fail(Code::usage, "io: name the disk (or use --in): stdin carries the operations");
   uint64_t parallel = 1;
@@ -245,7 +248,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_io(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<IoOptions>();
   verb.positional("disk", options->disk, "The disk (stdin carries the operations)");
   add_host_key_flag(verb, options->host_key);
   verb.option("--parallel", options->parallel, "N",

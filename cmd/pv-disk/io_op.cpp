@@ -2,7 +2,10 @@
 #include "io_op.hpp"
 
 #define XXH_INLINE_ALL
+#include <algorithm>
 #include <xxhash.h>
+
+#include <fmt/format.h>
 
 #include "base/text.hpp"
 #include "blk/disk.hpp"

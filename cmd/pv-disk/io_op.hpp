@@ -3,10 +3,10 @@
 // it expects. Knows nothing of streams and connections.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.hpp"
 #include "base/result.hpp"
 
 namespace pv::diskcmd {

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MIT
 // map: which parts of a disk are allocated, read as zeroes, or are holes.
+#include <algorithm>
+
+#include <fmt/format.h>
+
 #include "base/text.hpp"
 #include "serve/client.hpp"
 #include "verbs.hpp"
@@ -7,7 +11,7 @@
 namespace pv::diskcmd {
 namespace {
 
-struct Options {
+struct MapOptions {
   std::string disk;
   std::string host_key;
   RangeFlags range;
@@ -67,7 +71,7 @@ class Printer {
   uint64_t bytes_[3] = {};
 };
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const MapOptions& options) {
   TRY_ASSIGN(const target::DiskTarget at, target::disk_target(context, options.disk));
   TRY_ASSIGN(const Deadline deadline, context.deadline(target::k_default_timeout_ns));
   TRY(check_host_key(options.host_key));
@@ -101,7 +105,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_map(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<MapOptions>();
   verb.positional("disk", options->disk, "The disk (default: the one of the document on stdin)");
   add_host_key_flag(verb, options->host_key);
   add_range_flags(verb, options->range);

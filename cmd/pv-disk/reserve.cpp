@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // reserve: persistent reservations, as a host would make them with PERSISTENT RESERVE OUT and IN.
+#include <fmt/format.h>
+
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/reservation.hpp"
@@ -9,7 +11,7 @@
 namespace pv::diskcmd {
 namespace {
 
-struct Options {
+struct ReserveOptions {
   std::string action, disk, host_key, key, new_key, type;
   bool ptpl = false;
 };
@@ -41,7 +43,7 @@ Result<const ActionRow*> find_action(const std::string& name) {
                   .with("valid", known));
 }
 
-Result<json> request_of(const ActionRow& row, const Options& options) {
+Result<json> request_of(const ActionRow& row, const ReserveOptions& options) {
   const auto missing = [&](const char* flag) {
     return fail(Code::usage, fmt::format("reserve {} needs {}", row.name, flag));
   };
@@ -67,7 +69,7 @@ Result<json> request_of(const ActionRow& row, const Options& options) {
   return request;
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const ReserveOptions& options) {
   TRY_ASSIGN(const ActionRow* row, find_action(options.action));
   TRY_ASSIGN(const json request, request_of(*row, options));
   TRY_ASSIGN(const target::DiskTarget at, target::disk_target(context, options.disk));
@@ -86,7 +88,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_reserve(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ReserveOptions>();
   verb.positional("action", options->action,
                   "report, register, register-ignore, reserve, release, clear, preempt or "
                   "preempt-abort");

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // resize and wait-resize: the capacity of a disk that is served, also in a running guest.
+#include <fmt/format.h>
+
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "serve/client.hpp"
@@ -10,7 +12,7 @@
 namespace pv::diskcmd {
 namespace {
 
-struct Options {
+struct ResizeOptions {
   std::string disk;
   std::string size;
   bool shrink = false;
@@ -47,7 +49,7 @@ Result<json> resize_in(const Object& vm, const Object& disk, uint64_t size,
   return vm::resize_disk(vm, state, size, deadline);
 }
 
-Result<int> resize(cli::Context& context, Options options) {
+Result<int> resize(cli::Context& context, ResizeOptions options) {
   // With one word the disk is the document's.
   if (options.size.empty()) options.size = std::exchange(options.disk, "");
   TRY_ASSIGN(const uint64_t size, parse_size(options.size));
@@ -91,7 +93,7 @@ Result<int> wait_resize(cli::Context& context, const WaitOptions& options) {
 }  // namespace
 
 void build_resize(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ResizeOptions>();
   verb.positional("disk", options->disk, "The disk (default: the one of the document on stdin)");
   verb.positional("size", options->size, "The new capacity");
   verb.flag("--shrink", options->shrink, "Allow a smaller size: what lies beyond it is lost");

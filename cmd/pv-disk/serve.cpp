@@ -8,7 +8,7 @@
 namespace pv::diskcmd {
 namespace {
 
-struct Options {
+struct ServeOptions {
   std::string id;
   SpecFlags spec;
   bool foreground = false;
@@ -33,7 +33,7 @@ Result<> serve_here(cli::Context& context, const Object& disk, const serve::Spec
   return emitted;
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const ServeOptions& options) {
   TRY_ASSIGN(serve::Spec spec, spec_from(context, options.spec));
   const std::string id = options.id.empty() ? id_of(spec) : options.id;
   TRY(check_name("disk", id));
@@ -59,7 +59,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_serve(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ServeOptions>();
   verb.positional("id", options->id, "Name of the disk (default: from the file's name)");
   add_spec_flags(verb, options->spec);
   verb.flag("--foreground", options->foreground, "Serve in this process until it is interrupted");

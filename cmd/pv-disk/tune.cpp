@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <fmt/format.h>
+
 #include "base/text.hpp"
 #include "blk/registry.hpp"
 #include "serve/client.hpp"
@@ -7,7 +9,7 @@
 namespace pv::diskcmd {
 namespace {
 
-struct Options {
+struct TuneOptions {
   std::string disk;
   std::vector<std::string> settings;
 };
@@ -20,7 +22,7 @@ Result<json> tune(serve::DiskClient& client, const Object& disk, const blk::Laye
                           disk.display(), layer.name));
 }
 
-Result<int> act(cli::Context& context, Options options) {
+Result<int> act(cli::Context& context, TuneOptions options) {
   // The disk may come from the document, so the first word may be a setting.
   if (options.disk.find_first_of(":=") != std::string::npos)
     options.settings.insert(options.settings.begin(), std::exchange(options.disk, {}));
@@ -50,7 +52,7 @@ Result<int> act(cli::Context& context, Options options) {
 }  // namespace
 
 void build_tune(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<TuneOptions>();
   verb.positional("disk", options->disk, "The disk (default: the one of the document on stdin)");
   verb.rest("setting", options->settings, "NAME:KEY=VALUE,..., a layer and what to change of it");
   verb.run([options](cli::Context& context) { return act(context, *options); });

@@ -2,8 +2,7 @@
 // The verbs of pv-disk, and what several of them share.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.hpp"
 #include "cli/command.hpp"
 #include "serve/spec.hpp"
 #include "target/disk_target.hpp"

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <fmt/format.h>
+
 #include "base/file.hpp"
 #include "base/text.hpp"
 #include "blk/fault/rule.hpp"
@@ -8,11 +10,11 @@
 namespace pv::faultcmd {
 namespace {
 
-constexpr size_t k_max_file = 64 << 20;  // as a document on stdin
+constexpr size_t k_add_max_file = 64 << 20;  // as a document on stdin
 // A Linux guest reports a task that sleeps for longer (kernel.hung_task_timeout_secs).
 constexpr double k_hung_task_ms = 120'000;
 
-struct Options {
+struct AddOptions {
   std::string disk, rules;
   RuleFlags rule;
 };
@@ -48,8 +50,8 @@ void note_long_delays(const Object& disk, const json& rules) {
 }  // namespace
 
 Result<json> read_rules(const std::string& path) {
-  auto text =
-      path == "-" ? read_all(STDIN_FILENO, k_max_file, "stdin") : read_file(path, k_max_file);
+  auto text = path == "-" ? read_all(STDIN_FILENO, k_add_max_file, "stdin")
+                          : read_file(path, k_add_max_file);
   if (!text) return fail(text.error());
   json rules = json::array();
   if (auto whole = parse_json(*text)) {
@@ -91,7 +93,7 @@ Result<> add_rules(cli::Context& context, Session& session, json rules) {
 
 namespace {
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const AddOptions& options) {
   const RuleFlags& flags = options.rule;
   if (!options.rules.empty() && (!flags.mode.empty() || !flags.rule.empty()))
     return fail(Code::usage, "--rules stands alone: the rules are in the file");
@@ -127,7 +129,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_add(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<AddOptions>();
   verb.positional("mode", options->rule.mode,
                   "eio_read, eio_write, slow, or a kind (see pv-fault kinds)");
   add_disk_flag(verb, options->disk);

@@ -5,7 +5,7 @@
 namespace pv::faultcmd {
 namespace {
 
-struct Options {
+struct ClearOptions {
   std::vector<std::string> ids;
   std::string disk;
   bool repair = false;
@@ -21,7 +21,7 @@ Result<> finish_repair(Session& session, uint64_t repaired, json& document) {
   return {};
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const ClearOptions& options) {
   TRY_ASSIGN(Session session, open_session(context, options.disk));
   std::vector<std::string> ids = options.ids;
   if (ids.empty()) ids.emplace_back();  // the empty id clears everything
@@ -47,7 +47,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_clear(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ClearOptions>();
   verb.rest("id", options->ids, "The rules (default: all)");
   add_disk_flag(verb, options->disk);
   verb.flag("--repair", options->repair, "Put right what the rules have left wrong on the disk");

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "blk/fault/journal.hpp"
 
+#include <fmt/format.h>
+
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "verbs.hpp"
@@ -11,7 +13,7 @@ namespace {
 constexpr size_t k_events_at_once = 4096;
 constexpr uint64_t k_for_ever_ns = 365ULL * 24 * 3600 * k_ns_per_s;
 
-struct Options {
+struct JournalOptions {
   std::string disk, since;
   bool stable = false, follow = false;
 };
@@ -19,7 +21,7 @@ struct Options {
 // One run of the verb: what has been printed so far.
 class Reader {
  public:
-  Reader(cli::Context& context, const Options& options, uint64_t since)
+  Reader(cli::Context& context, const JournalOptions& options, uint64_t since)
       : context_(context), options_(options), since_(since) {}
 
   // What is new in the files that `where` names.
@@ -71,12 +73,12 @@ class Reader {
   }
 
   cli::Context& context_;
-  const Options& options_;
+  const JournalOptions& options_;
   uint64_t since_, count_ = 0;
   json where_;
 };
 
-Result<int> journal(cli::Context& context, const Options& options) {
+Result<int> journal(cli::Context& context, const JournalOptions& options) {
   uint64_t since = 0;
   if (!options.since.empty()) {
     TRY_ASSIGN(since, parse_count("--since", options.since));
@@ -95,7 +97,7 @@ Result<int> journal(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_journal(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<JournalOptions>();
   add_disk_flag(verb, options->disk);
   verb.option("--since", options->since, "N", "Only events after number N");
   verb.flag("--stable", options->stable, "Without times: equal for equal faults");

@@ -5,11 +5,11 @@
 namespace pv::faultcmd {
 namespace {
 
-struct Options {
+struct MarkOptions {
   std::string name, disk;
 };
 
-Result<int> mark(cli::Context& context, const Options& options) {
+Result<int> mark(cli::Context& context, const MarkOptions& options) {
   if (options.name.empty()) return fail(Code::usage, "say which mark");
   TRY_ASSIGN(Session session, open_session(context, options.disk));
   TRY_ASSIGN(const json reply, session.client.call({{"op", "fault.mark"}, {"name", options.name}}));
@@ -19,7 +19,7 @@ Result<int> mark(cli::Context& context, const Options& options) {
   return 0;
 }
 
-Result<int> state(cli::Context& context, const Options& options) {
+Result<int> state(cli::Context& context, const MarkOptions& options) {
   TRY_ASSIGN(Session session, open_session(context, options.disk));
   TRY(session.client.call({{"op", "fault.state"}, {"name", options.name}}));
   TRY_ASSIGN(const json reply, session.client.call({{"op", "fault.list"}}));
@@ -31,7 +31,7 @@ Result<int> state(cli::Context& context, const Options& options) {
 
 template <class Act>
 void build_named(cli::Verb& verb, const char* help, Act act) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<MarkOptions>();
   verb.positional("name", options->name, help);
   add_disk_flag(verb, options->disk);
   verb.run([options, act](cli::Context& context) { return act(context, *options); });

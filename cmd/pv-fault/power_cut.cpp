@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "target/power_cut.hpp"
 
+#include <fmt/format.h>
+
 #include "base/rng.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
@@ -12,7 +14,7 @@
 namespace pv::faultcmd {
 namespace {
 
-struct Options {
+struct PowerCutOptions {
   std::string vm;
   std::vector<std::string> disks, keep;
   std::string survivors = "none", seed, atomic;
@@ -30,7 +32,7 @@ Result<serve::PowerCut::Range> parse_keep(const std::string& text) {
   return range;
 }
 
-Result<serve::PowerCut> parse(const Options& options) {
+Result<serve::PowerCut> parse(const PowerCutOptions& options) {
   serve::PowerCut cut;
   cut.survivors = options.survivors;
   const bool random = cut.survivors == "random", listed = cut.survivors == "listed";
@@ -65,8 +67,8 @@ bool names_vm(const json& document) {
   return vm && vm->is_object() && !get_string(*vm, "name").empty();
 }
 
-Result<json> cut_disks(cli::Context& context, const Options& options, const serve::PowerCut& cut,
-                       const Deadline& deadline) {
+Result<json> cut_disks(cli::Context& context, const PowerCutOptions& options,
+                       const serve::PowerCut& cut, const Deadline& deadline) {
   if (options.disks.empty()) {
     TRY_ASSIGN(const target::DiskTarget at, target::disk_target(context, ""));
     return target::cut_power(at.run, std::vector<Object>{at.disk}, cut, deadline);
@@ -80,7 +82,7 @@ Result<json> cut_disks(cli::Context& context, const Options& options, const serv
   return target::cut_power(run, disks, cut, deadline);
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const PowerCutOptions& options) {
   if (!options.vm.empty() && !options.disks.empty())
     return fail(Code::usage, "a VM loses the power of all its disks: name it, or name disks");
   TRY_ASSIGN(const serve::PowerCut cut, parse(options));
@@ -105,7 +107,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_power_cut(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<PowerCutOptions>();
   verb.positional("vm", options->vm, "The VM (default: the one of the document on stdin)");
   verb.option("--disk", options->disks, "NAME",
               "A disk that no running VM uses, instead of a VM (can be repeated)");

@@ -2,6 +2,9 @@
 // Presets: rules that together make a well-known misbehaviour. They are data, one file each:
 // {"about": "…", "rules": […]}.
 #include <filesystem>
+#include <map>
+
+#include <fmt/format.h>
 
 #include "base/file.hpp"
 #include "base/text.hpp"
@@ -13,9 +16,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t k_max_file = 1 << 20;
+constexpr size_t k_preset_max_file = 1 << 20;
 
-struct Options {
+struct PresetOptions {
   std::string name, disk;
 };
 
@@ -43,7 +46,7 @@ std::map<std::string, fs::path> presets() {
 }
 
 Result<json> read_preset(const fs::path& path) {
-  TRY_ASSIGN(const std::string text, read_file(path, k_max_file));
+  TRY_ASSIGN(const std::string text, read_file(path, k_preset_max_file));
   auto preset = parse_json(text);
   if (!preset)
     return fail(Code::bad_document,
@@ -65,7 +68,7 @@ Result<int> show_all(cli::Context& context) {
   return 0;
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const PresetOptions& options) {
   if (options.name.empty()) return show_all(context);
   const auto known = presets();
   const auto found = known.find(options.name);
@@ -86,7 +89,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_preset(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<PresetOptions>();
   verb.positional("name", options->name, "The preset (default: list them)");
   add_disk_flag(verb, options->disk);
   verb.run([options](cli::Context& context) { return act(context, *options); });

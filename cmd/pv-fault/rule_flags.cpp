@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "rule_flags.hpp"
 
+#include <algorithm>
 #include <cmath>
+
+#include <fmt/format.h>
 
 #include "base/file.hpp"
 #include "base/text.hpp"
@@ -12,7 +15,7 @@
 namespace pv::faultcmd {
 namespace {
 
-constexpr size_t k_max_file = 256 << 20;
+constexpr size_t k_rule_flags_max_file = 256 << 20;
 constexpr size_t k_pack_from = 4096;
 
 // "OFFSET+LENGTH" with units, or "OFFSET" for `unit` bytes; both times `scale`.
@@ -33,7 +36,7 @@ Result<json> parse_range(std::string_view flag, const std::string& text, uint64_
 
 // One sector, or N+COUNT, a line; what follows a # is a comment.
 Result<> read_sectors(const std::string& path, uint64_t sector_size, json& ranges) {
-  TRY_ASSIGN(const std::string text, read_file(path, k_max_file));
+  TRY_ASSIGN(const std::string text, read_file(path, k_rule_flags_max_file));
   size_t number = 0;
   for (const std::string& line : split(text, '\n')) {
     ++number;

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // list, active, kinds: the verbs that only look.
+#include <algorithm>
+
 #include "blk/fault/kinds.hpp"
 #include "verbs.hpp"
 

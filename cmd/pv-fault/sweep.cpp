@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT
 // sweep: the same command once for each request that it makes, that one failing.
+#include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <sched.h>
 #include <sys/prctl.h>
+
+#include <fmt/format.h>
 
 #include "base/defer.hpp"
 #include "base/rng.hpp"
@@ -19,7 +23,7 @@ namespace {
 constexpr uint64_t k_max_jobs = 256;
 constexpr uint64_t k_max_runs = 1'000'000'000;
 
-struct Options {
+struct SweepOptions {
   serve::SourceFlags source;
   std::vector<std::string> layers;
   RuleFlags rule;
@@ -41,7 +45,7 @@ uint64_t processors() {
   return std::clamp<uint64_t>(static_cast<uint64_t>(CPU_COUNT(&set)), 1, k_max_jobs);
 }
 
-Result<SweepBounds> bounds_from(const Options& options) {
+Result<SweepBounds> bounds_from(const SweepOptions& options) {
   SweepBounds bounds;
   TRY_ASSIGN(bounds.from, parse_positive("--from", options.from, k_max_runs));
   TRY_ASSIGN(bounds.max, parse_positive("--max", options.max, k_max_runs));
@@ -52,7 +56,7 @@ Result<SweepBounds> bounds_from(const Options& options) {
   return bounds;
 }
 
-Result<serve::Spec> spec_from(const Options& options) {
+Result<serve::Spec> spec_from(const SweepOptions& options) {
   if (options.source.image.empty() == options.source.memory.empty())
     return fail(Code::usage, "a sweep has exactly one source: --image or --memory");
   serve::Spec spec;
@@ -66,7 +70,7 @@ Result<serve::Spec> spec_from(const Options& options) {
   return spec;
 }
 
-Result<SweepPlan> plan_from(cli::Context& context, const Options& options) {
+Result<SweepPlan> plan_from(cli::Context& context, const SweepOptions& options) {
   SweepPlan plan;
   TRY_ASSIGN(plan.spec, spec_from(options));
   plan.keep = options.keep;
@@ -100,7 +104,7 @@ void die_of(int number) {
   sigprocmask(SIG_UNBLOCK, &set, nullptr);
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const SweepOptions& options) {
   TRY_ASSIGN(const SweepBounds bounds, bounds_from(options));
   TRY_ASSIGN(SweepPlan plan, plan_from(context, options));
   TRY_ASSIGN(plan.dir, make_folder());
@@ -120,7 +124,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_sweep(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<SweepOptions>();
   verb.tail("command", options->argv, "The command and its arguments, after '--'");
   verb.option("--image", options->source.image, "PATH",
               "Each run gets an overlay over this image, or over what a URI names");

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MIT
 #include "sweep_program.hpp"
 
+#include <algorithm>
+#include <cerrno>
 #include <csignal>
+#include <cstdlib>
+#include <fcntl.h>
 #include <sys/wait.h>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 
 namespace pv::faultcmd {

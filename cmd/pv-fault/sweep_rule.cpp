@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "sweep_rule.hpp"
 
+#include <fmt/format.h>
+
 #include "base/text.hpp"
 
 namespace pv::faultcmd {

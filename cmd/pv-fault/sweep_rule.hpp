@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "base/json_fwd.hpp"
+#include "base/json.hpp"
 #include "base/result.hpp"
 #include "cli/command.hpp"
 #include "rule_flags.hpp"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "sweep_run.hpp"
 
+#include <fcntl.h>
 #include <sys/wait.h>
 
 #include <fmt/format.h>

@@ -11,8 +11,7 @@
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.hpp"
 #include "base/run_dir.hpp"
 #include "serve/client.hpp"
 #include "serve/spec.hpp"

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "sweep_schedule.hpp"
 
+#include <algorithm>
+#include <cerrno>
 #include <csignal>
 
 #include <fmt/format.h>

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MIT
 // wait and assert: what a test asks of its faults.
+#include <algorithm>
+
+#include <fmt/format.h>
+
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "verbs.hpp"
