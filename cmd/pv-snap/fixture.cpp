@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "snap/fixture.hpp"
 
+#include <cerrno>
 #include <cstdlib>
 #include <unistd.h>
+
+#include <fmt/format.h>
 
 #include "base/file.hpp"
 #include "base/rng.hpp"
@@ -20,12 +23,12 @@ constexpr const char* k_into = "PV_FIXTURE_INTO";
 constexpr const char* k_error_suffix = ".error";
 constexpr size_t k_max_error = 1 << 20;
 
-struct Options {
+struct FixtureOptions {
   snap::Fixture fixture;
   bool list = false, stale = false, clean = false;
 };
 
-Result<int> look(cli::Context& context, const Options& options) {
+Result<int> look(cli::Context& context, const FixtureOptions& options) {
   TRY_ASSIGN(const RunDir run, context.run_dir());
   TRY_ASSIGN(const std::vector<json> entries, snap::list_fixtures(run));
   for (json entry : entries) {
@@ -43,7 +46,7 @@ Result<int> look(cli::Context& context, const Options& options) {
 }
 
 // The second half. Nothing goes to stdout: that is the first half's.
-Result<int> build_into(const cli::Context& context, const Options& options,
+Result<int> build_into(const cli::Context& context, const FixtureOptions& options,
                        const std::string& into) {
   unsetenv(k_into);
   const auto built = [&]() -> Result<> {
@@ -62,7 +65,7 @@ Result<std::string> own_program() {
   return std::string(path);
 }
 
-Result<> build(const cli::Context& context, const RunDir& run, const Options& options,
+Result<> build(const cli::Context& context, const RunDir& run, const FixtureOptions& options,
                const std::string& into) {
   TRY_ASSIGN(const uint64_t timeout_ns, context.timeout_ns(k_build_ns));
   TRY_ASSIGN(const std::string program, own_program());
@@ -89,7 +92,7 @@ Result<> build(const cli::Context& context, const RunDir& run, const Options& op
   return fail(Code::aborted, fmt::format("building the fixture ended with status {}", *status));
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const FixtureOptions& options) {
   const bool looks = options.list || options.clean || options.stale;
   if (looks && !options.fixture.builder.empty())
     return fail(Code::usage, "--list, --stale and --clean take no builder");
@@ -120,7 +123,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_fixture(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<FixtureOptions>();
   snap::Fixture& fixture = options->fixture;
   verb.positional("name", fixture.name, "Name of the fixture");
   verb.option("--key", fixture.keys, "TEXT", "What else it depends on (can be repeated)");

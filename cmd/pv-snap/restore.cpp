@@ -2,6 +2,8 @@
 // restore and clone.
 #include <thread>
 
+#include <fmt/format.h>
+
 #include "base/text.hpp"
 #include "target/accounting.hpp"
 #include "verbs.hpp"

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "snap/take.hpp"
 
+#include <fcntl.h>
+
 #include "base/defer.hpp"
 #include "base/file.hpp"
 #include "target/vm_target.hpp"
@@ -12,7 +14,7 @@ namespace {
 
 constexpr uint64_t k_take_ns = 120 * k_ns_per_s;
 
-struct Options {
+struct TakeOptions {
   std::vector<std::string> words;  // [VM] [PATH]
   bool stop = false;
   bool freeze = false;
@@ -24,7 +26,7 @@ struct Place {
 };
 
 // One word is a path where the document has a VM for it, or where no VM can have that name.
-Result<Place> place_of(const Options& options) {
+Result<Place> place_of(const TakeOptions& options) {
   if (options.words.size() > 2) return fail(Code::usage, "one VM and one path at most");
   if (options.words.size() == 2) return Place{options.words[0], options.words[1]};
   if (options.words.empty()) return Place{};
@@ -33,7 +35,7 @@ Result<Place> place_of(const Options& options) {
   return Place{word, ""};
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const TakeOptions& options) {
   TRY_ASSIGN(const Deadline deadline, context.deadline(k_take_ns));
   TRY_ASSIGN(const Place place, place_of(options));
   TRY_ASSIGN(const target::VmTarget at, target::vm_target(context, place.vm));
@@ -58,7 +60,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_take(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<TakeOptions>();
   verb.rest("words", options->words,
             "[VM] [PATH]: the VM (default: the one of the document on stdin), and where the "
             "snapshot goes (default: into the scope, under a name)");

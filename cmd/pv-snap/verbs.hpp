@@ -2,8 +2,7 @@
 // The verbs of pv-snap, and what they share.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.hpp"
 #include "base/units.hpp"
 #include "cli/command.hpp"
 #include "snap/bundle.hpp"

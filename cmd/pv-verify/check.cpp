@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // check: what became of the blocks that fill has written.
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "filling.hpp"
 #include "progress.hpp"
 #include "verbs.hpp"
@@ -10,7 +10,7 @@
 namespace pv::verifycmd {
 namespace {
 
-struct Options {
+struct CheckOptions {
   FillingFlags filling;
   bool summary = false;
 };
@@ -36,7 +36,7 @@ std::string note_of(const verify::BlockReport& report) {
   return fmt::format("{} bits", report.verdict.bits);
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const CheckOptions& options) {
   TRY_ASSIGN(Filling filling, open_filling(context, options.filling, true));
   Progress progress(filling.disk.image->size());
   filling.options.progress = [&](uint64_t done) { progress.at(done); };
@@ -68,7 +68,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_check(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CheckOptions>();
   add_filling_flags(verb, options->filling);
   verb.flag("--summary", options->summary, "Print the summary only");
   verb.run([options](cli::Context& context) { return act(context, *options); });

@@ -2,14 +2,15 @@
 // compare: every range in which two disks differ.
 #include "verify/compare.hpp"
 
+#include <algorithm>
 #include <sys/ioctl.h>
 #include <thread>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/units.hpp"
 #include "image.hpp"
 #include "progress.hpp"
@@ -28,7 +29,7 @@ size_t map_width() {
   return std::max<size_t>(size.ws_col, 2 * k_map_margin) - k_map_margin;
 }
 
-struct Options {
+struct CompareOptions {
   ImageFlags a, b;
   std::string merge, jobs;
   bool allow_size = false, summary = false, map = false;
@@ -57,7 +58,7 @@ json to_json(const verify::Difference& one) {
 // Ranges as they are found: nobody knows how many there will be.
 class Printer {
  public:
-  Printer(cli::Context& context, const Options& options, Progress& progress)
+  Printer(cli::Context& context, const CompareOptions& options, Progress& progress)
       : context_(context), options_(options), progress_(progress) {}
 
   Result<> operator()(const verify::Difference& one) {
@@ -75,19 +76,19 @@ class Printer {
 
  private:
   cli::Context& context_;
-  const Options& options_;
+  const CompareOptions& options_;
   Progress& progress_;
   bool headed_ = false;
 };
 
-Result<> check_sizes(const OpenImage& a, const OpenImage& b, const Options& options) {
+Result<> check_sizes(const OpenImage& a, const OpenImage& b, const CompareOptions& options) {
   if (a.image->size() == b.image->size() || options.allow_size) return {};
   return fail(Code::invalid,
               fmt::format("{} has {} bytes and {} has {}; --allow-size compares them all the same",
                           options.a.name, a.image->size(), options.b.name, b.image->size()));
 }
 
-Result<verify::CompareOptions> parse(const Options& options) {
+Result<verify::CompareOptions> parse(const CompareOptions& options) {
   verify::CompareOptions how;
   const unsigned processors = std::max(1U, std::thread::hardware_concurrency());
   TRY_ASSIGN(how.jobs, parse_jobs(options.jobs, std::min(k_default_jobs, processors)));
@@ -97,7 +98,7 @@ Result<verify::CompareOptions> parse(const Options& options) {
   return how;
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const CompareOptions& options) {
   TRY_ASSIGN(verify::CompareOptions how, parse(options));
   TRY_ASSIGN(how.deadline, context.deadline(UINT64_MAX));
   const uint64_t start_ns = system_clock().now_ns();
@@ -137,7 +138,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_compare(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CompareOptions>();
   verb.positional("a", options->a.name, "A file, a URI, or the name of a served disk")->required();
   verb.positional("b", options->b.name, "The other one")->required();
   verb.option("--format-a", options->a.format, "FORMAT",

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // fill: blocks that say of themselves where they belong.
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "filling.hpp"
 #include "progress.hpp"
 #include "verbs.hpp"
@@ -10,13 +10,13 @@
 namespace pv::verifycmd {
 namespace {
 
-struct Options {
+struct FillOptions {
   FillingFlags filling;
   std::string order;
   bool resume = false;
 };
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const FillOptions& options) {
   if (!options.order.empty() && options.order != "sequential" && options.order != "random")
     return fail(Code::usage, fmt::format("--order: sequential or random, not '{}'", options.order));
   TRY_ASSIGN(Filling filling, open_filling(context, options.filling, false));
@@ -45,7 +45,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_fill(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<FillOptions>();
   add_filling_flags(verb, options->filling);
   verb.option("--order", options->order, "ORDER", "sequential (default) or random");
   verb.flag("--resume", options->resume, "Write only blocks that are not what they should be");

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "filling.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/uri.hpp"

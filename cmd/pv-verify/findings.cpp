@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // findings, held and release: what a mirror or a history has found, and the requests that it keeps.
+#include <fmt/format.h>
+
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/line_journal.hpp"
@@ -9,7 +11,7 @@ namespace pv::verifycmd {
 namespace {
 
 constexpr uint64_t k_for_ever_ns = uint64_t{1} << 62;
-constexpr size_t k_at_once = 1024;
+constexpr size_t k_findings_at_once = 1024;
 
 struct FindingsOptions {
   std::string disk, since;
@@ -28,7 +30,7 @@ using Session = target::DiskSession;
 
 Result<> print(cli::Context& context, const json& where, uint64_t& since) {
   while (true) {
-    TRY_ASSIGN(json events, blk::read_journal(where, since, k_at_once));
+    TRY_ASSIGN(json events, blk::read_journal(where, since, k_findings_at_once));
     if (events.empty()) return {};
     for (json& event : events) {
       since = get_u64(event, "n");

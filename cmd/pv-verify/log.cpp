@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 // log: what is in a write log, request by request.
+#include <fcntl.h>
+
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "verbs.hpp"
 #include "verify/log/requests.hpp"
@@ -14,7 +16,7 @@ namespace {
 using blk::LogKind;
 using verify::Logged;
 
-struct Options {
+struct LogOptions {
   std::string log;
   bool summary = false, stable = false;
 };
@@ -111,7 +113,7 @@ Result<> print(cli::Context& context, const Logged& one, bool stable) {
                                       request ? status_text(one) : note_of(one)));
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const LogOptions& options) {
   TRY_ASSIGN(blk::LogReader reader, blk::LogReader::open(options.log));
   verify::LogRequests requests(std::move(reader));
   Counts counts;
@@ -138,7 +140,7 @@ void add_log_end(json& shown, const blk::LogEnd& end) {
 }
 
 void build_log(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<LogOptions>();
   verb.positional("log", options->log, "The log")->required();
   verb.flag("--summary", options->summary, "Print the summary only");
   verb.flag("--stable", options->stable, "Without times: equal for equal requests");

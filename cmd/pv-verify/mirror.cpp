@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 // mirror: a disk that is compared with a reference, or with what was written to it before.
+#include <algorithm>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <fmt/format.h>
 
 #include "base/file.hpp"
 #include "base/text.hpp"
@@ -19,7 +22,7 @@ namespace {
 
 constexpr const char* k_scrub_rate = "64M";
 
-struct Options {
+struct MirrorOptions {
   std::string id, test, test_format, test_key_file, reference, reference_key_file, history,
       on_mismatch, hold, scrub_rate;
   std::vector<std::string> layers;
@@ -38,7 +41,7 @@ bool stands_on(const std::string& path, const std::string& format, const std::st
 
 // The same file under two names is no second opinion, and an overlay and its backing file end both
 // when one of them is written to.
-Result<> check_files(const Options& options) {
+Result<> check_files(const MirrorOptions& options) {
   const std::string &test = options.test, &reference = options.reference;
   if (test == reference || blk::same_file(test, reference))
     return fail(Code::usage, fmt::format("--test and --reference are the same, {}", test));
@@ -49,7 +52,7 @@ Result<> check_files(const Options& options) {
   return {};
 }
 
-Result<> check(const Options& options) {
+Result<> check(const MirrorOptions& options) {
   if (options.test.empty()) return fail(Code::usage, "say which disk is tested: --test DISK");
   if (options.reference.empty() == options.history.empty())
     return fail(Code::usage, "one of --reference DISK and --history FILE is wanted");
@@ -67,7 +70,7 @@ Result<> check(const Options& options) {
 
 // Outermost the comparison; on the leg under test what was asked for, and a fault layer, so that
 // pv-fault makes that leg misbehave and not the mirror.
-std::vector<std::string> layers_of(const Options& options) {
+std::vector<std::string> layers_of(const MirrorOptions& options) {
   const bool with_reference = !options.reference.empty();
   blk::LayerSpec compare{with_reference ? "mirror" : "history", {}};
   if (with_reference)
@@ -90,7 +93,7 @@ std::vector<std::string> layers_of(const Options& options) {
   return layers;
 }
 
-Result<serve::Spec> spec_of(const Options& options, const std::string& id) {
+Result<serve::Spec> spec_of(const MirrorOptions& options, const std::string& id) {
   serve::Spec spec;
   serve::SourceFlags flags;
   flags.image = options.test;
@@ -104,7 +107,7 @@ Result<serve::Spec> spec_of(const Options& options, const std::string& id) {
 }
 
 // A document for `pv-disk attach` and `serve`, with what came in passed on where something did.
-Result<int> describe(cli::Context& context, const Options& options) {
+Result<int> describe(cli::Context& context, const MirrorOptions& options) {
   struct stat st {};
   const bool nothing = fstat(STDIN_FILENO, &st) != 0 || S_ISCHR(st.st_mode);
   if (context.input_from_file() || !nothing) TRY(context.input());
@@ -117,7 +120,7 @@ Result<int> describe(cli::Context& context, const Options& options) {
   return 0;
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const MirrorOptions& options) {
   TRY(check(options));
   if (options.id.empty()) return describe(context, options);
   TRY(check_name("disk", options.id));
@@ -137,7 +140,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_mirror(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<MirrorOptions>();
   verb.positional("id", options->id,
                   "Serve it as a disk of this name (default: print a document for pv-disk)");
   verb.option("--test", options->test, "DISK", "The disk under test: an image or a URI");

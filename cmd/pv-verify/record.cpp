@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // record and mark: a disk whose writes are written down, and what is noted between them.
 #include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/params.hpp"
 #include "serve/client.hpp"
@@ -14,13 +14,13 @@
 namespace pv::verifycmd {
 namespace {
 
-struct Options {
+struct RecordOptions {
   std::string log, image, format;
   bool append = false;
 };
 
 // The source of the flags, else of the document: what `pv-disk create` has made, for example.
-Result<json> source_from(cli::Context& context, const Options& options) {
+Result<json> source_from(cli::Context& context, const RecordOptions& options) {
   serve::Spec spec;
   if (!options.image.empty()) {
     serve::SourceFlags flags;
@@ -38,7 +38,7 @@ Result<json> source_from(cli::Context& context, const Options& options) {
   return *source;
 }
 
-Result<int> record(cli::Context& context, const Options& options) {
+Result<int> record(cli::Context& context, const RecordOptions& options) {
   TRY_ASSIGN(const json source, source_from(context, options));
   blk::LayerSpec layer{"record", {{"file", absolute_path(options.log)}}};
   if (options.append) layer.params["append"] = "yes";
@@ -74,7 +74,7 @@ Result<int> mark(cli::Context& context, const MarkOptions& options) {
 }  // namespace
 
 void build_record(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<RecordOptions>();
   verb.positional("log", options->log, "The log; it must not exist")->required();
   verb.option("--image", options->image, "PATH",
               "The image, or a URI (default: what the document on stdin names)");

@@ -2,14 +2,15 @@
 // replay, export and import: what a write log is good for.
 #include "verify/log/replay.hpp"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/defer.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/uri.hpp"
@@ -21,7 +22,7 @@
 namespace pv::verifycmd {
 namespace {
 
-struct Options {
+struct ReplayOptions {
   std::string log, image, format, from, to;
   bool force = false;
 };
@@ -59,7 +60,7 @@ json to_json(const verify::Replayed& done) {
 }
 
 Result<verify::Replayed> replay_onto(const std::string& image, const std::string& folder,
-                                     const Options& options) {
+                                     const ReplayOptions& options) {
   TRY_ASSIGN(const blk::LogReader log, blk::LogReader::open(options.log));
   serve::Spec spec;
   spec.sector_size = spec.physical_sector_size = log.head().sector_size;
@@ -77,7 +78,7 @@ Result<verify::Replayed> replay_onto(const std::string& image, const std::string
   return verify::replay(options.log, *disk, *loop, plan);
 }
 
-Result<int> replay(cli::Context& context, const Options& options) {
+Result<int> replay(cli::Context& context, const ReplayOptions& options) {
   TRY_ASSIGN(const std::string image, image_name(context, options.image));
   TRY_ASSIGN(const std::string folder, scratch_folder(context));
   DEFER(remove_tree(folder));
@@ -129,7 +130,7 @@ Result<int> import_log(cli::Context& context, const FileOptions& options) {
 }  // namespace
 
 void build_replay(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ReplayOptions>();
   verb.positional("log", options->log, "The log")->required();
   verb.positional("image", options->image, "A file, a URI, or the name of a served disk")
       ->required();

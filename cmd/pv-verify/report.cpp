@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT
 // report: the verdict on a disk that is compared, for programs, for people, and as a page of HTML.
+#include <algorithm>
+#include <cerrno>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/line_journal.hpp"
 #include "serve/client.hpp"
@@ -18,10 +20,10 @@
 namespace pv::verifycmd {
 namespace {
 
-constexpr size_t k_at_once = 4096;
+constexpr size_t k_report_at_once = 4096;
 constexpr size_t k_max_lines = 200'000;  // of a journal: the newest
 
-struct Options {
+struct ReportOptions {
   std::string disk, html;
   bool hex = false;
 };
@@ -31,7 +33,7 @@ Result<json> read_all_of(const json& where, uint64_t& dropped) {
   uint64_t since = get_u64(where, "last") > k_max_lines ? get_u64(where, "last") - k_max_lines : 0;
   dropped = std::max(since, get_u64(where, "dropped"));
   while (true) {
-    TRY_ASSIGN(json events, blk::read_journal(where, since, k_at_once));
+    TRY_ASSIGN(json events, blk::read_journal(where, since, k_report_at_once));
     if (events.empty()) return all;
     for (json& event : events) {
       since = get_u64(event, "n");
@@ -88,11 +90,11 @@ Result<> write_page(const std::string& path, const std::string& page) {
   return write_all(fd.get(), page);
 }
 
-bool html_only(const Options& options) {
+bool html_only(const ReportOptions& options) {
   return options.html == "-";
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const ReportOptions& options) {
   if (html_only(options) && (options.hex || context.selects_field()))
     return fail(Code::usage, "--html - takes standard output: --hex and -o have no place there");
   if (html_only(options)) context.raw_output();
@@ -120,7 +122,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_report(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ReportOptions>();
   target::add_disk_flag(verb, options->disk);
   verb.flag("--hex", options->hex, "A page for people, with the bytes of both sides");
   verb.option("--html", options->html, "FILE",

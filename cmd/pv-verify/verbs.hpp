@@ -2,8 +2,7 @@
 // The verbs of pv-verify, and what they share.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.hpp"
 #include "cli/command.hpp"
 #include "target/disk_session.hpp"
 

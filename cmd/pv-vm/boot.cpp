@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "vm/boot.hpp"
 
+#include <algorithm>
+
+#include <fmt/format.h>
+
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "target/accounting.hpp"
@@ -10,7 +14,7 @@
 namespace pv::vmcmd {
 namespace {
 
-struct Options {
+struct BootOptions {
   std::vector<std::string> names;
   VmFlags flags;
   bool atomic = false;
@@ -25,7 +29,7 @@ struct Item {
   std::optional<Error> error;
 };
 
-Result<std::vector<Item>> items_of(cli::Context& context, const Options& options) {
+Result<std::vector<Item>> items_of(cli::Context& context, const BootOptions& options) {
   std::vector<Item> items;
   for (const std::string& name : options.names) {
     json document = {{"v", cli::k_document_version}};
@@ -63,14 +67,14 @@ int report_all(cli::Context& context, std::vector<Item>& items) {
   return code != 0 ? code : aborted;
 }
 
-Result<size_t> parallel_of(const Options& options, size_t count) {
+Result<size_t> parallel_of(const BootOptions& options, size_t count) {
   if (options.jobs.empty()) return std::max<size_t>(1, count);
   TRY_ASSIGN(const uint64_t jobs, parse_count("--jobs", options.jobs));
   if (jobs == 0) return fail(Code::usage, "--jobs: at least 1");
   return std::min<size_t>(jobs, std::max<size_t>(1, count));
 }
 
-Result<int> boot_one(cli::Context& context, const Options& options, Item& item) {
+Result<int> boot_one(cli::Context& context, const BootOptions& options, Item& item) {
   context.start_document(std::move(item.document), item.upstream);
   TRY(item.at);
   TRY_ASSIGN(const uint64_t timeout_ns, context.timeout_ns(vm::default_boot_ns(item.at->run, 1)));
@@ -81,7 +85,7 @@ Result<int> boot_one(cli::Context& context, const Options& options, Item& item) 
   return 0;
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const BootOptions& options) {
   TRY_ASSIGN(std::vector<Item> items, items_of(context, options));
   TRY_ASSIGN(const size_t parallel, parallel_of(options, items.size()));
   if (items.size() == 1) return boot_one(context, options, items.front());
@@ -125,7 +129,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_boot(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<BootOptions>();
   verb.rest("names", options->names, "VMs (default: those of the documents on stdin)");
   add_vm_flags(verb, options->flags);
   add_accel_flag(verb, options->flags);

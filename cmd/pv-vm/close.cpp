@@ -9,7 +9,7 @@ namespace {
 
 constexpr uint64_t k_close_ns = 30 * k_ns_per_s;
 
-struct Options {
+struct CloseOptions {
   std::vector<std::string> names;
   bool all = false;
 };
@@ -44,7 +44,7 @@ Result<int> close_each(cli::Context& context, const RunDir& run,
   return 0;
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const CloseOptions& options) {
   TRY_ASSIGN(const Deadline deadline, context.deadline(k_close_ns));
   if (options.all) {
     if (!options.names.empty()) return fail(Code::usage, "name VMs or give --all, not both");
@@ -67,7 +67,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_close(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CloseOptions>();
   verb.rest("names", options->names, "VMs (default: the one of the document on stdin)");
   verb.flag("--all", options->all, "Every VM of the scope");
   verb.takes_many();

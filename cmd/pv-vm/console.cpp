@@ -10,13 +10,13 @@
 namespace pv::vmcmd {
 namespace {
 
-struct Options {
+struct ConsoleOptions {
   std::string name;
   std::string tail;
   bool follow = false, attach = false;
 };
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const ConsoleOptions& options) {
   context.raw_output();
   if (options.attach && (options.follow || !options.tail.empty()))
     return fail(Code::usage, "--attach goes without --follow and --tail");
@@ -41,7 +41,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_console(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ConsoleOptions>();
   verb.positional("name", options->name, "The VM (default: the one of the document on stdin)");
   verb.option("--tail", options->tail, "SIZE", "Only this much of its end");
   verb.flag("--follow", options->follow, "Go on with what is printed, until the VM ends");

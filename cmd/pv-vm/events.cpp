@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <fmt/format.h>
+
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "target/event_stream.hpp"
@@ -7,13 +9,13 @@
 namespace pv::vmcmd {
 namespace {
 
-struct Options {
+struct EventsOptions {
   std::string name, since;
   bool follow = false;
 };
 
 // A table is made when all is there; who follows wants each line now.
-Result<> print(cli::Context& context, const Options& options, const json& event) {
+Result<> print(cli::Context& context, const EventsOptions& options, const json& event) {
   if (!options.follow || !context.text_output())
     return context.emit({{"v", cli::k_document_version}, {"event", event}});
   const json* data = find(event, "data");
@@ -22,7 +24,7 @@ Result<> print(cli::Context& context, const Options& options, const json& event)
                                       data ? to_line(*data) : ""));
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const EventsOptions& options) {
   TRY_ASSIGN(const target::VmTarget at, target::vm_target(context, options.name));
   uint64_t since = 0;
   if (!options.since.empty()) {
@@ -42,7 +44,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_events(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<EventsOptions>();
   verb.positional("name", options->name, "The VM (default: the one of the document on stdin)");
   verb.option("--since", options->since, "N", "Only events after number N");
   verb.flag("--follow", options->follow, "Go on printing until the VM is closed");

@@ -16,7 +16,7 @@ namespace {
 
 constexpr uint64_t k_build_timeout_ns = 10 * 60 * k_ns_per_s;  // a slow network
 
-struct Options {
+struct GuestOptions {
   std::string action;
   std::string profile;
   std::string config;
@@ -24,7 +24,7 @@ struct Options {
 };
 
 // The image of a profile is made as the profile says, and named after it.
-Result<> apply_profile(Options& options) {
+Result<> apply_profile(GuestOptions& options) {
   if (options.profile.empty()) {
     if (options.config.empty()) return {};
     return fail(Code::usage, "--config belongs to --profile");
@@ -49,7 +49,7 @@ Result<> apply_profile(Options& options) {
 }
 
 // The flags of `build` mean nothing to the other actions.
-Result<> check_flags(const Options& options) {
+Result<> check_flags(const GuestOptions& options) {
   if (options.action == "build") return {};
   const guest::BuildOptions& build = options.build;
   if (!build.kernel.empty() || !build.modules.empty() || !build.files.empty() || build.force)
@@ -60,7 +60,7 @@ Result<> check_flags(const Options& options) {
   return {};
 }
 
-Result<int> build_image(cli::Context& context, const Options& options) {
+Result<int> build_image(cli::Context& context, const GuestOptions& options) {
   TRY_ASSIGN(const Deadline deadline, context.deadline(k_build_timeout_ns));
   const bool terminal = isatty(STDERR_FILENO) == 1;
   const auto progress = [terminal](std::string_view step) {
@@ -90,7 +90,7 @@ Result<int> clean_cache(cli::Context& context) {
 }  // namespace
 
 void build_guest(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<GuestOptions>();
   verb.positional(
           "action", options->action,
           "build: make a guest image; info: show it; clean: delete all images and downloads")

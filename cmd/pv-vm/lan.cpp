@@ -17,7 +17,7 @@ namespace {
 constexpr uint64_t k_default_ns = 60 * k_ns_per_s;  // guests under TCG, several at once
 constexpr uint64_t k_status_ns = 5 * k_ns_per_s;
 
-struct Options {
+struct LanOptions {
   std::string action;
   std::string name;
   std::vector<std::string> words;
@@ -27,7 +27,7 @@ struct Options {
 
 struct Call {
   cli::Context& context;
-  const Options& options;
+  const LanOptions& options;
   Deadline deadline;
 };
 
@@ -150,7 +150,7 @@ std::vector<std::string> action_names() {
 }
 
 // What means nothing to an action is an error, not ignored.
-Result<> check_words(const Options& options, const Row& row) {
+Result<> check_words(const LanOptions& options, const Row& row) {
   const auto wrong = [&](const std::string& what) {
     return fail(Code::usage, fmt::format("'lan {}' {}", row.action, what));
   };
@@ -164,7 +164,7 @@ Result<> check_words(const Options& options, const Row& row) {
   return {};
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const LanOptions& options) {
   for (const Row& row : k_actions) {
     if (options.action != row.action) continue;
     TRY(check_words(options, row));
@@ -180,7 +180,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_lan(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<LanOptions>();
   verb.positional("action", options->action, join(action_names(), ", "))->required();
   verb.positional("name", options->name, "The lan");
   verb.rest("vms", options->words,

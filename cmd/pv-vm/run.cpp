@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <unistd.h>
 
+#include <fmt/format.h>
+
 #include "base/file.hpp"
 #include "base/text.hpp"
 #include "verbs.hpp"
@@ -16,7 +18,7 @@ constexpr uint64_t k_run_ns = 24 * 3600 * k_ns_per_s;
 constexpr size_t k_max_stdin = 16 << 20;  // qemu-ga takes the input in one message
 constexpr int k_tool_failed = 255;        // as ssh(1) does
 
-struct Options {
+struct RunOptions {
   std::string name;
   bool raw = false;
   bool pass_stdin = false;
@@ -34,7 +36,7 @@ Result<int> finish(cli::Context& context, json run) {
 }
 
 // --raw and --stream: the output as it comes.
-Result<json> run_streaming(cli::Context& context, const Options& options, const Object& vm,
+Result<json> run_streaming(cli::Context& context, const RunOptions& options, const Object& vm,
                            vm::GuestCommand command) {
   vm::StreamCommand stream;
   stream.argv = std::move(command.argv);
@@ -60,7 +62,7 @@ Result<json> run_streaming(cli::Context& context, const Options& options, const 
   });
 }
 
-Result<> check(const Options& options, cli::Context& context) {
+Result<> check(const RunOptions& options, cli::Context& context) {
   for (const std::string& entry : options.env)
     if (entry.find('=') == std::string::npos || entry[0] == '=')
       return fail(Code::usage, fmt::format("--env: '{}' is not KEY=VALUE", printable(entry)));
@@ -72,7 +74,7 @@ Result<> check(const Options& options, cli::Context& context) {
   return {};
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const RunOptions& options) {
   if (options.raw) context.raw_output();
   TRY_ASSIGN(const target::VmTarget at, target::vm_target(context, options.name));
   TRY(check(options, context));
@@ -99,7 +101,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_run(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<RunOptions>();
   verb.failure_exit(k_tool_failed);
   verb.positional("name", options->name, "The VM (default: the one of the document on stdin)");
   verb.tail("command", options->argv, "The command and its arguments, after '--'");

@@ -13,19 +13,19 @@ namespace {
 
 constexpr uint64_t k_teardown_ns = 60 * k_ns_per_s;
 
-struct Options {
+struct ScopeOptions {
   std::string operation;
   std::string name;
   std::vector<std::string> argv;
 };
 
 // A name that was not given: for `run` a fresh one, for the others the current scope itself.
-Result<std::string> path_of(const RunDir& run, const Options& options) {
+Result<std::string> path_of(const RunDir& run, const ScopeOptions& options) {
   if (!options.name.empty()) return vm::scope_path(run, options.name);
   return run.scope();
 }
 
-Result<int> run_command(cli::Context& context, const Options& options) {
+Result<int> run_command(cli::Context& context, const ScopeOptions& options) {
   if (options.argv.empty())
     return fail(Code::usage, "put the command after '--': pv-vm scope run NAME -- COMMAND");
   context.raw_output();  // stdout is the command's
@@ -37,7 +37,7 @@ Result<int> run_command(cli::Context& context, const Options& options) {
   return vm::run_in_scope(path, options.argv, teardown_ns);
 }
 
-Result<int> close_scope(cli::Context& context, const Options& options) {
+Result<int> close_scope(cli::Context& context, const ScopeOptions& options) {
   TRY_ASSIGN(const RunDir run, context.run_dir());
   TRY_ASSIGN(const Deadline deadline, context.deadline(k_teardown_ns));
   TRY_ASSIGN(const std::string path, path_of(run, options));
@@ -48,7 +48,7 @@ Result<int> close_scope(cli::Context& context, const Options& options) {
   return 0;
 }
 
-Result<int> list_scopes(cli::Context& context, const Options& options) {
+Result<int> list_scopes(cli::Context& context, const ScopeOptions& options) {
   TRY_ASSIGN(const RunDir run, context.run_dir());
   const bool everywhere = options.name.empty() && run.scope() == "default";
   std::string top;
@@ -63,7 +63,7 @@ Result<int> list_scopes(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_scope(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ScopeOptions>();
   verb.positional("operation", options->operation,
                   "run: a command in a fresh scope; close: end all that is in one; list: show them")
       ->required();

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <unistd.h>
 
+#include <fmt/format.h>
+
 #include "base/text.hpp"
 #include "verbs.hpp"
 #include "vm/access/stream.hpp"
@@ -12,13 +14,13 @@ namespace {
 constexpr uint64_t k_tail_ns = 365 * 24 * 3600 * k_ns_per_s;
 constexpr size_t k_max_complaint = 4096;
 
-struct Options {
+struct TailOptions {
   std::vector<std::string> words;
   std::string lines = "10";
   bool follow = false;
 };
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const TailOptions& options) {
   context.raw_output();
   if (options.words.empty() || options.words.size() > 2)
     return fail(Code::usage, "tail: give [VM] and a file of the guest");
@@ -61,7 +63,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_tail(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<TailOptions>();
   verb.rest("words", options->words, "[VM] FILE: an absolute path in the guest");
   verb.option("--lines", options->lines, "N", "Begin with the last N lines (default: 10)");
   verb.flag("--follow", options->follow, "Go on with what is appended, until interrupted");

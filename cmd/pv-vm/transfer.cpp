@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MIT
 // `put` and `get`: files into the guest and out of it.
+#include <cstdlib>
+
+#include <fmt/format.h>
+
 #include "base/text.hpp"
 #include "verbs.hpp"
 #include "vm/access/files.hpp"
@@ -11,13 +15,14 @@ namespace {
 constexpr uint64_t k_transfer_ns = 24 * 3600 * k_ns_per_s;
 constexpr unsigned long k_mode_bits = 07777;
 
-struct Options {
+struct TransferOptions {
   std::vector<std::string> words;
   std::string mode;
   bool no_check = false;
 };
 
-Result<> read_options(cli::Context& context, const Options& options, vm::Transfer& transfer) {
+Result<> read_options(cli::Context& context, const TransferOptions& options,
+                      vm::Transfer& transfer) {
   const std::string& guest_path = transfer.guest_path;
   transfer.check = !options.no_check;
   if (guest_path.empty() || guest_path[0] != '/' || guest_path.back() == '/')
@@ -49,7 +54,7 @@ Result<std::string> take_name(const char* verb, std::vector<std::string>& words)
   return name;
 }
 
-Result<int> act(cli::Context& context, const Options& options, bool is_put) {
+Result<int> act(cli::Context& context, const TransferOptions& options, bool is_put) {
   std::vector<std::string> words = options.words;
   TRY_ASSIGN(const std::string name, take_name(is_put ? "put" : "get", words));
   vm::Transfer transfer;
@@ -76,7 +81,7 @@ Result<int> act(cli::Context& context, const Options& options, bool is_put) {
 }
 
 void build(cli::Verb& verb, bool is_put) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<TransferOptions>();
   verb.rest("words", options->words,
             is_put ? "[VM] SRC DEST: a file here, or - for stdin, and an absolute path there"
                    : "[VM] SRC DEST: an absolute path there, and a file here, or - for stdout");

@@ -2,8 +2,7 @@
 // The verbs of pv-vm, one file each, and what they share.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.hpp"
 #include "cli/command.hpp"
 #include "target/vm_target.hpp"
 #include "vm/profile/config.hpp"

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "vm/wait.hpp"
 
+#include <algorithm>
+
+#include <fmt/format.h>
+
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "verbs.hpp"
@@ -13,11 +17,11 @@ constexpr uint64_t k_wait_ns = 60 * k_ns_per_s;
 constexpr int k_condition_false = 1;
 const std::vector<std::string> k_states = {"created", "booted", "paused", "shutdown", "dead"};
 
-struct Options {
+struct WaitOptions {
   std::string name, states, event, since, console;
 };
 
-Result<vm::Condition> condition_of(const Options& options) {
+Result<vm::Condition> condition_of(const WaitOptions& options) {
   vm::Condition condition;
   const size_t given = static_cast<size_t>(!options.states.empty()) +
                        static_cast<size_t>(!options.event.empty()) +
@@ -39,7 +43,7 @@ Result<vm::Condition> condition_of(const Options& options) {
   return condition;
 }
 
-Result<int> act(cli::Context& context, const Options& options) {
+Result<int> act(cli::Context& context, const WaitOptions& options) {
   TRY_ASSIGN(const vm::Condition condition, condition_of(options));
   TRY_ASSIGN(const Deadline deadline, context.deadline(k_wait_ns));
   TRY_ASSIGN(const target::VmTarget at, target::vm_target(context, options.name));
@@ -59,7 +63,7 @@ Result<int> act(cli::Context& context, const Options& options) {
 }  // namespace
 
 void build_wait(cli::Verb& verb) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<WaitOptions>();
   verb.positional("name", options->name, "The VM (default: the one of the document on stdin)");
   verb.option("--state", options->states, "STATE,...", "Until it is in one of these states");
   verb.option("--event", options->event, "NAME", "Until this event happens");
