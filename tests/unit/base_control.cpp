@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT
 // If this fails, bytes that belong to a request are taken for requests, answers go to the wrong
 // one, or a client that sends without reading fills a server's memory.
+#include <algorithm>
 #include <thread>
 
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
+#include <fmt/format.h>
 
 #include "base/control.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/socket.hpp"
 #include "base/text.hpp"
 

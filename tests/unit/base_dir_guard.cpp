@@ -2,11 +2,11 @@
 // If this fails, a server goes on for ever in a directory that was deleted, or ends in one that
 // was not.
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 
 #include "../conform/support.hpp"
 #include "base/dir_guard.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 
 using namespace pv;
 using namespace pv::test;

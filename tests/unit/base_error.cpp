@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 // If this fails, an error changes its code, its errno or its exit class on the way through a pipe.
+#include <cerrno>
+#include <set>
+
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
+#include "base/json.hpp"
 #include "base/result.hpp"
 #include "base/text.hpp"
 

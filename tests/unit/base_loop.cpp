@@ -3,13 +3,14 @@
 // event to a handler that has let go of its descriptor.
 #include <csignal>
 #include <sys/eventfd.h>
+#include <thread>
 
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 
 #include "../conform/support.hpp"
 #include "base/defer.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/loop.hpp"
 #include "base/socket.hpp"
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a process is left behind, the wrong one is killed, or a child inherits what it
 // should not have.
+#include <algorithm>
 #include <csignal>
+#include <fcntl.h>
 #include <sys/wait.h>
 
 #include <catch2/catch.hpp>
@@ -16,7 +18,7 @@ using namespace pv::test;
 
 namespace {
 
-Deadline soon() {
+Deadline in_time() {
   return Deadline::in_ms(20'000);
 }
 
@@ -29,27 +31,27 @@ Result<Child> sleeper() {
 }  // namespace
 
 TEST_CASE("a program's output and exit status come back", "[base]") {
-  const auto result = run_program({"sh", "-c", "echo out; echo err >&2; exit 7"}, soon());
+  const auto result = run_program({"sh", "-c", "echo out; echo err >&2; exit 7"}, in_time());
   REQUIRE(result);
   CHECK(result->out == "out\n");
   CHECK(result->err == "err\n");
   CHECK(result->status.code == 7);
   CHECK(result->status.describe() == "exit status 7");
-  const auto killed = run_program({"sh", "-c", "kill -9 $$"}, soon());
+  const auto killed = run_program({"sh", "-c", "kill -9 $$"}, in_time());
   REQUIRE(killed);
   CHECK(killed->status.signal == SIGKILL);
 }
 
 TEST_CASE("arguments reach the program as they are, no shell reads them", "[base]") {
   const std::string odd = "a b\"'$(id)\n*;|";
-  const auto result = run_program({"printf", "%s", odd}, soon());
+  const auto result = run_program({"printf", "%s", odd}, in_time());
   REQUIRE(result);
   CHECK(result->out == odd);
 }
 
 TEST_CASE("a program that is not there is unavailable, one that takes too long is a timeout",
           "[base]") {
-  const auto missing = run_program({"pv-no-such-program"}, soon());
+  const auto missing = run_program({"pv-no-such-program"}, in_time());
   REQUIRE_FALSE(missing);
   CHECK(missing.error().code == Code::unavailable);
   const auto slow = run_program({"sleep", "1000"}, Deadline::in_ms(20));
@@ -73,7 +75,7 @@ TEST_CASE("a child gets the descriptors that were named, in their places, and no
     options.fds = {{file.get(), number}};
     auto child = spawn(options);
     REQUIRE(child);
-    const auto status = child->wait(soon());
+    const auto status = child->wait(in_time());
     REQUIRE(status);
     char text[256];
     const ssize_t n = read(in.get(), text, sizeof text);
@@ -99,9 +101,9 @@ TEST_CASE("a child's variables are set beside our own, in place of those of that
   REQUIRE(child);
   end.reset();
   CHECK(
-      read_all(in.get(), 1 << 16, "pipe", soon()).value_or("") ==
+      read_all(in.get(), 1 << 16, "pipe", in_time()).value_or("") ==
       fmt::format("PV_ENV_BOTH=theirs\nPV_ENV_OURS=ours\nPV_ENV_THEIRS=a=b\n{}\n", getenv("PATH")));
-  CHECK(child->wait(soon())->code == 0);
+  CHECK(child->wait(in_time())->code == 0);
   CHECK(std::string(getenv("PV_ENV_BOTH")) == "ours");
   unsetenv("PV_ENV_OURS");
   unsetenv("PV_ENV_BOTH");
@@ -157,7 +159,7 @@ TEST_CASE("terminate asks first, then kills, and says which", "[base]") {
   const auto asked = terminate(*identify(polite->pid()), 60 * k_ns_per_s);
   REQUIRE(asked);
   CHECK_FALSE(*asked);
-  CHECK(polite->wait(soon())->signal == SIGTERM);
+  CHECK(polite->wait(in_time())->signal == SIGTERM);
 }
 
 TEST_CASE("a process is known by its start time: another one with its pid is left alone",
@@ -199,7 +201,7 @@ TEST_CASE("a daemon reports once, outlives its starter's descriptors, and ends w
     return 5;
   });
   REQUIRE(daemon);
-  CHECK(read_ready(*daemon, soon()).value_or("") == "closed");
+  CHECK(read_ready(*daemon, in_time()).value_or("") == "closed");
   int status = 0;
   REQUIRE(waitpid(daemon->id.pid, &status, 0) == daemon->id.pid);
   CHECK(WEXITSTATUS(status) == 5);
@@ -210,6 +212,6 @@ TEST_CASE("a daemon that dies at once is an empty report, not a hang", "[base]")
   TempDir dir;
   const auto daemon = start_daemon(dir.path("log"), [](Fd) -> int { _exit(1); });
   REQUIRE(daemon);
-  CHECK(read_ready(*daemon, soon()).value_or("x").empty());
+  CHECK(read_ready(*daemon, in_time()).value_or("x").empty());
   waitpid(daemon->id.pid, nullptr, 0);
 }

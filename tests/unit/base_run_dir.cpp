@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MIT
 // If this fails, two commands get the same name, a name is found in the wrong scope, or a file is
 // replaced by half of another.
+#include <atomic>
+#include <fcntl.h>
 #include <filesystem>
+#include <map>
 #include <sys/stat.h>
+#include <thread>
 
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 
 #include "../conform/support.hpp"
+#include "base/json.hpp"
 #include "base/run_dir.hpp"
 #include "env_var.hpp"
 

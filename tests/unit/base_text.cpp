@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 // If this fails, foreign bytes (documents, base64, guest output, sizes that people type) are read
 // as something else than they are.
+#include <utility>
+
 #include <catch2/catch.hpp>
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "../conform/support.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT
 // If this fails, an overlay's map or its file is wrong, requests that meet in one block spoil each
 // other, a resized overlay shows what it had cut off, or a read cache believes what is stale.
+#include <algorithm>
+#include <cerrno>
+#include <fcntl.h>
+
 #include <catch2/catch.hpp>
 
 #include "../conform/patience.hpp"
 #include "../conform/support.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "blk/backend/memory.hpp"
 #include "blk/cow/disk.hpp"
 #include "blk/registry.hpp"
@@ -35,7 +40,7 @@ class Gate final : public Forward {
   std::vector<Request*> held;
 };
 
-struct Rig {
+struct CowRig {
   TempDir dir;
   std::unique_ptr<Loop> loop = *Loop::create();
   FileOpener opener{*loop};
@@ -151,7 +156,7 @@ TEST_CASE("runs of states are those of an array", "[cow]") {
 }
 
 TEST_CASE("writes that meet in a block while it is copied lose nothing", "[cow]") {
-  Rig rig;
+  CowRig rig;
   REQUIRE(rig.open(rig.over()));
   rig.gate->hold = true;
   auto a = rig.write(512, 512, '1');
@@ -167,7 +172,7 @@ TEST_CASE("writes that meet in a block while it is copied lose nothing", "[cow]"
 }
 
 TEST_CASE("a base that cannot be read fails the write and changes nothing", "[cow]") {
-  Rig rig;
+  CowRig rig;
   REQUIRE(rig.open(rig.over()));
   rig.gate->error = EIO;
   auto a = rig.write(512, 512, '1');
@@ -179,7 +184,7 @@ TEST_CASE("a base that cannot be read fails the write and changes nothing", "[co
 }
 
 TEST_CASE("what a smaller size cut off is gone when the disk grows again", "[cow]") {
-  Rig rig;
+  CowRig rig;
   REQUIRE(rig.open(rig.over()));
   CHECK(rig.write(600 * 1024, 8192, 'x')->error == 0);
   REQUIRE(rig.disk->resize(512 * 1024 + 512));
@@ -198,7 +203,7 @@ TEST_CASE("what a smaller size cut off is gone when the disk grows again", "[cow
 }
 
 TEST_CASE("a base without a file is known by its content", "[cow]") {
-  Rig rig;
+  CowRig rig;
   REQUIRE(rig.open(rig.over()));
   REQUIRE(rig.open(rig.over()));
   const auto other = rig.open(rig.over(), 1 << 20, 'c');
@@ -209,7 +214,7 @@ TEST_CASE("a base without a file is known by its content", "[cow]") {
 }
 
 TEST_CASE("a cached read never meets the slow disk; the rest does", "[readcache]") {
-  Rig rig;
+  CowRig rig;
   REQUIRE(rig.open("readcache:size=64k"));
   CHECK(rig.read(4096, 8192) == text('b', 8192));
   rig.gate->error = EIO;
@@ -223,7 +228,7 @@ TEST_CASE("a cached read never meets the slow disk; the rest does", "[readcache]
 }
 
 TEST_CASE("a read that a write overtakes does not fill the cache", "[readcache]") {
-  Rig rig;
+  CowRig rig;
   REQUIRE(rig.open("readcache:populate=both"));
   rig.gate->hold = true;
   Io slow(Op::read, 0, 8192);
@@ -236,7 +241,7 @@ TEST_CASE("a read that a write overtakes does not fill the cache", "[readcache]"
 }
 
 TEST_CASE("writes of the same sectors at once leave nothing stale in the cache", "[readcache]") {
-  Rig rig;
+  CowRig rig;
   REQUIRE(rig.open("readcache:populate=both"));
   CHECK(rig.read(0, 4096) == text('b', 4096));
   rig.gate->op = Op::write;

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT
 // If this fails, --direct corrupts what is not aligned as the device wants it, or makes the image
 // longer.
+#include <algorithm>
 #include <cstdlib>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 
 #include "../conform/patience.hpp"
 #include "../conform/support.hpp"
+#include "base/json.hpp"
 #include "blk/backend/file.hpp"
 #include "blk/checked.hpp"
 

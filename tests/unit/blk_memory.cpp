@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a disk in memory forgets data, keeps what was cut off, or takes room for holes.
+#include <algorithm>
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
 
 #include "../conform/support.hpp"
+#include "base/json.hpp"
 #include "blk/backend/memory.hpp"
 
 using namespace pv;

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // If this fails, what validates requests, layer specs or images lets something wrong through.
+#include <cerrno>
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include <catch2/catch.hpp>
@@ -7,6 +9,7 @@
 
 #include "../conform/support.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/backend/file.hpp"
 #include "blk/backend/memory.hpp"

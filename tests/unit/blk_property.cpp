@@ -2,9 +2,13 @@
 // If this fails, some stack of layers, some sequence of requests, many of them in flight at once,
 // and a model of what each byte may hold disagree. A request in range must succeed, any other must
 // end with exactly its error. The failing case is shrunk; PV_TEST_SEED repeats it.
+#include <algorithm>
+#include <cerrno>
 #include <map>
+#include <optional>
 #include <rapidcheck.h>
 #include <set>
+#include <sstream>
 
 #include <catch2/catch.hpp>
 #include <fmt/format.h>
@@ -19,7 +23,7 @@ using namespace pv::blk;
 using namespace pv::test;
 
 // Numbers that become a request once the size of the disk is known.
-struct Step {
+struct StackStep {
   int op = 0;
   int shape = 0;  // where the range lies
   uint32_t first = 0, count = 0;
@@ -28,7 +32,7 @@ struct Step {
   bool joins = false;  // is submitted before the step before it has completed
 };
 
-std::ostream& operator<<(std::ostream& out, const Step& step) {
+std::ostream& operator<<(std::ostream& out, const StackStep& step) {
   constexpr const char* k_shapes[] = {"in range", "in range", "whole",     "at the end",
                                       "past",     "ragged",   "wrap-round"};
   return out << (step.joins ? "+ " : "") << op_name(static_cast<Op>(step.op)) << " "
@@ -39,28 +43,28 @@ std::ostream& operator<<(std::ostream& out, const Step& step) {
 struct Plan {
   int backend = 0, front = 0, geometry = 0;
   std::vector<uint32_t> layers;  // picks from the rows of one layer, outermost first
-  std::vector<Step> steps;
+  std::vector<StackStep> steps;
 };
 
-rc::Gen<Step> any_step() {
+rc::Gen<StackStep> any_step() {
   using namespace rc;
-  return gen::build<Step>(
-      gen::set(&Step::op, gen::inRange(0, k_op_count)),
-      gen::set(&Step::shape, gen::weightedElement<int>(
-                                 {{30, 0}, {10, 1}, {1, 2}, {3, 3}, {2, 4}, {1, 5}, {1, 6}})),
-      gen::set(&Step::first, gen::inRange<uint32_t>(0, 4096)),
-      gen::set(&Step::count, gen::inRange<uint32_t>(0, 96)),
-      gen::set(&Step::flags, gen::inRange(0, 4)),
-      gen::set(&Step::cuts, gen::resize(5, gen::container<std::vector<uint32_t>>(
-                                               gen::inRange<uint32_t>(0, 9000)))),
-      gen::set(&Step::joins, gen::weightedElement<bool>({{2, true}, {1, false}})));
+  return gen::build<StackStep>(
+      gen::set(&StackStep::op, gen::inRange(0, k_op_count)),
+      gen::set(&StackStep::shape, gen::weightedElement<int>(
+                                      {{30, 0}, {10, 1}, {1, 2}, {3, 3}, {2, 4}, {1, 5}, {1, 6}})),
+      gen::set(&StackStep::first, gen::inRange<uint32_t>(0, 4096)),
+      gen::set(&StackStep::count, gen::inRange<uint32_t>(0, 96)),
+      gen::set(&StackStep::flags, gen::inRange(0, 4)),
+      gen::set(&StackStep::cuts, gen::resize(5, gen::container<std::vector<uint32_t>>(
+                                                    gen::inRange<uint32_t>(0, 9000)))),
+      gen::set(&StackStep::joins, gen::weightedElement<bool>({{2, true}, {1, false}})));
 }
 
 // What every byte may hold. Between batches that is one value; while requests overlap it is
 // several, and for what a discard has left unspecified it is any until somebody has looked.
-class Model {
+class StackModel {
  public:
-  explicit Model(uint64_t size) : bytes_(size, '\0') {}
+  explicit StackModel(uint64_t size) : bytes_(size, '\0') {}
 
   struct Change {
     uint64_t begin = 0, end = 0;
@@ -128,7 +132,7 @@ class Run {
     constexpr const char* k_backends[] = {"memory", "memory", "file", "file", "pool", "nbd"};
     bench_ = std::make_unique<Bench>(k_backends[plan.backend], row_, geometry_of(plan), wrap,
                                      k_fronts[plan.front]);
-    model_ = std::make_unique<Model>(bench_->disk().geometry().size);
+    model_ = std::make_unique<StackModel>(bench_->disk().geometry().size);
   }
 
   std::string name() const {
@@ -219,7 +223,7 @@ class Run {
     return wrong ? fmt::format("byte {} holds what nobody wrote", *wrong) : "";
   }
 
-  Flight prepare(const Step& step) {
+  Flight prepare(const StackStep& step) {
     const Op op = static_cast<Op>(step.op);
     const uint64_t sector = bench_->disk().geometry().sector_size, size = model_->size();
     uint64_t offset = step.first % (size / sector) * sector;
@@ -261,7 +265,7 @@ class Run {
   bool note(const Io& io, int wanted) {
     const Request& r = io.request;
     if (wanted != 0 || (r.op != Op::write && r.op != Op::zero && r.op != Op::discard)) return false;
-    Model::Change change{r.offset, r.offset + r.length, "", false};
+    StackModel::Change change{r.offset, r.offset + r.length, "", false};
     const DiscardBehaviour behaviour = bench_->disk().geometry().discard;
     if (r.op == Op::discard && behaviour == DiscardBehaviour::ignored) return false;
     if (r.op == Op::write) change.data = io.bytes();
@@ -291,7 +295,7 @@ class Run {
   const Plan& plan_;
   StackRow row_;
   std::unique_ptr<Bench> bench_;
-  std::unique_ptr<Model> model_;
+  std::unique_ptr<StackModel> model_;
   uint64_t seed_ = 7;
   uint64_t counter_ = 0;
 };
@@ -316,7 +320,7 @@ std::string check_plans(WrapBottom wrap) {
     plan.geometry = *gen::inRange(0, 2);
     plan.layers =
         *gen::resize(4, gen::container<std::vector<uint32_t>>(gen::inRange<uint32_t>(0, 1000)));
-    plan.steps = *gen::container<std::vector<Step>>(any_step());
+    plan.steps = *gen::container<std::vector<StackStep>>(any_step());
     Run run(plan, wrap);
     RC_LOG() << run.name() << "\n";
     const std::string wrong = run.go();

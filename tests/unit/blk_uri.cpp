@@ -2,8 +2,8 @@
 // If this fails, a URI opens something else than it names, a secret gets into the process list, or
 // QEMU is told something that it does not understand.
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/uri.hpp"
 #include "serve/blockdev.hpp"

@@ -2,8 +2,8 @@
 // If this fails, a person at a terminal misses a column, sees lines that do not fit the screen, or
 // an error that is more than it should be.
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "cli/document.hpp"
 

@@ -2,7 +2,9 @@
 // If this fails, a power cut can take from an overlay what was flushed, or show what was never
 // written. The overlay lives on a simulated file: what was not synced survives sector by sector as
 // chance will have it. PV_POWER_SEEDS sets how many lives are lived.
+#include <algorithm>
 #include <cstdlib>
+#include <fcntl.h>
 #include <map>
 
 #include <catch2/catch.hpp>
@@ -18,7 +20,7 @@ using namespace pv::test;
 
 namespace {
 
-constexpr uint64_t k_sector = 512, k_sectors = 203, k_base_sectors = 150;
+constexpr uint64_t k_cow_power_sector = 512, k_sectors = 203, k_base_sectors = 150;
 
 // Requests that chance completes, in any order.
 struct Queue {
@@ -59,9 +61,10 @@ struct PowerFile {
   void cut(Rng& rng) {
     const uint64_t odds = 1 + rng.below(4);
     for (const Entry& entry : log)
-      for (uint64_t at = 0; at < entry.bytes.size(); at += k_sector)
+      for (uint64_t at = 0; at < entry.bytes.size(); at += k_cow_power_sector)
         if (rng.below(5) < odds)
-          durable.replace(entry.offset + at, k_sector, entry.bytes, at, k_sector);
+          durable.replace(entry.offset + at, k_cow_power_sector, entry.bytes, at,
+                          k_cow_power_sector);
     log.clear();
     now = durable;
   }
@@ -149,15 +152,15 @@ class HeldBase final : public Forward {
 bool HeldBase::writes_ = false;
 
 std::string content(uint64_t sector, uint64_t version) {
-  std::string bytes(k_sector, '\0');
+  std::string bytes(k_cow_power_sector, '\0');
   const uint64_t words[2] = {sector + 1, version + 1};
-  for (size_t at = 0; at < k_sector; at += sizeof words)
+  for (size_t at = 0; at < k_cow_power_sector; at += sizeof words)
     bytes.replace(at, sizeof words, reinterpret_cast<const char*>(words), sizeof words);
   return bytes;
 }
 
 // Every sector's versions since the last that is known to be safe.
-struct Model {
+struct CowPowerModel {
   struct Sector {
     std::map<uint64_t, std::string> versions;
     uint64_t completed = 0;
@@ -172,29 +175,31 @@ struct Model {
 };
 
 struct Change : Io {
-  Model& model;
+  CowPowerModel& model;
   uint64_t first, version;
   int& in_flight;
-  Change(Model& m, Op op, uint64_t sector, uint64_t count, uint64_t v, uint32_t flags, int& n)
-      : Io(op, sector * k_sector, count * k_sector, flags),
+  Change(CowPowerModel& m, Op op, uint64_t sector, uint64_t count, uint64_t v, uint32_t flags,
+         int& n)
+      : Io(op, sector * k_cow_power_sector, count * k_cow_power_sector, flags),
         model(m),
         first(sector),
         version(v),
         in_flight(n) {
     ++in_flight;
     for (uint64_t i = 0; i < count; ++i) {
-      Model::Sector& s = model.sectors[first + i];
+      CowPowerModel::Sector& s = model.sectors[first + i];
       s.busy = true;
       s.versions[version] = op == Op::write ? content(first + i, version) : std::string(512, '\0');
-      if (op == Op::write) s.versions[version].copy(data.data() + i * k_sector, k_sector);
+      if (op == Op::write)
+        s.versions[version].copy(data.data() + i * k_cow_power_sector, k_cow_power_sector);
     }
     request.done = [](Request& r, int with) {
       Change& c = *static_cast<Change*>(static_cast<Io*>(r.owner));
       c.error = with;
       ++c.completions;
       --c.in_flight;
-      for (uint64_t i = 0; i < r.length / k_sector; ++i) {
-        Model::Sector& s = c.model.sectors[c.first + i];
+      for (uint64_t i = 0; i < r.length / k_cow_power_sector; ++i) {
+        CowPowerModel::Sector& s = c.model.sectors[c.first + i];
         s.busy = false;
         s.completed = c.version;
         if ((r.flags & k_fua) != 0) c.model.safe(c.first + i, c.version);
@@ -204,9 +209,9 @@ struct Change : Io {
 };
 
 struct Flush : Io {
-  Model& model;
+  CowPowerModel& model;
   std::vector<uint64_t> then;
-  explicit Flush(Model& m) : Io(Op::flush, 0, 0), model(m) {
+  explicit Flush(CowPowerModel& m) : Io(Op::flush, 0, 0), model(m) {
     for (const auto& s : m.sectors) then.push_back(s.completed);
     request.done = [](Request& r, int with) {
       Flush& f = *static_cast<Flush*>(static_cast<Io*>(r.owner));
@@ -217,17 +222,17 @@ struct Flush : Io {
   }
 };
 
-struct World {
+struct CowPowerWorld {
   PowerFile file;
   Queue queue;
-  Model model;
+  CowPowerModel model;
   Rng rng;
   std::unique_ptr<CowDisk> disk;
   uint64_t version = 1;
   uint32_t block;
   std::string wrong;
 
-  explicit World(uint64_t seed) : rng(seed), block(4096U << rng.below(3)) {
+  explicit CowPowerWorld(uint64_t seed) : rng(seed), block(4096U << rng.below(3)) {
     queue.rng = Rng(mix(seed, 2));
     for (uint64_t s = 0; s < k_sectors; ++s)
       model.sectors[s].versions[0] = s < k_base_sectors ? content(s, 0) : std::string(512, '\0');
@@ -235,18 +240,18 @@ struct World {
 
   void open() {
     Geometry geometry;
-    geometry.size = k_base_sectors * k_sector;
+    geometry.size = k_base_sectors * k_cow_power_sector;
     geometry.read_only = true;
     auto base = *make_memory_disk(geometry);
     Io fill(Op::write, 0, geometry.size);
     for (uint64_t s = 0; s < k_base_sectors; ++s)
-      content(s, 0).copy(fill.data.data() + s * k_sector, k_sector);
+      content(s, 0).copy(fill.data.data() + s * k_cow_power_sector, k_cow_power_sector);
     base->submit(fill.request);
     auto held = std::make_unique<HeldBase>(std::move(base), queue);
     auto store = std::make_unique<PowerStore>(file, queue);
     CowHeader header;
     header.block = block;
-    header.size = k_sectors * k_sector;
+    header.size = k_sectors * k_cow_power_sector;
     header.id = 77;
     header.base.size = header.base_limit = geometry.size;
     auto map = file.now.empty() ? CowMap::create(std::move(store), header)
@@ -298,14 +303,14 @@ struct World {
   }
 
   void check() {
-    Io read(Op::read, 0, k_sectors * k_sector);
+    Io read(Op::read, 0, k_sectors * k_cow_power_sector);
     disk->submit(read.request);
     while (queue.pump()) {
     }
     const std::string bytes = read.bytes();
     for (uint64_t s = 0; s < k_sectors; ++s) {
       auto& sector = model.sectors[s];
-      const std::string got = bytes.substr(s * k_sector, k_sector);
+      const std::string got = bytes.substr(s * k_cow_power_sector, k_cow_power_sector);
       uint64_t found = UINT64_MAX;
       for (const auto& [number, wanted] : sector.versions)
         if (wanted == got) found = number;
@@ -330,7 +335,7 @@ TEST_CASE("a power cut takes nothing that was flushed and shows nothing that was
   const char* asked = getenv("PV_POWER_SEEDS");
   const uint64_t worlds = asked ? std::strtoull(asked, nullptr, 10) : 300;
   for (uint64_t i = 0; i < worlds; ++i) {
-    World world(mix(seed, i));
+    CowPowerWorld world(mix(seed, i));
     HeldBase::writes_ = false;
     for (int life = 0; life < 4 && world.wrong.empty(); ++life) {
       world.open();

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
 // If this fails, the journal or the counters tell something else than what happened.
+#include <cerrno>
+#include <set>
+
 #include "blk/wire.hpp"
 #include "fault_rig.hpp"
 

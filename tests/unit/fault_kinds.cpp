@@ -2,6 +2,9 @@
 // If this fails, faults together leave something else than each says: a repaired disk that is not
 // what it should be, held requests in the wrong order, delays that end at the wrong time, actions
 // that do not outlive their rule. Time is moved by hand.
+#include <algorithm>
+#include <cerrno>
+
 #include "blk/fault/chance.hpp"
 #include "fault_rig.hpp"
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a fault fires at the wrong moment: before its delay is over, after it was cleared,
 // or without being told. Time is moved by hand here, so nothing sleeps.
+#include <cerrno>
+
 #include "fault_rig.hpp"
 
 using namespace pv;

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a rule takes a good sector for a bad one, or the other way round.
+#include <algorithm>
+#include <utility>
+
 #include <catch2/catch.hpp>
 
 #include "../conform/support.hpp"
@@ -12,9 +15,9 @@ using namespace pv::test;
 namespace {
 
 // One bit a byte.
-struct Model {
+struct RangesModel {
   std::vector<bool> bytes;
-  explicit Model(uint64_t size) : bytes(size, false) {}
+  explicit RangesModel(uint64_t size) : bytes(size, false) {}
   void set(uint64_t offset, uint64_t length, bool to) {
     for (uint64_t at = offset; at < offset + length; ++at) bytes[at] = to;
   }
@@ -33,7 +36,7 @@ TEST_CASE("a set of ranges is the bytes that were put in and not taken out", "[f
   Rng rng(seed);
   constexpr uint64_t k_size = 3000;
   for (int round = 0; round < 200; ++round) {
-    Model model(k_size);
+    RangesModel model(k_size);
     std::vector<Range> ranges;
     // Some sets are spread, some lie in a corner.
     const uint64_t from = rng.below(k_size / 2), width = 1 + rng.below(k_size / 2);
@@ -52,7 +55,7 @@ TEST_CASE("a set of ranges is the bytes that were put in and not taken out", "[f
       }
       REQUIRE(set.first(offset, length) == model.first(offset, length));
     }
-    Model listed(k_size);
+    RangesModel listed(k_size);
     for (const Range& range : set.list()) listed.set(range.offset, range.length, true);
     CHECK(listed.bytes == model.bytes);
     CHECK(set.count() == set.list().size());

@@ -4,9 +4,9 @@
 
 #include <catch2/catch.hpp>
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "../conform/support.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/backend/memory.hpp"
 #include "blk/fault/journal.hpp"

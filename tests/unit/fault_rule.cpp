@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a rule fires at other requests than its document says. Every decision is compared
 // with a model that looks at each byte and counts each match.
+#include <algorithm>
 #include <cmath>
+#include <set>
 
 #include <catch2/catch.hpp>
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "../conform/support.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/fault/kinds.hpp"
 #include "blk/fault/rule.hpp"
@@ -18,7 +20,7 @@ using namespace pv::test;
 
 namespace {
 
-constexpr uint64_t k_size = 64 * 512;
+constexpr uint64_t k_rule_size = 64 * 512;
 
 json parsed(const json& object) {
   return *parse_json(to_line(object));
@@ -26,7 +28,7 @@ json parsed(const json& object) {
 
 RuleGround ground() {
   RuleGround here;
-  here.geometry.size = k_size;
+  here.geometry.size = k_rule_size;
   here.volatile_cache = true;
   return here;
 }
@@ -43,9 +45,9 @@ Rule make_rule(const json& object) {
 }
 
 // What the document says, without any cleverness.
-struct Model {
+struct RuleModel {
   std::set<Op> ops;
-  std::vector<bool> bytes = std::vector<bool>(k_size, false);
+  std::vector<bool> bytes = std::vector<bool>(k_rule_size, false);
   bool anywhere = true;
   uint64_t after = 0, every = 1, times = UINT64_MAX, matched = 0, fired = 0;
 
@@ -86,7 +88,7 @@ TEST_CASE("rules match like a model that looks at every byte", "[fault]") {
   SEED_INFO(seed);
   Rng rng(seed);
   for (int round = 0; round < 150; ++round) {
-    Model model;
+    RuleModel model;
     json match = json::object(), when = json::object();
     if (rng.below(2) == 0) {
       match["op"] = json::array();
@@ -100,8 +102,8 @@ TEST_CASE("rules match like a model that looks at every byte", "[fault]") {
       model.anywhere = false;
       match["ranges"] = json::array();
       for (uint64_t n = 1 + rng.below(6); n > 0; --n) {
-        const uint64_t offset = rng.below(k_size),
-                       length = 1 + rng.below(std::min<uint64_t>(k_size - offset, 1500));
+        const uint64_t offset = rng.below(k_rule_size),
+                       length = 1 + rng.below(std::min<uint64_t>(k_rule_size - offset, 1500));
         match["ranges"].push_back({offset, length});
         for (uint64_t at = offset; at < offset + length; ++at) model.bytes[at] = true;
       }
@@ -189,13 +191,14 @@ TEST_CASE("a rule that is shown can be parsed again and is the same", "[fault]")
 
 TEST_CASE("ranges are merged, touching ones too, and may reach the last byte", "[fault]") {
   const Rule rule =
-      make_rule({{"match", {{"ranges", {{1024, 512}, {0, 512}, {512, 512}, {k_size - 1, 1}}}}},
+      make_rule({{"match", {{"ranges", {{1024, 512}, {0, 512}, {512, 512}, {k_rule_size - 1, 1}}}}},
                  {"do", {{"kind", "error"}}}});
   CHECK(to_line(rule.definition()["match"]["ranges"]) ==
-        fmt::format("[[0,1536],[{},1]]", k_size - 1));
-  Rule last = make_rule({{"match", {{"ranges", {{k_size - 1, 1}}}}}, {"do", {{"kind", "error"}}}});
+        fmt::format("[[0,1536],[{},1]]", k_rule_size - 1));
+  Rule last =
+      make_rule({{"match", {{"ranges", {{k_rule_size - 1, 1}}}}}, {"do", {{"kind", "error"}}}});
   Request request;
-  request.offset = k_size - 512;
+  request.offset = k_rule_size - 512;
   request.length = 512;
   CHECK(take(last, request));
 }

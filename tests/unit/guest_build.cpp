@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT
 // If this fails, two different requests share one image, an image misses a module or loads it too
 // early, or package lists are misread.
+#include <initializer_list>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 
 #include "base/defer.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "guest/apt.hpp"
 #include "guest/guest.hpp"
 #include "guest/key.hpp"

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a guest lacks a library or a module, or foreign bytes can crash a build: ELF
 // files, compressed streams and kernels are read here whole, cut off everywhere, and damaged.
+#include <algorithm>
+#include <cstring>
 #include <elf.h>
 #include <lz4.h>
 #include <stdlib.h>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a history of a disk does not notice a write that went wrong, or complains of one
 // that did not; also after the disk was served anew.
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <fcntl.h>

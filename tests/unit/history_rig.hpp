@@ -2,6 +2,7 @@
 // A history over a disk in memory that outlives the stacks that stand on it.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 

@@ -2,13 +2,14 @@
 // If this fails, the sockets of a lan's ports do: a VM that sends garbage or does not read takes
 // others down with it, a VM that comes back is not let in; or members get addresses that they did
 // not have before.
+#include <fcntl.h>
 #include <set>
 #include <sys/socket.h>
 
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/loop.hpp"
 #include "base/socket.hpp"
 #include "lan/port.hpp"
@@ -20,18 +21,18 @@ using namespace pv::lan;
 
 namespace {
 
-struct Rig {
+struct PortRig {
   std::string dir;
   std::unique_ptr<Loop> loop = std::move(*Loop::create());
   Switch lan{system_clock(), *loop};
   std::vector<std::unique_ptr<Port>> ports;
 
-  Rig() {
+  PortRig() {
     char pattern[] = "/tmp/pv-lan.XXXXXX";
     dir = mkdtemp(pattern);
     for (PortId id : {1, 2}) ports.push_back(std::move(*Port::open(*loop, lan, id, path(id))));
   }
-  ~Rig() {
+  ~PortRig() {
     ports.clear();
     remove_tree(dir);
   }
@@ -66,7 +67,7 @@ std::string take(const Fd& fd) {
 }  // namespace
 
 TEST_CASE("lan: frames go from socket to socket, and one that comes back is let in", "[lan]") {
-  Rig rig;
+  PortRig rig;
   const Fd a = rig.connect(1);
   Fd b = rig.connect(2);
   put(a, on_wire(k_frame));
@@ -85,7 +86,7 @@ TEST_CASE("lan: frames go from socket to socket, and one that comes back is let 
 }
 
 TEST_CASE("lan: a stream out of step is hung up on, the others go on", "[lan]") {
-  Rig rig;
+  PortRig rig;
   const Fd a = rig.connect(1), b = rig.connect(2);
   put(a, "GET / HTTP/1.1\r\n\r\n");
   rig.turn();
@@ -98,7 +99,7 @@ TEST_CASE("lan: a stream out of step is hung up on, the others go on", "[lan]") 
 }
 
 TEST_CASE("lan: who does not read loses whole frames, and memory stays bounded", "[lan]") {
-  Rig rig;
+  PortRig rig;
   const Fd a = rig.connect(1), b = rig.connect(2);
   const std::string large = on_wire(k_frame + std::string(50000, 'x'));
   for (int i = 0; i < 200; ++i) {

@@ -24,14 +24,14 @@ std::string frame(uint64_t to, uint64_t from, const std::string& payload = "") {
 }
 
 // A switch whose ports 1, 2, 3 remember what they were sent.
-struct Rig {
+struct SwitchRig {
   ManualClock clock;
   ManualTimers timers{clock};
   Switch lan{clock, timers};
   std::map<PortId, std::vector<std::string>> got;
   Switch::Sent answer = Switch::Sent::yes;
 
-  Rig() {
+  SwitchRig() {
     for (PortId id : {1, 2, 3})
       lan.add(id, [this, id](std::string_view bytes) {
         if (answer == Switch::Sent::yes) got[id].emplace_back(bytes);
@@ -73,7 +73,7 @@ TEST_CASE("lan: a length that no frame has ends the stream, also behind good fra
 }
 
 TEST_CASE("lan: unknown and broadcast go everywhere else, known addresses to one port", "[lan]") {
-  Rig rig;
+  SwitchRig rig;
   rig.lan.receive(1, frame(k_broadcast, 0xa1));
   CHECK(rig.counts() == Counts{0, 1, 1});
   rig.lan.receive(2, frame(0xa1, 0xa2));
@@ -97,7 +97,7 @@ TEST_CASE("lan: unknown and broadcast go everywhere else, known addresses to one
 }
 
 TEST_CASE("lan: addresses of a port are bounded, and multicast is none", "[lan]") {
-  Rig rig;
+  SwitchRig rig;
   rig.lan.receive(2, frame(k_broadcast, 0xa2));
   for (uint64_t mac = 0; mac < 2 * Switch::k_max_addresses; ++mac)
     rig.lan.receive(1, frame(0xa2, 0x100000 + mac));
@@ -113,7 +113,7 @@ TEST_CASE("lan: addresses of a port are bounded, and multicast is none", "[lan]"
 }
 
 TEST_CASE("lan: what is no frame is counted and goes nowhere", "[lan]") {
-  Rig rig;
+  SwitchRig rig;
   for (size_t bytes = 0; bytes < k_ethernet_header; ++bytes)
     rig.lan.receive(1, std::string(bytes, '\xff'));
   CHECK(rig.counts() == Counts{0, 0, 0});
@@ -123,7 +123,7 @@ TEST_CASE("lan: what is no frame is counted and goes nowhere", "[lan]") {
 }
 
 TEST_CASE("lan: latency is kept in each direction and in order", "[lan]") {
-  Rig rig;
+  SwitchRig rig;
   LinkSettings slow;
   slow.latency_ns = 10 * k_ns_per_ms;
   rig.lan.set_link(2, slow);
@@ -143,7 +143,7 @@ TEST_CASE("lan: latency is kept in each direction and in order", "[lan]") {
 }
 
 TEST_CASE("lan: jitter delays by up to what was asked for and keeps the order", "[lan]") {
-  Rig rig;
+  SwitchRig rig;
   LinkSettings link;
   link.latency_ns = k_ns_per_ms;
   link.jitter_ns = 5 * k_ns_per_ms;
@@ -161,7 +161,7 @@ TEST_CASE("lan: jitter delays by up to what was asked for and keeps the order", 
 
 TEST_CASE("lan: loss is the share asked for, and the same frames for the same seed", "[lan]") {
   const auto survivors = [](uint64_t seed) {
-    Rig rig;
+    SwitchRig rig;
     LinkSettings link;
     link.loss = 0.3;
     link.seed = seed;
@@ -179,7 +179,7 @@ TEST_CASE("lan: loss is the share asked for, and the same frames for the same se
 }
 
 TEST_CASE("lan: a link that is down passes nothing, nor what was on its way", "[lan]") {
-  Rig rig;
+  SwitchRig rig;
   LinkSettings link;
   link.latency_ns = k_ns_per_ms;
   rig.lan.set_link(2, link);
@@ -198,7 +198,7 @@ TEST_CASE("lan: a link that is down passes nothing, nor what was on its way", "[
 }
 
 TEST_CASE("lan: a link holds so much and no more", "[lan]") {
-  Rig rig;
+  SwitchRig rig;
   LinkSettings link;
   link.latency_ns = k_ns_per_s;
   rig.lan.set_link(2, link);
@@ -213,7 +213,7 @@ TEST_CASE("lan: a link holds so much and no more", "[lan]") {
 }
 
 TEST_CASE("lan: a slow receiver is counted, an absent one gets nothing", "[lan]") {
-  Rig rig;
+  SwitchRig rig;
   rig.answer = Switch::Sent::no_room;
   rig.lan.receive(1, frame(k_broadcast, 0xa1));
   CHECK(rig.lan.counters(2).slow_receiver == 1);

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: MIT
 // If this fails, the write cache loses data that was flushed, keeps data that should be lost, or
 // shows a reader something that was never on the disk.
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <unistd.h>
+
 #include "layer_rig.hpp"
 
 namespace {

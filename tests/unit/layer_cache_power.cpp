@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a power cut loses other sectors of the write cache than it says, cannot be had
 // again with its seed, or lets something happen after it that was asked for before.
+#include <algorithm>
+#include <cerrno>
+#include <unistd.h>
+
 #include "blk/layer/cache_survivors.hpp"
 #include "blk/layer/layers.hpp"
 #include "layer_rig.hpp"
@@ -11,7 +15,7 @@ using namespace pv;
 using namespace pv::test;
 using Catch::Matchers::Contains;
 
-constexpr uint64_t k_sector = 512;
+constexpr uint64_t k_cache_power_sector = 512;
 
 json random_cut(const std::string& seed, uint64_t atomic = 0) {
   json request = {{"op", "cache.drop"}, {"survivors", "random"}, {"seed", seed}};
@@ -26,8 +30,8 @@ json listed_cut(const json& keep) {
 // The sectors of [0, length) that are not zero, as a text of 0 and 1.
 std::string alive(LayerRig& rig, uint64_t length) {
   std::string map;
-  for (uint64_t at = 0; at < length; at += k_sector)
-    map += rig.read(at, k_sector) == many('\0', k_sector) ? '0' : '1';
+  for (uint64_t at = 0; at < length; at += k_cache_power_sector)
+    map += rig.read(at, k_cache_power_sector) == many('\0', k_cache_power_sector) ? '0' : '1';
   return map;
 }
 
@@ -46,7 +50,8 @@ TEST_CASE("random survivors are those of the seed, in whatever order they were w
     const auto lost = rig.call(random_cut(seed, atomic));
     REQUIRE(lost);
     const std::string map = alive(rig, 64 * 4096);
-    const auto kept = static_cast<uint64_t>(std::count(map.begin(), map.end(), '1')) * k_sector;
+    const auto kept =
+        static_cast<uint64_t>(std::count(map.begin(), map.end(), '1')) * k_cache_power_sector;
     CHECK((*lost)["kept_bytes"] == kept);
     CHECK((*lost)["dropped_bytes"] == 64 * 4096 - kept);
     CHECK(rig.run(Op::flush) == 0);
@@ -227,14 +232,19 @@ TEST_CASE("random cuts never lose what was flushed and invent nothing", "[cache]
   Rng rng(mix(seed, 78));
   LayerRig rig({"cache:size=64K"});
   std::string now(1 << 18, '\0');
-  std::vector<std::string> old(now.size() / k_sector);  // per sector: contents since the flush
-  const auto at_sector = [&](size_t i) { return now.substr(i * k_sector, k_sector); };
+  std::vector<std::string> old(now.size() /
+                               k_cache_power_sector);  // per sector: contents since the flush
+  const auto at_sector = [&](size_t i) {
+    return now.substr(i * k_cache_power_sector, k_cache_power_sector);
+  };
   for (int step = 0; step < 3000; ++step) {
-    const uint64_t at = rng.below(400) * k_sector, length = (1 + rng.below(20)) * k_sector;
+    const uint64_t at = rng.below(400) * k_cache_power_sector,
+                   length = (1 + rng.below(20)) * k_cache_power_sector;
     const uint64_t kind = rng.below(20);
     if (kind < 16) {
       const std::string bytes = random_bytes(rng, length);
-      for (uint64_t i = at / k_sector; i < (at + length) / k_sector; ++i) old[i] += at_sector(i);
+      for (uint64_t i = at / k_cache_power_sector; i < (at + length) / k_cache_power_sector; ++i)
+        old[i] += at_sector(i);
       REQUIRE(rig.write(at, bytes, kind == 0 ? k_fua : 0U) == 0);
       now.replace(at, length, bytes);
     } else if (kind < 18) {
@@ -244,10 +254,10 @@ TEST_CASE("random cuts never lose what was flushed and invent nothing", "[cache]
       REQUIRE(rig.call(random_cut(std::to_string(rng.next()), kind == 18 ? 4096 : 0)));
       const std::string after = rig.read(0, now.size());
       for (size_t i = 0; i < old.size(); ++i) {
-        const std::string got = after.substr(i * k_sector, k_sector);
+        const std::string got = after.substr(i * k_cache_power_sector, k_cache_power_sector);
         bool known = got == at_sector(i);
-        for (size_t n = 0; n < old[i].size(); n += k_sector)
-          known = known || old[i].compare(n, k_sector, got) == 0;
+        for (size_t n = 0; n < old[i].size(); n += k_cache_power_sector)
+          known = known || old[i].compare(n, k_cache_power_sector, got) == 0;
         if (!known) FAIL("sector " << i << " holds what it should not, step " << step);
       }
       now = after;

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 // If this fails, the crypt layer does not write what XTS-AES-256 is, loses data, or says of the
 // disk what holds only below it.
+#include <algorithm>
+#include <cerrno>
+
 #include "base/file.hpp"
 #include "blk/xts.hpp"
 #include "layer_rig.hpp"

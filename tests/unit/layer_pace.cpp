@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // If this fails, delay or throttle lets requests through too early, too late, out of order, or
 // does not do what it is told while it runs. Time is moved by hand.
+#include <algorithm>
+
 #include "layer_rig.hpp"
 
 namespace {

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a host may do what a reservation forbids it, is kept from what it may, or a
 // service action leaves another state than SPC-4 says.
+#include <cerrno>
+
 #include <catch2/catch.hpp>
 #include <fmt/format.h>
 
 #include "../conform/support.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/backend/memory.hpp"
 #include "blk/registry.hpp"
@@ -211,12 +214,12 @@ struct Slow final : Forward {
   }
 };
 
-struct Rig {
+struct ReserveRig {
   std::unique_ptr<Loop> loop = *Loop::create();
   Slow* slow = nullptr;
   std::unique_ptr<Disk> disk;
 
-  explicit Rig(const std::string& layer = "reserve") {
+  explicit ReserveRig(const std::string& layer = "reserve") {
     auto built = build(layer);
     REQUIRE(built);
     disk = std::move(*built);
@@ -247,7 +250,7 @@ struct Rig {
 }  // namespace
 
 TEST_CASE("the layer answers EBADE to those who may not, and tells the rest on", "[reserve]") {
-  Rig rig;
+  ReserveRig rig;
   CHECK(rig.act("reserve.register", "a", {{"new_key", "0xabc"}}).empty());
   CHECK(rig.act("reserve.reserve", "a", {{"key", "0xabc"}, {"type", "write_exclusive"}}).empty());
   for (const Op op : {Op::write, Op::zero, Op::discard, Op::flush}) {
@@ -266,7 +269,7 @@ TEST_CASE("the layer answers EBADE to those who may not, and tells the rest on",
 
 TEST_CASE("preempt-and-abort ends its victims' requests once, when they are back from below",
           "[reserve]") {
-  Rig rig;
+  ReserveRig rig;
   CHECK(rig.act("reserve.register", "a", {{"new_key", "1"}}).empty());
   CHECK(rig.act("reserve.register", "b", {{"new_key", "2"}}).empty());
   CHECK(
@@ -289,7 +292,7 @@ TEST_CASE("preempt-and-abort ends its victims' requests once, when they are back
 }
 
 TEST_CASE("a plain preempt lets what is in flight end as it does", "[reserve]") {
-  Rig rig;
+  ReserveRig rig;
   CHECK(rig.act("reserve.register", "a", {{"new_key", "1"}}).empty());
   CHECK(rig.act("reserve.register", "b", {{"new_key", "2"}}).empty());
   rig.slow->hold = true;
@@ -302,22 +305,22 @@ TEST_CASE("a plain preempt lets what is in flight end as it does", "[reserve]") 
 TEST_CASE("what was registered to persist does, the rest does not", "[reserve]") {
   TempDir dir;
   const std::string layer = "reserve:ptpl=" + dir.path("state");
-  const auto set_up = [](Rig& rig, bool ptpl) {
+  const auto set_up = [](ReserveRig& rig, bool ptpl) {
     CHECK(rig.act("reserve.register_ignore", "a", {{"new_key", "1"}, {"ptpl", ptpl}}).empty());
     CHECK(rig.act("reserve.reserve", "a", {{"key", "1"}, {"type", "write_exclusive"}}).empty());
   };
   {
-    Rig rig(layer);
+    ReserveRig rig(layer);
     set_up(rig, true);
   }
   {
-    Rig again(layer);
+    ReserveRig again(layer);
     CHECK(again.report()["type"] == "write_exclusive");
     CHECK(again.report()["generation"] == 0);
     CHECK(again.start("b", Op::write)->error == EBADE);
     set_up(again, false);  // no longer: what is kept goes
   }
-  Rig last(layer);
+  ReserveRig last(layer);
   CHECK(last.report()["registrants"].empty());
   CHECK(last.start("b", Op::write)->error == 0);
   for (const char* text :
@@ -335,7 +338,7 @@ TEST_CASE("what was registered to persist does, the rest does not", "[reserve]")
 
 TEST_CASE("when the state cannot be kept, nothing has happened", "[reserve]") {
   TempDir dir;
-  Rig rig("reserve:ptpl=" + dir.path("nosuch/state"));
+  ReserveRig rig("reserve:ptpl=" + dir.path("nosuch/state"));
   CHECK(rig.act("reserve.register", "a", {{"new_key", "1"}, {"ptpl", true}}) == "system");
   CHECK(rig.report()["registrants"].empty());
   CHECK(rig.act("reserve.register", "a", {{"new_key", "1"}}).empty());

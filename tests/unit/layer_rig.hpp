@@ -3,10 +3,13 @@
 // time that is moved by hand.
 #pragma once
 
+#include <algorithm>
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 
 #include "../conform/support.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/backend/memory.hpp"
 #include "blk/registry.hpp"

@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: MIT
 // If this fails, one of the small layers (readonly, stats, discard, fua) says or does something
 // else than its section in pv-layers(7).
+#include <algorithm>
+#include <cerrno>
+#include <initializer_list>
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
 
 #include "../conform/support.hpp"
+#include "base/json.hpp"
 #include "blk/backend/memory.hpp"
 #include "blk/histogram.hpp"
 #include "blk/registry.hpp"

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a striped disk puts a byte on the wrong member, reports less than the truth of its
 // members, or takes members that cannot be striped.
+#include <algorithm>
+#include <cerrno>
 #include <map>
 
 #include <catch2/catch.hpp>
@@ -47,7 +49,7 @@ struct Member final : Forward {
   }
 };
 
-struct Rig : Opener {
+struct StripeRig : Opener {
   std::map<std::string, std::unique_ptr<Member>> ready;
   std::map<std::string, Member*> members;
   std::unique_ptr<Loop> loop = *Loop::create();
@@ -74,7 +76,7 @@ struct Rig : Opener {
   }
 };
 
-struct Three : Rig {
+struct Three : StripeRig {
   Three() {
     for (const char* path : {"a", "b", "c"}) add(path, sized((1 << 20) + 512));
     REQUIRE(build("stripe:with=b+c,chunk=4K"));
@@ -82,7 +84,7 @@ struct Three : Rig {
 };
 
 std::string refusal(const std::string& text, const Geometry& first, const Geometry& second) {
-  Rig rig;
+  StripeRig rig;
   rig.add("a", first);
   rig.add("b", second);
   const auto built = rig.build(text);
@@ -128,7 +130,7 @@ TEST_CASE("a long request becomes one per member, without copying", "[stripe]") 
 }
 
 TEST_CASE("more segments than one system call takes are spread over several requests", "[stripe]") {
-  Rig rig;
+  StripeRig rig;
   for (const char* path : {"a", "b"}) rig.add(path, sized(4 << 20));
   REQUIRE(rig.build("stripe:with=b,chunk=512"));
   Io io(Op::write, 0, 4 << 20);
@@ -178,7 +180,7 @@ TEST_CASE("a failing member fails what touches it and nothing else", "[stripe]")
 TEST_CASE("a stripe says of itself what is true of all members", "[stripe]") {
   using D = DiscardBehaviour;
   const auto behaviour = [](D a, D b) {
-    Rig rig;
+    StripeRig rig;
     rig.add("a", sized(1 << 20));
     rig.add("b", sized(1 << 20));
     rig.members["a"]->said.discard = a;
