@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a server that compares mapped files dies when somebody cuts one of them.
 #include <fcntl.h>
+#include <string>
 #include <sys/mman.h>
 #include <unistd.h>
 

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a mirror names the wrong kind of damage, the wrong leg or the wrong writer.
+#include <algorithm>
+#include <cerrno>
 #include <cstdlib>
+
+#include <fmt/format.h>
 
 #include "blk/mirror/writes.hpp"
 #include "mirror_rig.hpp"
@@ -43,13 +47,13 @@ const std::vector<Injection>& kinds() {
 }
 
 // Keeps who has written each block last, as the mirror should know it.
-struct World {
+struct MirrorWorld {
   MirrorRig rig;
   Rng rng;
   uint64_t requests = 0;
   std::array<uint64_t, k_blocks> writer{};
 
-  explicit World(uint64_t seed) : rng(seed) {
+  explicit MirrorWorld(uint64_t seed) : rng(seed) {
     // Two generations of everything: there is something older to be found.
     for (int round = 0; round < 2; ++round)
       for (uint64_t block = 0; block < k_blocks; ++block) write(block);
@@ -80,7 +84,7 @@ struct Score {
 TEST_CASE("injected damage gets its class, its rule and its last writer", "[mirror]") {
   const uint64_t seed = test_seed();
   SEED_INFO(seed);
-  World world(seed);
+  MirrorWorld world(seed);
   std::map<std::string, Score> scores;
   Score all;
   for (uint64_t i = 0; i < injections(); ++i) {
@@ -194,7 +198,7 @@ TEST_CASE("the ranges of a mismatch are exact to the byte", "[mirror]") {
 TEST_CASE("one read over the damage of several writes has a finding for each", "[mirror]") {
   const uint64_t seed = test_seed();
   SEED_INFO(seed);
-  World world(seed);
+  MirrorWorld world(seed);
   const auto spoil = [&](uint64_t block, const json& fault) {
     world.inject({"", fault, true}, block);
     world.write(block);

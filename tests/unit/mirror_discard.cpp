@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a mirror of legs that discard in different ways ends with different legs, so that
 // it is refused when it is started again, or does not say what it leaves out.
+#include <cerrno>
+
 #include "blk/mirror/undefined.hpp"
 #include "mirror_rig.hpp"
 

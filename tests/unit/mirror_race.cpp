@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a mirror of two good disks reports differences that are none, or lets overlapping
 // writes reach its legs in different orders.
+#include <algorithm>
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
 
 #include "mirror_rig.hpp"
 

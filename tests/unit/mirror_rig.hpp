@@ -3,6 +3,8 @@
 // it, completions that come back in any order.
 #pragma once
 
+#include <algorithm>
+
 #include "blk/line_journal.hpp"
 #include "layer_rig.hpp"
 

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a disk hangs, lies or stays dead after the server behind it has gone, or a resize
 // loses the disk.
+#include <cerrno>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 
 #include "../conform/patience.hpp"
 #include "../conform/support.hpp"
+#include "base/json.hpp"
 #include "base/process.hpp"
 #include "base/text.hpp"
 #include "blk/backend/file.hpp"
@@ -33,7 +34,7 @@ Geometry geometry_of(uint64_t size) {
 }
 
 // A disk on a server that a test stops and starts.
-struct Rig {
+struct NbdBackendRig {
   TempDir dir;
   std::unique_ptr<Loop> loop = *Loop::create();
   std::unique_ptr<ServerThread> server;
@@ -76,7 +77,7 @@ struct Rig {
   bool complains_of(const char* what) const {
     return backend().value("why", std::string()).find(what) != std::string::npos;
   }
-  ~Rig() {
+  ~NbdBackendRig() {
     for (int i = 0; i < 3; ++i) static_cast<void>(loop->run_once(0));
   }
 };
@@ -84,7 +85,7 @@ struct Rig {
 }  // namespace
 
 TEST_CASE("a server that comes back is found again", "[nbd]") {
-  Rig rig;
+  NbdBackendRig rig;
   rig.serve(1 << 20);
   rig.open(60'000);
   CHECK(rig.run(Op::read) == 0);
@@ -95,7 +96,7 @@ TEST_CASE("a server that comes back is found again", "[nbd]") {
 }
 
 TEST_CASE("a server that stays away: requests wait their time and fail with ESHUTDOWN", "[nbd]") {
-  Rig rig;
+  NbdBackendRig rig;
   rig.serve(1 << 20);
   rig.open(50);
   rig.server.reset();
@@ -110,7 +111,7 @@ TEST_CASE("a server that stays away: requests wait their time and fail with ESHU
 }
 
 TEST_CASE("what was acknowledged and not flushed is told by the next flush", "[nbd]") {
-  Rig rig;
+  NbdBackendRig rig;
   rig.serve(1 << 20);
   rig.open(60'000);
   CHECK(rig.run(Op::write, 1) == 0);
@@ -146,7 +147,7 @@ TEST_CASE("a flush covers what was acknowledged before it was sent", "[nbd]") {
 }
 
 TEST_CASE("a server of another size is refused, not adopted", "[nbd]") {
-  Rig rig;
+  NbdBackendRig rig;
   rig.serve(1 << 20);
   rig.open(60);
   rig.serve(2 << 20);
@@ -158,7 +159,7 @@ TEST_CASE("a server of another size is refused, not adopted", "[nbd]") {
 }
 
 TEST_CASE("an upstream that wants larger sectors is refused with the flag to use", "[nbd]") {
-  Rig rig;
+  NbdBackendRig rig;
   Geometry geometry = geometry_of(1 << 20);
   geometry.sector_size = geometry.physical_sector_size = 4096;
   rig.server =
@@ -172,7 +173,7 @@ TEST_CASE("an upstream that wants larger sectors is refused with the flag to use
 }
 
 TEST_CASE("a disk behind an NBD server of somebody else is not resized", "[nbd]") {
-  Rig rig;
+  NbdBackendRig rig;
   rig.serve(1 << 20);
   rig.open(100);
   CHECK(rig.disk->resize(2 << 20).error().code == Code::unsupported);
@@ -182,7 +183,7 @@ TEST_CASE("a disk behind an NBD server of somebody else is not resized", "[nbd]"
 namespace {
 
 // An image of QEMU's, opened as a server opens it.
-struct QemuRig : Rig {
+struct QemuRig : NbdBackendRig {
   std::unique_ptr<serve::Source> source;
   explicit QemuRig(const std::string& format, uint64_t size = 4 << 20) {
     const std::string path = dir.path("t." + format);

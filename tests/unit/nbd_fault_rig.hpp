@@ -3,6 +3,8 @@
 // answers to compare with.
 #pragma once
 
+#include <fcntl.h>
+
 #include "blk/backend/file.hpp"
 #include "fault_rig.hpp"
 #include "nbd_rig.hpp"

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a fault of the wire reaches the client at another byte than the rule says, or hits
 // what it was not meant for: other connections, other answers, data that was written.
+#include <algorithm>
+
 #include "nbd_fault_rig.hpp"
 
 using namespace pv;

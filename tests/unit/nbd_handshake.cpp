@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a client that sends its bytes in other pieces gets other answers, or a hostile one
 // gets further than the option phase allows.
+#include <algorithm>
+
 #include <catch2/catch.hpp>
 
 #include "../conform/support.hpp"
@@ -20,12 +22,6 @@ Export exported() {
   return e;
 }
 
-std::string option(uint32_t number, const std::string& data) {
-  return be(k_option_magic, 8) + be(number, 4) + be(data.size(), 4) + data;
-}
-std::string name(const std::string& text) {
-  return be(text.size(), 4) + text;
-}
 std::string hello(uint32_t flags = 3) {
   return be(flags, 4);
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // If this fails, the ways on which data skips a copy (pages through a pipe, lent memory, writes
 // that stay in the receive buffer) deliver something else than the plain way would.
+#include <algorithm>
+#include <cerrno>
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -23,11 +25,11 @@ using namespace pv::test;
 
 namespace {
 
-constexpr uint64_t k_size = 4 << 20;
+constexpr uint64_t k_loans_size = 4 << 20;
 constexpr size_t k_header = 16;  // of a simple reply
 
 // A server over a file or memory, and a raw socket to it, both on one loop. Simple replies.
-struct Wire {
+struct LoansWire {
   TempDir dir;
   std::unique_ptr<Loop> loop = *Loop::create();
   std::unique_ptr<blk::AsyncIo> io = *blk::AsyncIo::create(*loop);
@@ -36,11 +38,11 @@ struct Wire {
   std::unique_ptr<Server> server;
   Fd file, client;
 
-  explicit Wire(const char* backend, std::vector<blk::LayerSpec> layers = {}) {
+  explicit LoansWire(const char* backend, std::vector<blk::LayerSpec> layers = {}) {
     blk::Geometry geometry;
-    geometry.size = k_size;
+    geometry.size = k_loans_size;
     file.reset(open(dir.path("image").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    REQUIRE(ftruncate(file.get(), k_size) == 0);
+    REQUIRE(ftruncate(file.get(), k_loans_size) == 0);
     auto bottom = std::string(backend) == "memory"
                       ? *blk::make_memory_disk(geometry)
                       : blk::make_file_disk(Fd(dup(file.get())), geometry, *io);
@@ -111,20 +113,20 @@ TEST_CASE("reads of every size and alignment are the same through pipes, mapping
   const uint64_t seed = test_seed();
   SEED_INFO(seed);
   Rng rng(seed);
-  const std::string content = random_bytes(rng, k_size);
+  const std::string content = random_bytes(rng, k_loans_size);
   for (const char* backend : {"file", "memory"}) {
-    Wire wire(backend);
+    LoansWire wire(backend);
     if (std::string(backend) == "file")
       wire.fill(content);
     else
-      for (uint64_t at = 0; at < k_size; at += 1 << 20) {
+      for (uint64_t at = 0; at < k_loans_size; at += 1 << 20) {
         wire.ask(k_cmd_write, 1, at, 1 << 20, content.substr(at, 1 << 20));
         REQUIRE(wire.wait_for(k_header).size() == k_header);
       }
     for (const size_t length :
          {512, 4096, 15'872, 16'384, 65'536, 100'352, 262'144, 266'240, 266'752, 1'048'576})
       for (int i = 0; i < 6; ++i) {
-        const uint64_t offset = rng.below((k_size - length) / 512 + 1) * 512;
+        const uint64_t offset = rng.below((k_loans_size - length) / 512 + 1) * 512;
         INFO(backend << " " << offset << " " << length);
         CHECK(wire.read(offset, length) == content.substr(offset, length));
       }
@@ -134,9 +136,9 @@ TEST_CASE("reads of every size and alignment are the same through pipes, mapping
 TEST_CASE("more large reads at once than there are pipes, and a client that reads late",
           "[nbd][loans]") {
   Rng rng(11);
-  const std::string content = random_bytes(rng, k_size);
+  const std::string content = random_bytes(rng, k_loans_size);
   for (const auto& layers : {std::vector<blk::LayerSpec>{}, k_slow}) {
-    Wire wire("file", layers);
+    LoansWire wire("file", layers);
     wire.fill(content);
     constexpr size_t k_reads = 60, k_length = 131'072;
     std::string wanted;
@@ -153,28 +155,28 @@ TEST_CASE("an image that is cut from outside reads as zeroes, at worst after a n
           "[nbd][loans]") {
   Rng rng(12);
   for (const size_t length : {size_t{4096}, size_t{131'072}}) {
-    Wire wire("file");
-    wire.fill(random_bytes(rng, k_size));
-    CHECK(wire.read(k_size - length, length).size() == length);
+    LoansWire wire("file");
+    wire.fill(random_bytes(rng, k_loans_size));
+    CHECK(wire.read(k_loans_size - length, length).size() == length);
     REQUIRE(ftruncate(wire.file.get(), 4096) == 0);
-    std::string got = wire.read(k_size - length, length);
+    std::string got = wire.read(k_loans_size - length, length);
     if (wire.gone()) {
       wire.connect();
-      got = wire.read(k_size - length, length);
+      got = wire.read(k_loans_size - length, length);
     }
     CHECK((got == std::string(length, '\0')));
   }
 }
 
 TEST_CASE("reading holes through the server allocates nothing in a sparse image", "[nbd][loans]") {
-  Wire wire("file");
-  for (uint64_t at = 0; at < k_size; at += 65'536) wire.read(at, 65'536);
+  LoansWire wire("file");
+  for (uint64_t at = 0; at < k_loans_size; at += 65'536) wire.read(at, 65'536);
   wire.ask(k_cmd_write, 1, 0, 1 << 20, std::string(1 << 20, 'x'));
   REQUIRE(wire.wait_for(k_header).size() == k_header);
   CHECK((wire.read(0, 4096) == std::string(4096, 'x')));
   wire.ask(k_cmd_trim, 2, 0, 1 << 20);
   REQUIRE(wire.wait_for(k_header).size() == k_header);
-  for (uint64_t at = 0; at < k_size; at += 4096)
+  for (uint64_t at = 0; at < k_loans_size; at += 4096)
     CHECK((wire.read(at, 4096) == std::string(4096, '\0')));
   struct stat st {};
   REQUIRE(fstat(wire.file.get(), &st) == 0);
@@ -186,20 +188,21 @@ TEST_CASE("writes that wait keep their data while more comes in behind them", "[
   SEED_INFO(seed);
   Rng rng(seed);
   for (const auto& layers : {std::vector<blk::LayerSpec>{}, k_slow}) {
-    Wire wire("file", layers);
-    std::string content(k_size, '\0');
+    LoansWire wire("file", layers);
+    std::string content(k_loans_size, '\0');
     size_t writes = 0;
-    for (uint64_t at = 0; at < k_size; ++writes) {
-      const size_t length =
-          std::min<uint64_t>(512 * (1 + rng.below(rng.below(9) == 0 ? 400 : 16)), k_size - at);
+    for (uint64_t at = 0; at < k_loans_size; ++writes) {
+      const size_t length = std::min<uint64_t>(512 * (1 + rng.below(rng.below(9) == 0 ? 400 : 16)),
+                                               k_loans_size - at);
       const std::string data = random_bytes(rng, length);
       wire.ask(k_cmd_write, writes, at, length, data);
       content.replace(at, length, data);
       at += length;
     }
     CHECK(wire.wait_for(writes * k_header).size() == writes * k_header);
-    std::string now(k_size, '\0');
-    REQUIRE(pread(wire.file.get(), now.data(), k_size, 0) == static_cast<ssize_t>(k_size));
+    std::string now(k_loans_size, '\0');
+    REQUIRE(pread(wire.file.get(), now.data(), k_loans_size, 0) ==
+            static_cast<ssize_t>(k_loans_size));
     CHECK((now == content));
   }
 }

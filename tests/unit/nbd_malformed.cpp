@@ -11,7 +11,7 @@ using namespace pv::test;
 
 namespace {
 
-constexpr uint32_t k_size = 1 << 20;
+constexpr uint32_t k_malformed_size = 1 << 20;
 
 // The error in the only answer, or -1 when there is another number of answers.
 int64_t status(const std::string& answer, uint64_t cookie) {
@@ -25,13 +25,6 @@ int64_t status(const std::string& answer, uint64_t cookie) {
 bool alive(Wire& wire, Fd& fd) {
   return wire.say(fd, request(k_cmd_flush, 99, 0, 0)) ==
          be(k_simple_reply_magic, 4) + be(0, 4) + be(99, 8);
-}
-
-std::string option(uint32_t number, const std::string& data) {
-  return be(k_option_magic, 8) + be(number, 4) + be(data.size(), 4) + data;
-}
-std::string name(const std::string& text) {
-  return be(text.size(), 4) + text;
 }
 
 }  // namespace
@@ -62,8 +55,8 @@ TEST_CASE("a request with one field wrong is refused, and the connection goes on
       {"ragged length", k_cmd_trim, 0, 0, 513, k_einval},
       {"ragged offset", k_cmd_read, 0, 1, 512, k_einval},
       {"ragged offset", k_cmd_write_zeroes, 0, 511, 512, k_einval},
-      {"past the end", k_cmd_read, 0, k_size, 512, k_einval},
-      {"past the end", k_cmd_write_zeroes, 0, k_size - 512, 1024, k_enospc},
+      {"past the end", k_cmd_read, 0, k_malformed_size, 512, k_einval},
+      {"past the end", k_cmd_write_zeroes, 0, k_malformed_size - 512, 1024, k_enospc},
       {"wraps round", k_cmd_read, 0, UINT64_MAX - 511, 512, k_einval},
       {"wraps round", k_cmd_trim, 0, UINT64_MAX - 511, 1024, k_einval},
       {"shifted round", k_cmd_read, 0, 1ULL << 55, 512, k_einval},

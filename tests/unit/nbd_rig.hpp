@@ -2,6 +2,9 @@
 // A server over memory and raw sockets to it, all on one loop, with requests as bytes.
 #pragma once
 
+#include <algorithm>
+#include <cerrno>
+#include <fcntl.h>
 #include <sys/socket.h>
 
 #include <catch2/catch.hpp>

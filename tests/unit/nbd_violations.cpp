@@ -2,6 +2,8 @@
 // If this fails, an answer that should break the protocol in one way breaks it in another, or not
 // at all; or a read that fails brings bytes that are not good.
 
+#include <cerrno>
+
 #include "../conform/libnbd.hpp"
 #include "nbd_fault_rig.hpp"
 

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 // If this fails, what is written as a log of dm-log-writes is not what the kernel would write, or
 // such a log is not understood. The independent reader and writer are in tests/servers/dm_log.py.
+#include <cerrno>
+#include <fcntl.h>
+
 #include "record_rig.hpp"
 #include "verify/log/dm_log.hpp"
 

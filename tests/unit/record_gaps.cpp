@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a log that does not tell everything passes for one that does.
+#include <fcntl.h>
+
 #include "record_rig.hpp"
 
 using namespace pv;

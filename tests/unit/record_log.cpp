@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a log of the record layer does not say what happened on the disk, or what it says
 // cannot be had again: replayed to any point, cut at any byte, of a disk that is another one.
+#include <algorithm>
+#include <cerrno>
 #include <csignal>
+#include <fcntl.h>
 #include <sys/resource.h>
+#include <tuple>
 
 #include "record_rig.hpp"
 
@@ -32,16 +36,16 @@ void change(std::string& model, Op op, uint64_t offset, uint64_t length, char fi
   std::fill_n(model.begin() + static_cast<long>(offset), length, op == Op::write ? fill : '\0');
 }
 
-struct Step {
+struct LogStep {
   Op op;
   uint64_t offset, length;
   uint32_t flags;
   char fill;
 };
 
-Step random_step(Rng& rng, uint64_t size) {
+LogStep random_step(Rng& rng, uint64_t size) {
   constexpr Op k_ops[] = {Op::write, Op::write, Op::write, Op::zero, Op::discard, Op::flush};
-  Step step{k_ops[rng.below(6)], 0, 0, 0, static_cast<char>('a' + rng.below(26))};
+  LogStep step{k_ops[rng.below(6)], 0, 0, 0, static_cast<char>('a' + rng.below(26))};
   if (step.op == Op::flush) return step;
   const uint64_t sectors = size / 512, count = 1 + rng.below(std::min<uint64_t>(sectors, 64));
   step.offset = rng.below(sectors - count + 1) * 512;
@@ -160,7 +164,7 @@ TEST_CASE("record: a replay to any request is what a model says", "[record]") {
   REQUIRE(rig.open("", k_size));
   std::vector<std::string> states = {std::string(k_size, '\0')};
   for (int i = 0; i < 200; ++i) {
-    const Step step = random_step(rng, k_size);
+    const LogStep step = random_step(rng, k_size);
     rig.gate->error = rng.below(10) == 0 ? EIO : 0;
     const int error = rig.run(step.op, step.offset, step.length, step.flags, step.fill);
     CHECK(error == rig.gate->error);

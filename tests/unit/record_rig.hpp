@@ -3,14 +3,17 @@
 // any order, and the log that the layer writes.
 #pragma once
 
+#include <algorithm>
+#include <cerrno>
+#include <fcntl.h>
 #include <fstream>
 
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 
 #include "../conform/patience.hpp"
 #include "../conform/support.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "blk/backend/memory.hpp"
 #include "blk/record/reader.hpp"
 #include "blk/registry.hpp"

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 // If this fails, taking a snapshot empties a volatile cache or is seen by fault rules, or a flush
 // of the guest's is lost.
+#include <algorithm>
+#include <cerrno>
+
 #include "layer_rig.hpp"
 #include "serve/flush_gate.hpp"
 

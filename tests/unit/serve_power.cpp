@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a disk promises something after its power was cut, keeps a client, or lets an old
 // request happen after the power is back.
+#include <cerrno>
+#include <fcntl.h>
+
 #include "base/control.hpp"
 #include "front/nbd/server.hpp"
 #include "layer_rig.hpp"

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a snapshot that is damaged or stands on something else becomes a disk all the
 // same, or a disk does not survive the taker of its snapshot.
+#include <fcntl.h>
+#include <time.h>
+
 #include "snap_rig.hpp"
 
 namespace {

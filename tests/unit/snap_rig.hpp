@@ -3,15 +3,16 @@
 // the taker of a snapshot does it.
 #pragma once
 
+#include <fcntl.h>
 #include <fstream>
 #include <sys/stat.h>
 
 #include <catch2/catch.hpp>
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "../conform/support.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/process.hpp"
 #include "base/text.hpp"
 #include "blk/fault/journal.hpp"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Random pairs of images, compared with a model in memory and with cmp and qemu-img. If this fails,
 // a difference goes unseen, is reported where there is none, or in the wrong place.
+#include <algorithm>
 #include <cstdlib>
 #include <fcntl.h>
 #include <unistd.h>

@@ -4,8 +4,9 @@
 #include <algorithm>
 
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
+#include <fmt/format.h>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "vm/argv.hpp"
 

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "vm/machine.hpp"
 #include "vm/profile/config.hpp"
 #include "vm/profile/profile.hpp"

@@ -27,7 +27,7 @@ std::string footer(uint32_t id) {
 const std::string k_eos = be(0x10, 8);
 
 // A machine type, then memory: one block's list, a zero page, a page, and one more of the block.
-std::string front(bool configuration) {
+std::string state_front(bool configuration) {
   std::string s = head();
   if (configuration) s += be(7, 1) + be(3, 4) + "q35";
   s += be(1, 1) + be(2, 4) + word("ram") + be(0, 4) + be(4, 4);
@@ -46,7 +46,7 @@ std::string devices() {
 
 TEST_CASE("the memory of a state ends where its last section does", "[snapshot]") {
   for (const bool configuration : {false, true}) {
-    const std::string memory = front(configuration);
+    const std::string memory = state_front(configuration);
     const auto end = vm::end_of_ram(memory + devices().substr(8));
     REQUIRE(end);
     CHECK(*end == memory.size());
@@ -54,7 +54,7 @@ TEST_CASE("the memory of a state ends where its last section does", "[snapshot]"
 }
 
 TEST_CASE("a state that is cut anywhere in its memory is refused", "[snapshot]") {
-  const std::string memory = front(true);
+  const std::string memory = state_front(true);
   for (size_t size = 0; size < memory.size(); ++size) {
     const auto end = vm::end_of_ram(std::string_view(memory).substr(0, size));
     // Footers are optional: what is cut there is still whole.
@@ -65,17 +65,17 @@ TEST_CASE("a state that is cut anywhere in its memory is refused", "[snapshot]")
 TEST_CASE("a state whose memory is of another kind is refused", "[snapshot]") {
   CHECK_FALSE(vm::end_of_ram(""));
   CHECK_FALSE(vm::end_of_ram(devices()));
-  std::string compressed = front(false);
+  std::string compressed = state_front(false);
   const size_t page = compressed.find(be(4096 | 8 | 32, 8));
   compressed.replace(page, 8, be(4096 | 0x100 | 32, 8));
   CHECK_FALSE(vm::end_of_ram(compressed));
-  std::string twice = head() + front(false).substr(8) + front(false).substr(8);
+  std::string twice = head() + state_front(false).substr(8) + state_front(false).substr(8);
   CHECK(vm::end_of_ram(twice));  // what comes behind is none of ours
 }
 
 TEST_CASE("devices go behind the memory of another state, with an end that QEMU takes",
           "[snapshot]") {
-  const std::string memory = front(true);
+  const std::string memory = state_front(true);
   const auto joined = vm::join_device_state(memory, devices());
   REQUIRE(joined);
   CHECK(joined->substr(0, memory.size()) == memory);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // If this fails, guests get network cards in the slots of disks, or are told wrong addresses.
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "vm/argv.hpp"
 #include "vm/lan/nic.hpp"

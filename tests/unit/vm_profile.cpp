@@ -3,8 +3,8 @@
 #include <sys/stat.h>
 
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "guest/cpio.hpp"
 #include "guest/cpio_tree.hpp"
 #include "vm/profile/config.hpp"

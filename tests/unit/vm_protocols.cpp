@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 // If this fails, what QEMU or a hostile guest sends can crash the supervisor, fill its memory, or
 // be taken for the answer to another command.
+#include <algorithm>
 #include <sys/socket.h>
 
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/rng.hpp"
 #include "base/text.hpp"
 #include "vm/supervisor/agent.hpp"
@@ -20,10 +21,10 @@ namespace {
 using Kind = AgentMessage::Kind;
 
 // Both ends of a stream, and a loop to run ours on.
-struct Wire {
+struct QmpWire {
   std::unique_ptr<Loop> loop = *Loop::create();
   Fd ours, theirs;
-  Wire() {
+  QmpWire() {
     int fds[2];
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) == 0);
     ours.reset(fds[0]);
@@ -61,7 +62,7 @@ std::string sync_reply(uint64_t id) {
 }
 
 // The latest one is answered: a sync that had to wait is sent again, with another number.
-void Wire::answer_sync(const Agent& agent, std::string asked) {
+void QmpWire::answer_sync(const Agent& agent, std::string asked) {
   const Deadline deadline = Deadline::in_ms(20'000);
   while (!agent.is_ready() && !deadline.passed()) {
     asked += received();
@@ -71,7 +72,7 @@ void Wire::answer_sync(const Agent& agent, std::string asked) {
 }
 
 // A connected agent that has answered its first sync.
-struct ReadyAgent : Wire {
+struct ReadyAgent : QmpWire {
   Agent agent{*loop};
   ReadyAgent() {
     agent.connect(std::move(ours));
@@ -137,7 +138,7 @@ TEST_CASE("agent, qmp: random bytes are never more than garbage") {
 }
 
 TEST_CASE("agent: commands wait for the sync and go out one at a time") {
-  Wire wire;
+  QmpWire wire;
   Agent agent(*wire.loop);
   std::vector<std::string> answers;
   const auto note = [&](Result<json> result) {
@@ -201,7 +202,7 @@ TEST_CASE("agent: an agent that restarts fails the command in flight and serves 
 }
 
 TEST_CASE("agent: nothing answers") {
-  Wire wire;
+  QmpWire wire;
   Agent agent(*wire.loop);
   std::optional<Code> code;
   agent.call("x", nullptr, k_ns_per_ms, [&](Result<json> result) { code = result.error().code; });
@@ -210,7 +211,7 @@ TEST_CASE("agent: nothing answers") {
 }
 
 TEST_CASE("agent: the queue is bounded") {
-  Wire wire;
+  QmpWire wire;
   Agent agent(*wire.loop);
   size_t refused = 0;
   for (int i = 0; i < 5000; ++i)
@@ -219,7 +220,7 @@ TEST_CASE("agent: the queue is bounded") {
 }
 
 TEST_CASE("qmp: replies are matched by id, unknown ones dropped") {
-  Wire wire;
+  QmpWire wire;
   std::vector<std::string> answers;
   bool ready = false;
   Qmp qmp(*wire.loop, std::move(wire.ours), {[&] { ready = true; }, nullptr, nullptr});

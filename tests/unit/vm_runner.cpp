@@ -4,8 +4,8 @@
 #include <sys/socket.h>
 
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "base/rng.hpp"
 #include "base/text.hpp"
 #include "vm/supervisor/runner.hpp"
@@ -16,13 +16,13 @@ using namespace pv::vm;
 namespace {
 
 // The supervisor's side, and the other end of its port.
-struct Rig {
+struct RunnerRig {
   std::unique_ptr<Loop> loop = *Loop::create();
   Fd theirs;
   Runner runner{*loop};
   std::vector<std::string> heard;  // what was called, in order
 
-  Rig() {
+  RunnerRig() {
     int fds[2];
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) == 0);
     runner.connect(Fd(fds[0]));
@@ -61,7 +61,7 @@ using Heard = std::vector<std::string>;
 }  // namespace
 
 TEST_CASE("runner: ready from its hello until its port closes") {
-  Rig rig;
+  RunnerRig rig;
   CHECK_FALSE(rig.runner.is_ready());
   rig.say("half a line of the last boot\nhello abc\n");
   CHECK(rig.runner.is_ready());
@@ -70,7 +70,7 @@ TEST_CASE("runner: ready from its hello until its port closes") {
 }
 
 TEST_CASE("runner: a command goes out in one line, its end comes back as the agent tells it") {
-  Rig rig;
+  RunnerRig rig;
   rig.say("hello abc\n");
   rig.start(7);
   CHECK(rig.received() == "run abc 7 1 ZWNobwBhIGIA - -\n");
@@ -90,7 +90,7 @@ TEST_CASE("runner: a command goes out in one line, its end comes back as the age
 }
 
 TEST_CASE("runner: what cannot be started, in the agent's words") {
-  Rig rig;
+  RunnerRig rig;
   rig.say("hello abc\n");
   rig.start(1);
   rig.say("fail 1 2\nend 1 0 0 0\n");
@@ -99,7 +99,7 @@ TEST_CASE("runner: what cannot be started, in the agent's words") {
 }
 
 TEST_CASE("runner: silence, a closed port and another runner end what was asked of it") {
-  Rig rig;
+  RunnerRig rig;
   rig.say("hello abc\n");
   rig.start(1, true, k_ns_per_ms);
   rig.spin();
@@ -116,7 +116,7 @@ TEST_CASE("runner: silence, a closed port and another runner end what was asked 
 }
 
 TEST_CASE("runner: random lines are never more than garbage") {
-  Rig rig;
+  RunnerRig rig;
   rig.say("hello abc\n");
   rig.start(5, true, 60 * k_ns_per_s);
   rig.received();

@@ -2,13 +2,14 @@
 // If this fails, closing a scope takes what is beside it, or leaves what nobody can find any more.
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 
 #include "../conform/support.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "env_var.hpp"
 #include "vm/scope/scope.hpp"

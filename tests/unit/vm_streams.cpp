@@ -5,8 +5,8 @@
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 
+#include "base/json.hpp"
 #include "vm/access/clock.hpp"
 #include "vm/access/scripts.hpp"
 #include "vm/supervisor/data_ports.hpp"
