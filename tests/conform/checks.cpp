@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
 // What every disk must do, whatever it is made of. Each check starts with a disk of zeroes.
+#include <algorithm>
+#include <cerrno>
+
 #include <fmt/format.h>
 
 #include "support.hpp"

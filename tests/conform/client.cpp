@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 // If this fails, an independent NBD client (libnbd) sees another disk than the one behind our front
 // end: wrong data, wrong errors, a lost connection.
+#include <algorithm>
+#include <cerrno>
+
 #include <catch2/catch.hpp>
 #include <fmt/format.h>
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // When data is safe: the record that stands right above the back end must show it stable before a
 // flush or a FUA request completes above.
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "support.hpp"

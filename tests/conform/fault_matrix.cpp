@@ -3,6 +3,7 @@
 // says, or leaves a record that is not true.
 #include "fault_matrix.hpp"
 
+#include <algorithm>
 #include <set>
 
 #include <catch2/catch.hpp>

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Runs one cell of the matrix: the requests one by one, each compared with what its oracle says,
 // then what the layer has on record, then what a repair makes of the disk.
+#include <algorithm>
+
 #include <catch2/catch.hpp>
 #include <fmt/format.h>
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The stacks of the matrix and the clients in front of them: requests of our own, and libnbd over a
 // real socket.
+#include <cerrno>
+
 #include <catch2/catch.hpp>
 
 #include "base/text.hpp"

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT
 // The oracles: what a client must see, and what must be on the medium, when a kind fires at a
 // request. They work from the rule's document and know nothing of the actions.
+#include <algorithm>
 #include <bit>
+#include <cerrno>
+#include <initializer_list>
 
 #include <catch2/catch.hpp>
+#include <fmt/format.h>
 
 #include "base/text.hpp"
 #include "fault_matrix.hpp"

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #define XXH_INLINE_ALL
+#include <cerrno>
 #include <xxhash.h>
 
 #include "base/text.hpp"

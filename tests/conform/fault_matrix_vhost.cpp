@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 // The matrix' third way into a stack: a driver in front of our vhost-user server. Its clients are
 // the queues of one connection; FUA is the write cache turned off.
+#include <cerrno>
+#include <optional>
 #include <poll.h>
 
-#include "../vhost/blk.hpp"
+#include "../vhost/driver/blk.hpp"
 #include "fault_matrix.hpp"
 
 namespace pv::test::matrix {

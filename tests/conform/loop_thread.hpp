@@ -3,6 +3,7 @@
 // work and waits for its end. The loop is the thread's from start() to stop().
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <mutex>

@@ -4,6 +4,7 @@
 // the conformance suite never runs.
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <regex>
 #include <set>
 

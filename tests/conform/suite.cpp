@@ -2,6 +2,7 @@
 // If this fails, a stack of layers does something that the back end alone would not, or a back end
 // breaks the contract of blk/disk.hpp. PV_CONFORM_MATRIX=1 prints the matrix of what was run.
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <optional>
@@ -40,7 +41,7 @@ Row run_row(const Combination& at, const Geometry& geometry, uint64_t seed,
       row.emplace_back();
       continue;
     }
-    Bench bench(at.backend, at.stack, geometry, wrap, at.front);
+    test::Bench bench(at.backend, at.stack, geometry, wrap, at.front);
     if (bench.disk().geometry().read_only) {  // has a test of its own, below
       row.emplace_back();
       continue;
@@ -262,7 +263,7 @@ TEST_CASE("disks of a few sectors keep the contract too", "[conform]") {
         if (!apt || geometry.size < stack_row(stack).min_size) continue;
         INFO(sectors << " sectors under " << stack << ": " << check.name);
         if ((stack_row(stack).changes & k_new_read_only) != 0) continue;
-        Bench bench("memory", stack, geometry);
+        test::Bench bench("memory", stack, geometry);
         Rng rng(seed);
         Wrongs wrong;
         check.run(bench, rng, wrong);
@@ -323,7 +324,7 @@ TEST_CASE("a read-only disk refuses every change with EROFS and reads on", "[con
   geometry.read_only = true;
   for (const Combination& at : combinations()) {
     INFO(at.stack << " on " << at.backend << " behind " << at.front);
-    Bench bench(at.backend, at.stack, geometry, nullptr, at.front);
+    test::Bench bench(at.backend, at.stack, geometry, nullptr, at.front);
     if (!bench.disk().geometry().read_only) continue;
     for (const Op op : {Op::write, Op::zero, Op::discard}) {
       Io io(op, 0, 512);

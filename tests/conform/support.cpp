@@ -2,6 +2,7 @@
 #include "support.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <fcntl.h>
 

@@ -10,8 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.hpp"
 #include "base/loop.hpp"
 #include "base/rng.hpp"
 #include "blk/backend/async_io.hpp"

@@ -4,10 +4,11 @@
 #include <cerrno>
 #include <deque>
 #include <map>
+#include <optional>
 
 #include <catch2/catch.hpp>
 
-#include "../vhost/blk.hpp"
+#include "../vhost/driver/blk.hpp"
 #include "blk/segments.hpp"
 
 namespace pv::test {

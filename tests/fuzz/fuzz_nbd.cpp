@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 // The NBD front end: the option phase fed in two pieces does what it does when fed whole, and a
 // server takes any bytes of a client without falling over or leaving a request in flight.
+#include <cerrno>
 #include <cstdint>
 #include <cstdlib>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.hpp"
 #include "base/loop.hpp"
 #include "base/text.hpp"
 #include "blk/backend/memory.hpp"

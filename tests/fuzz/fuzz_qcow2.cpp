@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Tables of qcow2 files: whatever the bytes, the image is refused, or all of it can be mapped and
 // read, in bounded memory and time.
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <string>

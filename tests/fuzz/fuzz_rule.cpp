@@ -3,8 +3,7 @@
 #include <cstdint>
 #include <cstdlib>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/fault/rule.hpp"
 

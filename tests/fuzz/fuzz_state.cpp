@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT
 // What layers are told that they remembered, out of a snapshot: a stack takes it or refuses it, and
 // what it has taken it can save and take again. The input is a JSON line, then the records.
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <fcntl.h>
 #include <string>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <nlohmann/json.hpp>
-
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/backend/memory.hpp"
 #include "blk/registry.hpp"

@@ -4,8 +4,7 @@
 #include <cstdint>
 #include <cstdlib>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/registry.hpp"

@@ -3,6 +3,8 @@
 // and requests, makes heads available, and lets the device look. Each head that the device takes
 // must be answered once, in order; the device writes no descriptor, nothing into the available
 // ring, and no byte beside the regions.
+#include <algorithm>
+
 #include "vhost_client.hpp"
 
 namespace {

@@ -2,9 +2,11 @@
 // Write logs, ours and those of dm-log-writes: whatever the bytes, they are refused or give entries
 // that can be, and what is made of one can be read. Our checksums would keep a fuzzer out, so they
 // are put right first: the first byte says which log it is to be.
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <fcntl.h>
 #include <string>
 #include <sys/mman.h>
 #include <unistd.h>

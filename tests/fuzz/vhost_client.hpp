@@ -3,6 +3,7 @@
 // other end of its socket. One thread; each step lets the device take what has come.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
