@@ -1,10 +1,18 @@
-# Provium tools. `make demo` and `make check` do everything on a fresh Debian 12 machine.
+# Provium tools. `make demo` and `make check` do everything on a fresh Debian 12 or 13 machine.
 BUILD    ?= build
 CXX      ?= g++
 OPT      ?= -O1
 SANITIZE ?=
 PREFIX   ?= /usr/local
 DESTDIR  ?=
+# 1: a folder of sources is one unit of compilation. 0: each source is one (see "the build").
+UNITY    ?= 1
+CCACHE   ?= $(shell command -v ccache)
+
+# make ends a name at a blank, so the build folder's name can have none; the tree's may.
+ifneq ($(words $(BUILD)),1)
+$(error BUILD='$(BUILD)': the name of the build folder must have no blank in it)
+endif
 ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc)
 endif
@@ -19,60 +27,75 @@ TEST_PACKAGES  := catch2 librapidcheck-dev bats bats-assert bats-support jq para
                   zsh fish cpio cryptsetup-bin syslinux syslinux-common mtools dosfstools chromium
 
 WARN     := -Wall -Wextra -Werror
-CXXFLAGS  = -std=c++20 $(OPT) -g1 $(WARN) $(SANITIZE) -Ilib -pthread -ffunction-sections \
-            -D_GNU_SOURCE
+CXXFLAGS  = -std=c++20 $(OPT) -g1 $(WARN) $(SANITIZE) -Ilib -iquote . -pthread \
+            -ffunction-sections -D_GNU_SOURCE
 LDFLAGS  := $(SANITIZE) -pthread -Wl,--gc-sections -Wl,--as-needed
 LDLIBS   := -lfmt -luring -llz4 -lz -ldl
 
 COMMANDS := $(notdir $(wildcard cmd/pv-*))
 RUNNER   := lib/guest/runner/pv-runner.cpp
-LIB_SRC  := $(filter-out $(RUNNER),$(shell find lib -name '*.cpp'))
-VHOST_SRC := $(addprefix tests/vhost/,$(addsuffix .cpp,blk channel driver driver_shared lane \
-               memory qsd queue))
-TEST_SRC := $(filter-out tests/vhost/load.cpp,$(wildcard tests/unit/*.cpp tests/conform/*.cpp \
-              tests/vhost/*.cpp))
-PCH      := $(BUILD)/pch.hpp.gch
-HOT_PCH  := $(BUILD)/hot/pch.hpp.gch
-TEST_PCH := $(BUILD)/test_pch.hpp.gch
-
-obj = $(patsubst %.cpp,$(BUILD)/obj/%.o,$(1))
-LIB_OBJ  := $(call obj,$(LIB_SRC))
 BINS     := $(addprefix $(BUILD)/bin/,$(COMMANDS))
 
 all: $(BINS)
 
-# The data plane is optimised; the rest is compiled for a short build. A precompiled header serves
-# one set of flags only.
-HOT := $(BUILD)/hot/%.gch $(BUILD)/obj/lib/blk/%.o $(BUILD)/obj/lib/front/%.o \
-       $(BUILD)/obj/lib/verify/%.o
-$(HOT): OPT := -O2
+# --- the build --------------------------------------------------------------------------------
+# A unit is a folder: a generated source includes the folder's sources, so that their headers are
+# read and their templates compiled once for all of them (UNITY=1). Names in anonymous namespaces
+# must therefore differ within a folder. With UNITY=0 a unit is one source, which must then include
+# what it uses.
+folder   = $(filter-out $(RUNNER),$(wildcard $(1)/*.cpp))
+LIB      := $(filter-out lib/guest/runner,$(shell find lib -name '*.cpp' -printf '%h\n' | sort -u))
+CMD      := $(addprefix cmd/,$(COMMANDS))
+# The folders of the tests are large: their units are the sources that begin with these letters.
+LETTERS  := a-b c-f g-l m-n o-s t-z
+TESTS    := $(addprefix tests/unit/,$(LETTERS)) $(addprefix tests/conform/,a-e f-z) \
+            tests/vhost tests/vhost/driver
+LOAD     := tests/vhost/driver tests/vhost/load
 
-$(PCH) $(HOT_PCH): lib/base/pch.hpp
-$(TEST_PCH): tests/pch.hpp lib/base/pch.hpp
-$(PCH) $(HOT_PCH) $(TEST_PCH):
+UNITS    := $(sort $(LIB) $(CMD) $(TESTS) $(LOAD))
+
+some     = $(filter tests/unit/% tests/conform/%,$(1))
+letters  = $(wildcard $(dir $(1))[$(notdir $(1))]*.cpp)
+sources  = $(if $(some),$(letters),$(folder))
+ifeq ($(UNITY),1)
+MODE     := unity
+object   = $(patsubst %,$(BUILD)/unity/%.o,$(1))
+else
+MODE     := single
+object   = $(patsubst %.cpp,$(BUILD)/single/%.o,$(foreach unit,$(1),$(call sources,$(unit))))
+endif
+
+define unit_rule
+$(BUILD)/unity/$(1).cpp: $(if $(some),$(dir $(1)),$(1)) Makefile
+	@mkdir -p $$(@D)
+	@printf '#include "%s"\n' $(sources) > $$@.new
+	@cmp -s $$@.new $$@ && rm $$@.new || mv $$@.new $$@
+endef
+$(foreach unit,$(UNITS),$(eval $(call unit_rule,$(unit))))
+
+# What is compiled with other flags or another compiler is compiled anew.
+$(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
-	@echo "PCH   $@"
-	@$(CXX) $(CXXFLAGS) -x c++-header $< -o $@
+	@printf '%s\n' '$(CXX) $(CXXFLAGS)' | cmp -s - $@ || printf '%s\n' '$(CXX) $(CXXFLAGS)' > $@
+FORCE:
 
-FIRST = $(BUILD)/pch.hpp
-$(BUILD)/obj/tests/%.o: FIRST = $(BUILD)/test_pch.hpp
-$(BUILD)/obj/tests/%.o: tests/%.cpp | $(TEST_PCH)
-	@mkdir -p $(@D)
-	@echo "CXX   $<"
-	@$(CXX) $(CXXFLAGS) -include $(FIRST) -MMD -MP -c $< -o $@
+# `make demo` and `make check` count beforehand how many STEPS there are.
+said     = $(eval SAID += x)$(if $(STEPS),[$(words $(SAID))/$(STEPS)] )
+define compile
+@mkdir -p $(@D)
+@echo "CXX   $(said)$(basename $(@:$(BUILD)/%=%))"
+@$(CCACHE) $(CXX) $(CXXFLAGS) -MMD -MP -c $< -o $@
+endef
+$(BUILD)/unity/%.o: $(BUILD)/unity/%.cpp $(BUILD)/flags
+	$(compile)
+$(BUILD)/single/%.o: %.cpp $(BUILD)/flags
+	$(compile)
 
-$(BUILD)/obj/lib/blk/%.o $(BUILD)/obj/lib/front/%.o $(BUILD)/obj/lib/verify/%.o: \
-  FIRST = $(BUILD)/hot/pch.hpp
-$(BUILD)/obj/%.o: %.cpp | $(PCH) $(HOT_PCH)
-	@mkdir -p $(@D)
-	@echo "CXX   $<"
-	@$(CXX) $(CXXFLAGS) -include $(FIRST) -MMD -MP -c $< -o $@
-
-# The vhost-user front end of the tests is a load generator too: optimised, and without Catch2.
-VHOST_OBJ := $(call obj,$(VHOST_SRC) tests/vhost/load.cpp)
-$(VHOST_OBJ): private OPT := -O2
-$(VHOST_OBJ): FIRST = $(BUILD)/hot/pch.hpp
-$(VHOST_OBJ): | $(HOT_PCH)
+# The data plane is optimised; the rest is compiled for a short build.
+HOT_OPT  ?= -O2
+HOT      := lib/blk lib/front lib/verify tests/vhost/driver tests/vhost/load
+$(foreach mode,unity single,$(HOT:%=$(BUILD)/$(mode)/%.o) $(HOT:%=$(BUILD)/$(mode)/%/%.o)): \
+  private OPT := $(HOT_OPT)
 
 # A program of the guest, which lib/guest has in itself. Nothing of the host's is linked to it.
 $(BUILD)/pv-runner: $(RUNNER) $(wildcard lib/guest/runner/*.hpp)
@@ -82,8 +105,9 @@ $(BUILD)/pv-runner: $(RUNNER) $(wildcard lib/guest/runner/*.hpp)
 	  -fno-stack-protector -fno-asynchronous-unwind-tables -fno-pie -no-pie -static -nostdlib -s \
 	  -Wl,--build-id=none -Wl,-z,noseparate-code -o $@ $<
 
-$(BUILD)/obj/lib/guest/scripts.o: CXXFLAGS += -DPV_RUNNER='"$(BUILD)/pv-runner"'
-$(BUILD)/obj/lib/guest/scripts.o: $(BUILD)/pv-runner
+$(BUILD)/unity/lib/guest.o $(BUILD)/single/lib/guest/scripts.o: $(BUILD)/pv-runner
+$(BUILD)/unity/lib/guest.o $(BUILD)/single/lib/guest/scripts.o: \
+  private CXXFLAGS += -DPV_RUNNER='"$(BUILD)/pv-runner"'
 
 # Programs that tests run in a guest.
 PROGRAMS := $(patsubst tests/programs/%.cpp,$(BUILD)/programs/%,$(wildcard tests/programs/*.cpp))
@@ -92,28 +116,23 @@ $(BUILD)/programs/%: tests/programs/%.cpp
 	@echo "CXX   $<"
 	@$(CXX) -std=c++20 -O2 $(WARN) -D_GNU_SOURCE -static -s -o $@ $<
 
-$(BUILD)/libpv.a: $(LIB_OBJ)
+LIBPV    := $(BUILD)/$(MODE)/libpv.a
+$(LIBPV): $(call object,$(LIB))
 	@rm -f $@
 	@echo "AR    $@"
 	@ar rcs $@ $^
 
-define command_rule
-$(BUILD)/bin/$(1): $(call obj,$(wildcard cmd/$(1)/*.cpp)) $(BUILD)/libpv.a
-	@mkdir -p $$(@D)
-	@echo "LD    $$@"
-	@$$(CXX) $$(LDFLAGS) -o $$@ $$^ $$(LDLIBS)
+define link
+@mkdir -p $(@D)
+@echo "LD    $@"
+@$(CXX) $(LDFLAGS) -o $@ $^ $(LIBS) $(LDLIBS)
 endef
-$(foreach command,$(COMMANDS),$(eval $(call command_rule,$(command))))
-
-$(BUILD)/bin/pv-test: $(call obj,$(TEST_SRC)) $(BUILD)/libpv.a
-	@mkdir -p $(@D)
-	@echo "LD    $@"
-	@$(CXX) $(LDFLAGS) -o $@ $^ -lCatch2WithMain -lrapidcheck $(LDLIBS)
-
-$(BUILD)/bin/pv-vhost-load: $(VHOST_OBJ) $(BUILD)/libpv.a
-	@mkdir -p $(@D)
-	@echo "LD    $@"
-	@$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(foreach one,$(COMMANDS),$(eval $(BUILD)/bin/$(one): $(call object,cmd/$(one)) $(LIBPV)))
+$(BUILD)/bin/pv-test: $(call object,$(TESTS)) $(LIBPV)
+$(BUILD)/bin/pv-test: LIBS := -lCatch2WithMain -lrapidcheck
+$(BUILD)/bin/pv-vhost-load: $(call object,$(LOAD)) $(LIBPV)
+$(BINS) $(BUILD)/bin/pv-test $(BUILD)/bin/pv-vhost-load:
+	$(link)
 
 # --- what a person runs -----------------------------------------------------------------------
 
@@ -160,38 +179,30 @@ crash: all $(PROGRAMS)
 # The same unit and conformance tests under the sanitizers, each in a build folder of its own.
 # (With -fsanitize=address g++ 12 takes std::regex for uninitialized, GCC bug 105562.)
 asan:
-	@$(MAKE) --no-print-directory BUILD=build/asan OPT=-O1 \
+	@$(MAKE) --no-print-directory BUILD=build/asan HOT_OPT=-O1 \
 	  SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined \
 	    -Wno-maybe-uninitialized' unit
 # It does not know fences (the virtqueues have some), and misleads gcc's warnings: those of the
 # usual build count.
 tsan:
-	@$(MAKE) --no-print-directory BUILD=build/tsan OPT=-O1 \
+	@$(MAKE) --no-print-directory BUILD=build/tsan HOT_OPT=-O1 \
 	  SANITIZE='-fsanitize=thread -w' unit
 
 # libFuzzer over every parser of foreign bytes, FUZZ_SECONDS each (needs clang). It begins with the
 # inputs in the tree, and keeps those that it finds in the build folder.
 FUZZ_SECONDS ?= 30
 FUZZERS      := $(notdir $(basename $(wildcard tests/fuzz/*.cpp)))
-FUZZ_SRC     := $(shell find lib/base lib/blk lib/front lib/verify/log -name '*.cpp') \
-                lib/lan/frames.cpp lib/lan/switch.cpp lib/lan/wire.cpp \
-                lib/cli/document.cpp lib/cli/render.cpp lib/guest/cpio.cpp \
-                $(addprefix lib/verify/,qcow2_image.cpp raw_image.cpp) \
-                lib/vm/device_state.cpp $(addprefix lib/vm/profile/,config.cpp guest_file.cpp) \
-                $(addprefix lib/vm/profile/,profile_toml.cpp toml_tree.cpp)
-FUZZ_FLAGS   := -std=c++20 -O1 -g1 -Ilib -pthread -D_GNU_SOURCE -include lib/base/pch.hpp \
-                -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
-
-$(BUILD)/fuzz/%.o: %.cpp
+FUZZ_FLAGS   := -fsanitize=address,undefined -fno-sanitize-recover=undefined
+ifneq ($(FUZZ),)
+$(BUILD)/bin/%: tests/fuzz/%.cpp $(LIBPV)
 	@mkdir -p $(@D)
 	@echo "FUZZ  $<"
-	@clang++ $(FUZZ_FLAGS) -MMD -MP -c $< -o $@
+	@$(CXX) $(CXXFLAGS) -fsanitize=fuzzer -MMD -MF $(BUILD)/unity/$*.d -o $@ $< $(LIBPV) $(LDLIBS)
+endif
 
-$(BUILD)/fuzz/bin/%: $(BUILD)/fuzz/tests/fuzz/%.o $(FUZZ_SRC:%.cpp=$(BUILD)/fuzz/%.o)
-	@mkdir -p $(@D)
-	@clang++ -fsanitize=fuzzer,address,undefined -pthread -o $@ $^ -lfmt -luring -ldl
-
-fuzz: $(addprefix $(BUILD)/fuzz/bin/,$(FUZZERS))
+fuzz:
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz CXX=clang++ HOT_OPT=-O1 FUZZ=1 \
+	  SANITIZE='$(FUZZ_FLAGS) -fsanitize=fuzzer-no-link' $(FUZZERS:%=$(BUILD)/fuzz/bin/%)
 	@set -e; for f in $(FUZZERS); do echo "== $$f"; mkdir -p $(BUILD)/fuzz/corpus/$$f; \
 	  tests/fuzz/seeds.sh unpack $$f $(BUILD)/fuzz/corpus/$$f; \
 	  $(BUILD)/fuzz/bin/$$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 \
@@ -223,7 +234,7 @@ install: all
 clean:
 	rm -rf $(BUILD)
 
--include $(shell find $(BUILD)/obj $(BUILD)/fuzz -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/unity $(BUILD)/single -name '*.d' 2>/dev/null)
 .PHONY: all deps demo check unit bats tidy bench crash asan tsan fuzz install clean
 .SECONDARY:
 .DELETE_ON_ERROR:

@@ -36,8 +36,7 @@ def without_comments(text):
 
 def pragma_once(tree):
     for name, text in tree.files(".hpp"):
-        # A precompiled header is compiled by itself, where the pragma is a warning.
-        if "\n#pragma once\n" not in text and not name.endswith("/pch.hpp"):
+        if "\n#pragma once\n" not in text:
             yield f"{name}: add '#pragma once' below the first comment"
 
 
@@ -96,8 +95,7 @@ def includes(tree):
 
 def compiled(tree):
     """What make compiles, from its own variables."""
-    script = ("print-sources:;@printf '%s\\n' $(LIB_SRC) $(TEST_SRC) "
-              "$(foreach c,$(COMMANDS),$(wildcard cmd/$(c)/*.cpp))")
+    script = "print-sources:;@printf '%s\\n' $(foreach unit,$(UNITS),$(call sources,$(unit)))"
     answer = subprocess.run(["make", "-s", "BUILD=/nonexistent", "--eval", script, "print-sources"],
                             cwd=tree.root, capture_output=True, text=True, check=False)
     return set(answer.stdout.split())

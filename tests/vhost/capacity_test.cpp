@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a guest of our vhost-user server reaches past the end of its disk, or a request
 // there is done in part, or is not counted. NBD beside it, where a row is about both.
+#include <cerrno>
 #include <unistd.h>
 
 #include "nbd_client.hpp"
@@ -9,8 +10,8 @@
 namespace pv::test::vhost {
 namespace {
 
-constexpr uint64_t k_bytes = 8 << 20;
-constexpr uint64_t k_end = k_bytes / k_sector;
+constexpr uint64_t k_capacity_bytes = 8 << 20;
+constexpr uint64_t k_capacity_end = k_capacity_bytes / k_sector;
 
 const Changes k_one_error_of_read = {{"io_errors", 1}, {"read/errors", 1}, {"out_of_range", 1}};
 const Changes k_one_error_of_write = {{"io_errors", 1}, {"write/errors", 1}, {"out_of_range", 1}};
@@ -18,53 +19,54 @@ const Changes k_one_error_of_write = {{"io_errors", 1}, {"write/errors", 1}, {"o
 }  // namespace
 
 TEST_CASE("vhost: capacity is fixed, whatever becomes of the file", "[vhost]") {
-  Rig rig({.size = k_bytes, .file = true});
-  REQUIRE(truncate(rig.ours.image().c_str(), 2 * k_bytes) == 0);
-  CHECK(must(rig.blk->config()).capacity == k_end);
-  CHECK(rig.read(k_end, 512).status == k_ioerr);
-  CHECK(rig.write(k_end, std::string(512, 'x')).status == k_ioerr);
+  Rig rig({.size = k_capacity_bytes, .file = true});
+  REQUIRE(truncate(rig.ours.image().c_str(), 2 * k_capacity_bytes) == 0);
+  CHECK(must(rig.blk->config()).capacity == k_capacity_end);
+  CHECK(rig.read(k_capacity_end, 512).status == k_ioerr);
+  CHECK(rig.write(k_capacity_end, std::string(512, 'x')).status == k_ioerr);
   CHECK(rig.ours.backend()["resized_outside"] == true);
   NbdClient nbd(rig.ours);
-  CHECK(nbd.size() == k_bytes);
-  CHECK(nbd.read(k_bytes, 512) == EINVAL);
-  REQUIRE(truncate(rig.ours.image().c_str(), k_bytes / 2) == 0);
-  CHECK(must(rig.blk->config()).capacity == k_end);
-  CHECK(rig.read(k_end - 1, 512).status == k_ok);
+  CHECK(nbd.size() == k_capacity_bytes);
+  CHECK(nbd.read(k_capacity_bytes, 512) == EINVAL);
+  REQUIRE(truncate(rig.ours.image().c_str(), k_capacity_bytes / 2) == 0);
+  CHECK(must(rig.blk->config()).capacity == k_capacity_end);
+  CHECK(rig.read(k_capacity_end - 1, 512).status == k_ok);
 }
 
 TEST_CASE("vhost: a write past the end fails whole, is counted, and writes nothing", "[vhost]") {
-  Rig rig({.size = k_bytes});
+  Rig rig({.size = k_capacity_bytes});
   const std::string last = random_bytes(rig.rng, 512);
-  REQUIRE(rig.write(k_end - 1, last).status == k_ok);
+  REQUIRE(rig.write(k_capacity_end - 1, last).status == k_ok);
   const json before = rig.ours.counters();
-  const BlkReply reply = rig.write(k_end - 1, std::string(1024, 'x'));
+  const BlkReply reply = rig.write(k_capacity_end - 1, std::string(1024, 'x'));
   CHECK(reply.status == k_ioerr);
   CHECK(reply.used_length == 1);
   CHECK(changes(before, rig.ours.counters()) == k_one_error_of_write);
-  CHECK(rig.ours.content(k_bytes - 512, 512) == last);
+  CHECK(rig.ours.content(k_capacity_bytes - 512, 512) == last);
   NbdClient nbd(rig.ours);
-  CHECK(nbd.write(k_bytes - 512, std::string(1024, 'x')) == ENOSPC);
-  CHECK(rig.ours.content(k_bytes - 512, 512) == last);
+  CHECK(nbd.write(k_capacity_bytes - 512, std::string(1024, 'x')) == ENOSPC);
+  CHECK(rig.ours.content(k_capacity_bytes - 512, 512) == last);
 }
 
 TEST_CASE("vhost: a read past the end fails whole and brings nothing", "[vhost]") {
-  Rig rig({.size = k_bytes});
-  REQUIRE(rig.write(k_end - 1, std::string(512, 'x')).status == k_ok);
+  Rig rig({.size = k_capacity_bytes});
+  REQUIRE(rig.write(k_capacity_end - 1, std::string(512, 'x')).status == k_ok);
   const json before = rig.ours.counters();
-  const BlkReply reply = rig.read(k_end - 1, 1024);
+  const BlkReply reply = rig.read(k_capacity_end - 1, 1024);
   CHECK(reply.status == k_ioerr);
   CHECK(reply.used_length == 1);
   CHECK(reply.data == std::string(1024, '\xdd'));
   CHECK(changes(before, rig.ours.counters()) == k_one_error_of_read);
   NbdClient nbd(rig.ours);
-  CHECK(nbd.read(k_bytes - 512, 1024) == EINVAL);
+  CHECK(nbd.read(k_capacity_bytes - 512, 1024) == EINVAL);
 }
 
 TEST_CASE("vhost: sectors whose product or sum wraps are past the end", "[vhost]") {
-  Rig rig({.size = k_bytes});
+  Rig rig({.size = k_capacity_bytes});
   const uint64_t k_wrap = uint64_t{1} << 55;  // times 512: zero
-  for (const uint64_t sector : {k_end, k_end + 1, k_wrap, k_wrap + 1, k_wrap - 1, UINT64_MAX,
-                                UINT64_MAX - 1, uint64_t{1} << 63, UINT64_MAX / k_sector}) {
+  for (const uint64_t sector :
+       {k_capacity_end, k_capacity_end + 1, k_wrap, k_wrap + 1, k_wrap - 1, UINT64_MAX,
+        UINT64_MAX - 1, uint64_t{1} << 63, UINT64_MAX / k_sector}) {
     CAPTURE(sector);
     const json before = rig.ours.counters();
     CHECK(rig.read(sector, 512).status == k_ioerr);
@@ -74,7 +76,7 @@ TEST_CASE("vhost: sectors whose product or sum wraps are past the end", "[vhost]
     CHECK(must(rig.blk->write_zeroes({{1, 0xffffffff, 0}})).status == k_ioerr);
     CHECK(changes(before, rig.ours.counters()).at("io_errors") == 5);
   }
-  CHECK(rig.ours.content(0, k_bytes) == std::string(k_bytes, '\0'));
+  CHECK(rig.ours.content(0, k_capacity_bytes) == std::string(k_capacity_bytes, '\0'));
   NbdClient nbd(rig.ours);
   for (const uint64_t offset : {UINT64_MAX & ~uint64_t{511}, uint64_t{1} << 63}) {
     CHECK(nbd.read(offset, 512) == EINVAL);
@@ -83,7 +85,7 @@ TEST_CASE("vhost: sectors whose product or sum wraps are past the end", "[vhost]
 }
 
 TEST_CASE("vhost: a request of no bytes is well up to the end, and an error behind it", "[vhost]") {
-  Rig rig({.size = k_bytes});
+  Rig rig({.size = k_capacity_bytes});
   for (const uint32_t type : {blk_type::in, blk_type::out}) {
     CAPTURE(type);
     const auto status = [&](uint64_t sector) {
@@ -93,15 +95,15 @@ TEST_CASE("vhost: a request of no bytes is well up to the end, and an error behi
       return rig.run(request).status;
     };
     CHECK(status(0) == k_ok);
-    CHECK(status(k_end) == k_ok);
-    CHECK(status(k_end + 1) == k_ioerr);
+    CHECK(status(k_capacity_end) == k_ok);
+    CHECK(status(k_capacity_end + 1) == k_ioerr);
     CHECK(status(UINT64_MAX) == k_ioerr);
   }
 }
 
 TEST_CASE("vhost: what a file that was cut no longer has reads as zeroes, counted apart",
           "[vhost]") {
-  Rig rig({.size = k_bytes, .file = true});
+  Rig rig({.size = k_capacity_bytes, .file = true});
   const std::string bytes = random_bytes(rig.rng, 8192);
   REQUIRE(rig.write(1024, bytes).status == k_ok);
   REQUIRE(truncate(rig.ours.image().c_str(), 1024 * 512 + 700) == 0);
@@ -123,7 +125,7 @@ TEST_CASE("vhost: what a file that was cut no longer has reads as zeroes, counte
 }
 
 TEST_CASE("vhost: a file that is cut after it was read from reads as zeroes too", "[vhost]") {
-  Rig rig({.size = k_bytes, .file = true});
+  Rig rig({.size = k_capacity_bytes, .file = true});
   const std::string bytes = random_bytes(rig.rng, 1 << 20);
   REQUIRE(rig.write(0, bytes).status == k_ok);
   for (int round = 0; round < 3; ++round) REQUIRE(rig.read(0, 1 << 20).data == bytes);
@@ -135,18 +137,18 @@ TEST_CASE("vhost: a file that is cut after it was read from reads as zeroes too"
 }
 
 TEST_CASE("vhost: a new size reaches the guest, and is then the limit", "[vhost]") {
-  Rig rig({.size = k_bytes, .file = true});
-  rig.ours.resize(2 * k_bytes);
+  Rig rig({.size = k_capacity_bytes, .file = true});
+  rig.ours.resize(2 * k_capacity_bytes);
   const Received told = must(rig.driver->backend_request());
   CHECK(told.request == backend_request::config_change);
   CHECK(told.payload.empty());
   CHECK(told.flags == k_version);
-  CHECK(must(rig.blk->config()).capacity == 2 * k_end);
-  CHECK(rig.write(2 * k_end - 1, std::string(512, 'x')).status == k_ok);
-  rig.ours.resize(k_bytes / 2);
+  CHECK(must(rig.blk->config()).capacity == 2 * k_capacity_end);
+  CHECK(rig.write(2 * k_capacity_end - 1, std::string(512, 'x')).status == k_ok);
+  rig.ours.resize(k_capacity_bytes / 2);
   CHECK(must(rig.driver->backend_request()).request == backend_request::config_change);
-  CHECK(must(rig.blk->config()).capacity == k_end / 2);
-  CHECK(rig.read(k_end - 1, 512).status == k_ioerr);
+  CHECK(must(rig.blk->config()).capacity == k_capacity_end / 2);
+  CHECK(rig.read(k_capacity_end - 1, 512).status == k_ioerr);
 }
 
 }  // namespace pv::test::vhost

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // If this fails, the counters of a disk that a guest uses over vhost-user do not say what happened
 // to it, or forget.
+#include <cerrno>
+
 #include "nbd_client.hpp"
 #include "ours.hpp"
 

@@ -7,19 +7,19 @@
 namespace pv::test::vhost {
 namespace {
 
-constexpr uint64_t k_bytes = 1 << 20;
-constexpr uint64_t k_end = k_bytes / k_sector;
+constexpr uint64_t k_discard_bytes = 1 << 20;
+constexpr uint64_t k_discard_end = k_discard_bytes / k_sector;
 
 struct Filled : Rig {
   std::string disk;
-  explicit Filled(Served served = {}) : Rig((served.size = k_bytes, served)) {
-    disk = random_bytes(rng, k_bytes);
+  explicit Filled(Served served = {}) : Rig((served.size = k_discard_bytes, served)) {
+    disk = random_bytes(rng, k_discard_bytes);
     REQUIRE(write(0, disk).status == k_ok);
   }
   void clear(uint64_t sector, uint64_t sectors) {
     disk.replace(sector * k_sector, sectors * k_sector, sectors * k_sector, '\0');
   }
-  bool is_as_told() { return ours.content(0, k_bytes) == disk; }
+  bool is_as_told() { return ours.content(0, k_discard_bytes) == disk; }
 };
 
 }  // namespace
@@ -28,11 +28,11 @@ TEST_CASE("vhost: several ranges of zeroes and of a discard in one request", "[v
   const bool file = GENERATE(false, true);
   Filled rig({.file = file});
   NbdClient nbd(rig.ours);
-  CHECK(must(rig.blk->write_zeroes({{8, 1, 0}, {100, 50, k_unmap}, {k_end - 1, 1, 0}})).status ==
-        k_ok);
+  CHECK(must(rig.blk->write_zeroes({{8, 1, 0}, {100, 50, k_unmap}, {k_discard_end - 1, 1, 0}}))
+            .status == k_ok);
   rig.clear(8, 1);
   rig.clear(100, 50);
-  rig.clear(k_end - 1, 1);
+  rig.clear(k_discard_end - 1, 1);
   CHECK(rig.is_as_told());
   CHECK(must(rig.blk->discard({{0, 8, 0}, {512, 128, 0}})).status == k_ok);
   rig.clear(0, 8);
@@ -49,8 +49,10 @@ TEST_CASE("vhost: one range past the end fails the request before any other is t
           "[vhost]") {
   Filled rig;
   for (const uint32_t type : {blk_type::discard, blk_type::write_zeroes})
-    for (const BlkRange& bad :
-         {BlkRange{k_end, 1, 0}, {k_end - 1, 2, 0}, {0, UINT32_MAX, 0}, {UINT64_MAX, 1, 0}}) {
+    for (const BlkRange& bad : {BlkRange{k_discard_end, 1, 0},
+                                {k_discard_end - 1, 2, 0},
+                                {0, UINT32_MAX, 0},
+                                {UINT64_MAX, 1, 0}}) {
       const json before = rig.ours.counters();
       BlkRequest request{type, 0, bytes_of(BlkRange{0, 8, 0}) + bytes_of(bad)};
       CHECK(rig.run(request).status == k_ioerr);
@@ -130,7 +132,7 @@ TEST_CASE("vhost: a disk of larger sectors says so, and refuses parts of one", "
   Filled rig({.sector_size = 4096});
   const BlkConfig config = must(rig.blk->config());
   CHECK(config.blk_size == 4096);
-  CHECK(config.capacity == k_end);
+  CHECK(config.capacity == k_discard_end);
   CHECK(config.discard_sector_alignment == 8);
   CHECK(rig.read(8, 4096).data == rig.disk.substr(4096, 4096));
   CHECK(rig.read(0, 512).status == k_ioerr);

@@ -5,8 +5,9 @@
 
 #include "../conform/support.hpp"
 #include "base/file.hpp"
-#include "blk.hpp"
-#include "qsd.hpp"
+#include "driver/blk.hpp"
+#include "driver/qsd.hpp"
+#include "ours.hpp"
 
 namespace pv::test::vhost {
 namespace {
@@ -14,7 +15,7 @@ namespace {
 constexpr uint64_t k_image_bytes = 8 << 20;
 
 // A disk of random bytes in qemu-storage-daemon, and a driver that is attached to it.
-struct Rig {
+struct DaemonRig {
   TempDir dir;
   uint64_t seed = test_seed();
   Rng rng{seed};
@@ -22,20 +23,13 @@ struct Rig {
   StorageDaemon daemon;
   std::unique_ptr<Driver> driver;
 
-  explicit Rig(const Options& options = {}, bool writable = true) {
+  explicit DaemonRig(const Options& options = {}, bool writable = true) {
     content = random_bytes(rng, k_image_bytes);
     must(write_file_atomic(dir.path("image"), content));
     DaemonOptions wanted{dir.path("image"), dir.path("s"), options.queues, writable};
     daemon = must(StorageDaemon::start(wanted));
     driver = must(Driver::make(options));
     must(driver->attach(daemon.socket()));
-  }
-
-  template <class T>
-  static T must(Result<T> result) {
-    INFO((result ? std::string() : result.error().message));
-    REQUIRE(result);
-    if constexpr (!std::is_void_v<T>) return std::move(*result);
   }
 
   std::string file() const { return must(read_file(dir.path("image"), k_image_bytes)); }
@@ -47,15 +41,10 @@ struct Rig {
   }
 };
 
-template <class T>
-T must(Result<T> result) {
-  return Rig::must(std::move(result));
-}
-
 }  // namespace
 
 TEST_CASE("the vhost-user handshake offers what QEMU's server has", "[vhost-driver]") {
-  Rig rig;
+  DaemonRig rig;
   CHECK(rig.driver->has(k_f_version_1));
   CHECK(rig.driver->has(k_f_event_idx));
   CHECK(rig.driver->has(k_f_indirect_desc));
@@ -67,7 +56,7 @@ TEST_CASE("the vhost-user handshake offers what QEMU's server has", "[vhost-driv
 }
 
 TEST_CASE("vhost-user configuration has the image's capacity", "[vhost-driver]") {
-  Rig rig({.queues = 2});
+  DaemonRig rig({.queues = 2});
   Blk blk(*rig.driver);
   const BlkConfig config = must(blk.config());
   CHECK(config.capacity == k_image_bytes / k_sector);
@@ -77,7 +66,7 @@ TEST_CASE("vhost-user configuration has the image's capacity", "[vhost-driver]")
 }
 
 TEST_CASE("vhost-user reads and writes are the file's bytes", "[vhost-driver]") {
-  Rig rig;
+  DaemonRig rig;
   SEED_INFO(rig.seed);
   const bool indirect = GENERATE(false, true);
   CAPTURE(indirect);
@@ -112,7 +101,7 @@ TEST_CASE("vhost-user reads and writes are the file's bytes", "[vhost-driver]") 
 }
 
 TEST_CASE("vhost-user: a serial number, and a type that nobody knows", "[vhost-driver]") {
-  Rig rig;
+  DaemonRig rig;
   Blk blk(*rig.driver);
   const BlkReply id = must(blk.get_id());
   CHECK(id.status == k_ok);
@@ -127,7 +116,7 @@ TEST_CASE("vhost-user: a serial number, and a type that nobody knows", "[vhost-d
 }
 
 TEST_CASE("vhost-user discard and write zeroes reach the file", "[vhost-driver]") {
-  Rig rig;
+  DaemonRig rig;
   Blk blk(*rig.driver);
   REQUIRE(rig.driver->has(k_blk_discard));
   REQUIRE(rig.driver->has(k_blk_write_zeroes));
@@ -144,7 +133,7 @@ TEST_CASE("vhost-user discard and write zeroes reach the file", "[vhost-driver]"
 }
 
 TEST_CASE("vhost-user requests that the device must refuse", "[vhost-driver]") {
-  Rig rig;
+  DaemonRig rig;
   Blk blk(*rig.driver);
   const uint64_t end = k_image_bytes / k_sector;
   CHECK(must(blk.read(end, 512)).status == k_ioerr);
@@ -155,7 +144,7 @@ TEST_CASE("vhost-user requests that the device must refuse", "[vhost-driver]") {
 }
 
 TEST_CASE("vhost-user: a read-only export says so and takes no writes", "[vhost-driver]") {
-  Rig rig({}, false);
+  DaemonRig rig({}, false);
   Blk blk(*rig.driver);
   CHECK(rig.driver->has(k_blk_ro));
   CHECK(must(blk.write(0, std::string(512, 'x'))).status == k_ioerr);
@@ -169,7 +158,7 @@ TEST_CASE("vhost-user rings wrap many times, whatever tells of the answers", "[v
   const Notify how = GENERATE(Notify::call, Notify::poll);
   if (!event_idx) options.features &= ~k_f_event_idx;
   CAPTURE(event_idx, static_cast<int>(how));
-  Rig rig(options);
+  DaemonRig rig(options);
   REQUIRE(rig.driver->has(k_f_event_idx) == event_idx);
   Blk blk(*rig.driver);
   blk.use(how);
@@ -194,7 +183,7 @@ TEST_CASE("vhost-user rings wrap many times, whatever tells of the answers", "[v
 }
 
 TEST_CASE("vhost-user indices run past 65535", "[vhost-driver]") {
-  Rig rig;
+  DaemonRig rig;
   Blk blk(*rig.driver);
   Queue& queue = blk.queue();
   must(rig.driver->stop_queue(0));
@@ -225,7 +214,7 @@ TEST_CASE("vhost-user indices run past 65535", "[vhost-driver]") {
 }
 
 TEST_CASE("two vhost-user queues serve the same disk", "[vhost-driver]") {
-  Rig rig({.queues = 2});
+  DaemonRig rig({.queues = 2});
   Blk first(*rig.driver, 0), second(*rig.driver, 1);
   const std::string bytes = random_bytes(rig.rng, 4096);
   REQUIRE(must(first.write(100, bytes)).status == k_ok);
@@ -239,7 +228,7 @@ TEST_CASE("two vhost-user queues serve the same disk", "[vhost-driver]") {
 }
 
 TEST_CASE("a vhost-user queue stops and goes on where it was", "[vhost-driver]") {
-  Rig rig;
+  DaemonRig rig;
   Blk blk(*rig.driver);
   for (int i = 0; i < 5; ++i) REQUIRE(must(blk.read(0, 512)).status == k_ok);
   CHECK(must(rig.driver->stop_queue(0)) == 5);
@@ -249,7 +238,7 @@ TEST_CASE("a vhost-user queue stops and goes on where it was", "[vhost-driver]")
 }
 
 TEST_CASE("a vhost-user driver attaches again, also to another server", "[vhost-driver]") {
-  Rig rig;
+  DaemonRig rig;
   Blk blk(*rig.driver);
   REQUIRE(must(blk.write(3, std::string(512, 'a'))).status == k_ok);
   for (int round = 0; round < 20; ++round) {
@@ -268,7 +257,7 @@ TEST_CASE("a vhost-user driver attaches again, also to another server", "[vhost-
 TEST_CASE("vhost-user memory is added and removed in slots", "[vhost-driver]") {
   Options options;
   options.memory_slots = true;
-  Rig rig(options);
+  DaemonRig rig(options);
   Blk blk(*rig.driver);
   Memory& memory = rig.driver->memory();
   const MemoryRegion more{0x200000000, 1 << 20, 0x530000000000, 0};
@@ -283,7 +272,7 @@ TEST_CASE("vhost-user memory is added and removed in slots", "[vhost-driver]") {
 TEST_CASE("without acknowledgements vhost-user requests work the same", "[vhost-driver]") {
   Options options;
   options.protocol_features = k_p_config | k_p_mq;
-  Rig rig(options);
+  DaemonRig rig(options);
   CHECK_FALSE(rig.driver->has_protocol(k_p_reply_ack));
   Blk blk(*rig.driver);
   CHECK(must(blk.read(1, 1024)).data == rig.part(1, 1024));
@@ -292,7 +281,7 @@ TEST_CASE("without acknowledgements vhost-user requests work the same", "[vhost-
 TEST_CASE("pages that a vhost-user server writes are in the log", "[vhost-driver]") {
   Options options;
   options.features |= k_f_log_all;
-  Rig rig(options);
+  DaemonRig rig(options);
   REQUIRE(rig.driver->has(k_f_log_all));
   must(rig.driver->set_log());
   must(rig.driver->set_vring_addr(0, k_vring_f_log));
@@ -310,7 +299,7 @@ TEST_CASE("pages that a vhost-user server writes are in the log", "[vhost-driver
 }
 
 TEST_CASE("raw vhost-user messages: a bad one ends the connection only", "[vhost-driver]") {
-  Rig rig;
+  DaemonRig rig;
   Channel& channel = rig.driver->channel();
   // A size that no message has.
   Message bad{request::set_features};
@@ -326,7 +315,7 @@ TEST_CASE("raw vhost-user messages: a bad one ends the connection only", "[vhost
 }
 
 TEST_CASE("a vhost-user ring can be made illegal by hand", "[vhost-driver]") {
-  Rig rig;
+  DaemonRig rig;
   rig.driver->options().limit_ms = 200;
   Blk blk(*rig.driver);
   Queue& queue = blk.queue();
@@ -364,7 +353,7 @@ TEST_CASE("a vhost-user ring can be made illegal by hand", "[vhost-driver]") {
 }
 
 TEST_CASE("a vhost-user chain that is not published is not answered", "[vhost-driver]") {
-  Rig rig;
+  DaemonRig rig;
   rig.driver->options().limit_ms = 100;
   Blk blk(*rig.driver);
   const uint16_t head = must(blk.prepare({blk_type::in, 0, {}, {512}}));

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a guest believes that something is safe and it is not: flushes, and writes of a
 // device whose cache is off. Also what a read-only disk takes.
+#include <cerrno>
+
 #include "nbd_client.hpp"
 #include "ours.hpp"
 

@@ -8,7 +8,7 @@
 namespace pv::test::vhost {
 namespace {
 
-constexpr const char* k_stall =
+constexpr const char* k_inflight_stall =
     R"({"id":"s","match":{"op":["read"],"ranges":[[0,512]]},"do":{"kind":"stall"}})";
 
 // As QEMU comes again: with the area that it has, queues from where their used rings are.
@@ -33,7 +33,7 @@ void wait_in_flight(Rig& rig, uint64_t wanted) {
 std::vector<uint16_t> killed(Rig& rig, size_t count) {
   attach(rig, true);
   rig.check_well();
-  rig.ours.add_rule(k_stall);
+  rig.ours.add_rule(k_inflight_stall);
   std::vector<uint16_t> heads;
   for (size_t i = 0; i < count; ++i)
     heads.push_back(must(rig.blk->prepare({blk_type::in, 0, {}, {512}})));
@@ -134,7 +134,7 @@ TEST_CASE("vhost: each queue has its own part of what is in flight", "[vhost]") 
   options.queues = 3;
   Rig rig({.layers = {"fault"}}, options);
   attach(rig, true);
-  rig.ours.add_rule(k_stall);
+  rig.ours.add_rule(k_inflight_stall);
   std::vector<std::unique_ptr<Blk>> blks;
   std::vector<uint16_t> heads;
   for (unsigned i = 0; i < 3; ++i) {

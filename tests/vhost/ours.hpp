@@ -13,13 +13,13 @@
 #include <vector>
 
 #include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 
 #include "../conform/loop_thread.hpp"
 #include "../conform/support.hpp"
 #include "base/file.hpp"
-#include "blk.hpp"
-#include "driver.hpp"
+#include "base/json.hpp"
+#include "driver/blk.hpp"
+#include "driver/driver.hpp"
 #include "front/nbd/server.hpp"
 #include "front/vhost/greeter.hpp"
 #include "front/vhost/server.hpp"

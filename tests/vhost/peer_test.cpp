@@ -4,13 +4,14 @@
 // one.
 #include <atomic>
 #include <map>
+#include <sys/stat.h>
 #include <thread>
 
 #include <catch2/catch.hpp>
 
 #include "../conform/support.hpp"
 #include "base/socket.hpp"
-#include "driver.hpp"
+#include "driver/driver.hpp"
 
 namespace pv::test::vhost {
 namespace {

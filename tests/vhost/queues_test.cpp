@@ -8,7 +8,7 @@
 namespace pv::test::vhost {
 namespace {
 
-constexpr const char* k_stall =
+constexpr const char* k_queues_stall =
     R"({"id":"s","match":{"op":["read"],"ranges":[[0,512]]},"do":{"kind":"stall"}})";
 
 // A request that is under way until the rules are cleared.
@@ -31,7 +31,7 @@ void check_quiet(Rig& rig) {
 TEST_CASE("vhost: GET_VRING_BASE waits for what is in flight, and the queue goes on", "[vhost]") {
   Rig rig({.layers = {"fault"}});
   rig.check_well();
-  rig.ours.add_rule(k_stall);
+  rig.ours.add_rule(k_queues_stall);
   const uint16_t head = stalled(rig);
   must(rig.driver->channel().send({request::get_vring_base, bytes_of(VringState{0, 0})},
                                   rig.driver->deadline()));
@@ -50,7 +50,7 @@ TEST_CASE("vhost: GET_VRING_BASE waits for what is in flight, and the queue goes
 
 TEST_CASE("vhost: a client may go while it waits for its queue to stop", "[vhost]") {
   Rig rig({.layers = {"fault"}});
-  rig.ours.add_rule(k_stall);
+  rig.ours.add_rule(k_queues_stall);
   stalled(rig);
   const uint32_t ask = GENERATE(uint32_t{request::get_vring_base}, uint32_t{request::reset_device});
   must(rig.driver->channel().send(
@@ -119,7 +119,7 @@ TEST_CASE("vhost: as many requests are in flight as the ring is long, on each qu
   options.queue_size = 4;
   options.queues = 2;
   Rig rig({.layers = {"fault"}}, options);
-  rig.ours.add_rule(k_stall);
+  rig.ours.add_rule(k_queues_stall);
   // The same chain over and over: a guest that does not wait for its answers.
   BlkRequest request{blk_type::in, 0, {}, {512}};
   request.indirect = true;
@@ -185,7 +185,7 @@ TEST_CASE("vhost: the memory table changes while requests run", "[vhost]") {
   const MemoryRegion more{0x200000000, 1 << 20, 0x530000000000, 0};
   const std::string bytes = random_bytes(rig.rng, 512);
   REQUIRE(rig.write(0, bytes).status == k_ok);
-  rig.ours.add_rule(k_stall);
+  rig.ours.add_rule(k_queues_stall);
   const size_t number = must(memory.add(more));
   if (options.memory_slots) must(rig.driver->add_region(number));
   if (!options.memory_slots) must(rig.driver->set_mem_table());
@@ -253,7 +253,7 @@ TEST_CASE("vhost: a pause holds new requests, a freeze the answers too", "[vhost
   check_quiet(rig);
   rig.ours.on([&] { rig.ours.server().resume(); });
   CHECK(must(rig.blk->finish(paused)).status == k_ok);
-  rig.ours.add_rule(k_stall);
+  rig.ours.add_rule(k_queues_stall);
   const uint16_t frozen = stalled(rig);
   rig.ours.on([&] { rig.ours.server().freeze(); });
   rig.ours.clear_rules();

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a request's data, its status byte or its used length is not what the device's
 // specification says, or an error does not arrive as one. NBD beside it, where a row is about both.
+#include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <sys/resource.h>
 

@@ -3,6 +3,7 @@
 // did. The same client for any server, and cheap, so that the server is what is measured.
 #include <algorithm>
 #include <cstdio>
+#include <fcntl.h>
 #include <memory>
 #include <optional>
 #include <poll.h>
@@ -11,11 +12,11 @@
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
+#include "../driver/lane.hpp"
+#include "base/json.hpp"
 #include "base/process.hpp"
 #include "base/units.hpp"
-#include "lane.hpp"
 
 namespace pv::test::vhost {
 namespace {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "driver.hpp"
 
+#include <cerrno>
 #include <cstring>
 #include <sys/socket.h>
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "channel.hpp"
 
+#include <cerrno>
 #include <cstring>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 #include <fmt/format.h>
 

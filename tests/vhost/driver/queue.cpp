@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "queue.hpp"
 
+#include <cerrno>
 #include <cstring>
 #include <poll.h>
 #include <sys/eventfd.h>

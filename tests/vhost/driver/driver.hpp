@@ -9,6 +9,7 @@
 
 #include <memory>
 #include <string>
+#include <sys/eventfd.h>
 #include <vector>
 
 #include "base/clock.hpp"

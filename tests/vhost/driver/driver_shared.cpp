@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 // The memory that a front end shares with its server beside the guest's: what is in flight, and the
 // log of written pages.
+#include <algorithm>
 #include <cstring>
+#include <sys/eventfd.h>
 
 #include <fmt/format.h>
 
