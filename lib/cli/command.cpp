@@ -94,7 +94,7 @@ std::unique_ptr<Built> build(const CommandSpec& spec, std::string_view verb) {
     if (one && !named(row)) continue;
     CLI::App* sub = app.add_subcommand(row.name, row.help);
     sub->footer(fmt::format("See {}(1).", spec.name));
-    built->verbs.push_back(std::make_unique<Verb>(*sub, built->common));
+    built->verbs.push_back(std::make_unique<Verb>(*sub));
     row.build(*built->verbs.back());
     add_common(*sub, built->common);
   }

@@ -115,7 +115,7 @@ using Action = std::function<Result<int>(Context&)>;
 // upper case. Values are strings where their syntax is ours (sizes, durations, names).
 class Verb {
  public:
-  Verb(CLI::App& app, CommonOptions& common) : app_(app), common_(common) {}
+  explicit Verb(CLI::App& app) : app_(app) {}
 
   CLI::Option* positional(const std::string& name, std::string& value, const std::string& help);
   // The remaining words.
@@ -151,7 +151,6 @@ class Verb {
 
  private:
   CLI::App& app_;
-  CommonOptions& common_;
   Action action_;
   std::optional<int> failure_exit_;
   std::string tail_name_;
