@@ -155,8 +155,11 @@ def has_guest():
 def check(tap):
     tap.check("fault kinds and shorthands are those of the manuals", kind_problems())
     tap.check("the truth table of pv-faults(7) holds for host and NBD", table_problems())
+
+
+def check_guest(tap):
     name = "the truth table of pv-faults(7) holds in a guest"
-    if has_guest():
+    if tap.listing or has_guest():
         tap.check(name, guest_problems())
     else:
         tap.skip(name, "no guest image")

@@ -29,7 +29,9 @@ def manual_problems(tree, manual):
         yield f"{flag}: mentioned in the manual, but no verb has it"
 
 
-def help_problems(command, tree):
+def help_problems(command):
+    tree = dump(command)
+
     def ask(*words):
         return run([BIN / command, *words])
 
@@ -165,19 +167,28 @@ def verify_key_problems():
         yield f"{key}: in 'range, bad and fill' of pv-json(7), but not emitted"
 
 
+def command_problems(command):
+    manual = page(command)
+    yield from manual_problems(dump(command), manual) if manual else [
+        f"man/{command}.1 is missing"]
+
+
+def lint_problems(path):
+    lint = run(["mandoc", "-T", "lint", "-W", "warning", path])
+    yield from (lint.stdout + lint.stderr).splitlines()
+
+
 def check(tap):
     for command in COMMANDS:
         if not (BIN / command).exists():
             tap.check(f"{command} is built", [f"{BIN / command} is missing; run make"])
             continue
-        tree, manual = dump(command), page(command)
         tap.check(f"{command}: the manual has every verb and flag, and no other",
-                  manual_problems(tree, manual) if manual else [f"man/{command}.1 is missing"])
-        tap.check(f"{command}: help and usage errors", help_problems(command, tree))
+                  command_problems(command))
+        tap.check(f"{command}: help and usage errors", help_problems(command))
     tap.check("error codes and exit classes are those of pv-json(7)", code_problems())
     tap.check("environment variables are those of provium(7)", environment_problems())
     tap.check("document keys are those of pv-json(7)", key_problems())
     tap.check("document keys of pv-verify are those of pv-json(7)", verify_key_problems())
     for path in sorted((ROOT / "man").glob("*.[1-9]")):
-        lint = run(["mandoc", "-T", "lint", "-W", "warning", path])
-        tap.check(f"man/{path.name} is clean", (lint.stdout + lint.stderr).splitlines())
+        tap.check(f"man/{path.name} is clean", lint_problems(path))

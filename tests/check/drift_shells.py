@@ -84,7 +84,7 @@ def zsh_answers(scratch, lines):
     if pid == 0:
         os.execvpe("zsh", ["zsh", "-d", "-i"], env)
     typed = "".join(f"{line}\t\x18" for line, _ in lines).encode()
-    shown, text, deadline = b"", "", time.monotonic() + 30
+    shown, text, deadline = b"", "", time.monotonic() + 300
     while text.count(END) < len(lines) and time.monotonic() < deadline:
         readable, writable, _ = select.select([terminal], [terminal] if typed else [], [], 0.05)
         try:

@@ -9,7 +9,6 @@ a run directory of its own. How an example is marked, on the line before it:
 ```sh and ```console; in the latter the lines after "$ " are run and the others are what they print,
 where "..." stands for anything. What an example leaves running is closed after it.
 """
-import concurrent.futures
 import pathlib
 import re
 
@@ -17,7 +16,7 @@ from drift_faults import has_guest
 from manual import Page
 from tap import BIN, ROOT, Scratch
 
-TIME_LIMIT = 120
+TIME_LIMIT = 600
 
 
 def markdown_examples(path):
@@ -82,32 +81,45 @@ def run_example(text, language):
     return problems + scratch.left
 
 
-def collect():
-    for path in sorted((ROOT / "man").glob("*.[1-9]")):
-        for number, mark, text in Page(path).examples():
-            yield f"man/{path.name}:{number}", mark, text, "sh"
-    readme = ROOT / "README.md"
-    if readme.exists():
-        for number, mark, text, language in markdown_examples(readme):
-            yield f"README.md:{number}", mark, text, language
+def example_problems(text, language):
+    yield from run_example(text, language)
 
 
-def check(tap):
-    guest = has_guest()
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        tests = []
-        for name, mark, text, language in collect():
-            mark = mark.replace("run: vm", "run vm")
-            needs_vm = mark == "run vm"
-            missing = re.search(r"\bpv-vm\b", text) and not (BIN / "pv-vm").exists()
-            runs = mark == "run" or (needs_vm and guest and not missing)
-            tests.append((name, mark, pool.submit(run_example, text, language) if runs else None))
-        for name, mark, job in tests:
-            name = f"example {name}"
-            if job:
-                tap.check(name, job.result())
-            elif mark == "run vm":
-                tap.skip(name, "no guest image")
-            elif not mark.startswith("not run: "):
-                tap.check(name, ["say whether it is run: put 'run', 'run vm' or 'not run: REASON' "
-                                 "in a comment on the line before it"])
+def of_page(path):
+    for number, mark, text in Page(path).examples():
+        yield f"man/{path.name}:{number}", mark, text, "sh"
+
+
+def of_readme(path):
+    for number, mark, text, language in markdown_examples(path):
+        yield f"README.md:{number}", mark, text, language
+
+
+def check(tap, found):
+    guest = tap.listing or has_guest()
+    for name, mark, text, language in found:
+        name = f"example {name}"
+        mark = mark.replace("run: vm", "run vm")
+        missing = re.search(r"\bpv-vm\b", text) and not (BIN / "pv-vm").exists()
+        if mark == "run" or (mark == "run vm" and guest and not missing):
+            tap.check(name, example_problems(text, language))
+        elif mark == "run vm":
+            tap.skip(name, "no guest image")
+        elif not mark.startswith("not run: "):
+            tap.check(name, ["say whether it is run: put 'run', 'run vm' or 'not run: REASON' "
+                             "in a comment on the line before it"])
+
+
+def parts():
+    """A part for each page with examples, and for README.md; and one for each example that boots a
+    guest, which takes long."""
+    pages = [(path, list(of_page(path))) for path in sorted((ROOT / "man").glob("*.[1-9]"))]
+    if (ROOT / "README.md").exists():
+        pages.append((ROOT / "README.md", list(of_readme(ROOT / "README.md"))))
+    found = {}
+    for path, examples in pages:
+        for example in examples:
+            line = example[0].split(":")[1]
+            part = f"examples:{path.name}" + f":{line}" * ("vm" in example[1].split())
+            found.setdefault(part, []).append(example)
+    return {part: lambda tap, some=some: check(tap, some) for part, some in found.items()}

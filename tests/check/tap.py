@@ -6,6 +6,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -16,26 +17,53 @@ COMMANDS = sorted(path.name for path in ROOT.glob("cmd/pv-*") if path.is_dir())
 
 
 class Tap:
-    def __init__(self):
+    """Runs and reports tests, which are in named parts. Arguments: [--list] [PART] [--only TEST]…;
+    with --list the tests of the parts are printed as PART<tab>TEST, and not run."""
+
+    def __init__(self, parts, words):
         self.count = 0
         self.failed = 0
+        self.part = ""
+        self.parts = parts   # name -> function that makes the checks
+        self.listing = "--list" in words
+        self.only = [name for flag, name in zip(words, words[1:]) if flag == "--only"]
+        named = [word for before, word in zip(["", *words], words)
+                 if not word.startswith("--") and before != "--only"]
+        for name in named:
+            if name not in parts:
+                sys.exit(f"unknown part '{name}' ({' '.join(parts)})")
+        self.named = named or list(parts)
+
+    def run(self):
+        for self.part in self.named:
+            self.parts[self.part](self)
+        if self.listing:
+            return 0
+        print(f"1..{self.count}")
+        return 1 if self.failed else 0
+
+    def wanted(self, name):
+        if self.listing:
+            print(f"{self.part}\t{name}")
+        return not self.listing and (not self.only or name in self.only)
 
     def check(self, name, problems):
-        """One test: it passes when `problems`, a list of lines, is empty."""
+        """One test: it passes when `problems`, a list of lines or a generator, is empty."""
+        if not self.wanted(name):
+            return
         self.count += 1
+        began = time.monotonic()
         problems = list(problems)
         self.failed += bool(problems)
-        print(f"{'not ok' if problems else 'ok'} {self.count} {name}", flush=True)
+        print(f"{'not ok' if problems else 'ok'} {self.count} {name} "
+              f"# in {(time.monotonic() - began) * 1000:.0f} ms", flush=True)
         for problem in problems:
             print("#   " + problem.rstrip().replace("\n", "\n#   "), flush=True)
 
     def skip(self, name, reason):
-        self.count += 1
-        print(f"ok {self.count} {name} # skip {reason}", flush=True)
-
-    def end(self):
-        print(f"1..{self.count}")
-        return 1 if self.failed else 0
+        if self.wanted(name):
+            self.count += 1
+            print(f"ok {self.count} {name} # skip {reason}", flush=True)
 
 
 def differences(left_name, left, right_name, right):
@@ -46,7 +74,7 @@ def differences(left_name, left, right_name, right):
         yield f"{item}: in {right_name}, not in {left_name}"
 
 
-def run(argv, env=None, stdin="", timeout=60, cwd=None):
+def run(argv, env=None, stdin="", timeout=300, cwd=None):
     """Runs a program with text in and out. What it prints goes to files, so that a process which it
     leaves behind keeps nobody waiting."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
@@ -87,7 +115,7 @@ class Scratch:
     then still there is listed in `left`, and ended."""
 
     def __enter__(self):
-        self.dir = tempfile.mkdtemp(prefix="pvx.", dir="/tmp")
+        self.dir = tempfile.mkdtemp(prefix="pvx.", dir=os.environ.get("PV_TMP", "/tmp"))
         self.work = self.dir + "/work"
         os.mkdir(self.work)
         self.env = dict(os.environ, PV_RUN_DIR=self.dir + "/run",
@@ -118,7 +146,7 @@ class Scratch:
                 self.run(BIN / command, "close", *flags)
         objects = pathlib.Path(self.dir, "run/obj")
         self.left = [f"left behind: {path}" for path in objects.glob("*")]
-        deadline = time.monotonic() + 3
+        deadline = time.monotonic() + 30
         while (alive := list(self.processes())) and time.monotonic() < deadline:
             time.sleep(0.02)
         for pid, name in alive:

@@ -145,15 +145,12 @@ def registries(tree):
 def clang_format(tree):
     program = shutil.which("clang-format-14") or "clang-format"
     names = [name for name, _ in tree.files(*CXX)]
-    halves = [names[0::2], names[1::2]]
-    jobs = [subprocess.Popen([program, "--style=file:" + STYLE, "--dry-run", "-Werror", *half],
-                             cwd=tree.root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                             text=True) for half in halves if half]
-    for job in jobs:
-        for line in job.communicate()[1].splitlines():
-            found = re.match(r"(\S+:\d+):\d+: error:", line)
-            if found:
-                yield f"{found[1]}: not formatted; run clang-format -i {found[1].split(':')[0]}"
+    answer = subprocess.run([program, "--style=file:" + STYLE, "--dry-run", "-Werror", *names],
+                            cwd=tree.root, capture_output=True, text=True, check=False)
+    for line in answer.stderr.splitlines():
+        found = re.match(r"(\S+:\d+):\d+: error:", line)
+        if found:
+            yield f"{found[1]}: not formatted; run clang-format -i {found[1].split(':')[0]}"
 
 
 STYLE = str(ROOT / ".clang-format")
