@@ -22,9 +22,10 @@ BUILD_PACKAGES := g++ make libcli11-dev nlohmann-json3-dev libexpected-dev libfm
                   liburing-dev libnbd-dev libssl-dev libxxhash-dev liblz4-dev zlib1g-dev \
                   libtomlplusplus-dev
 RUN_PACKAGES   := qemu-system-x86 qemu-utils qemu-block-extra libnbd0 libssl3 ca-certificates
-TEST_PACKAGES  := catch2 librapidcheck-dev bats bats-assert bats-support jq parallel procps \
+TEST_PACKAGES  := catch2 librapidcheck-dev bats bats-assert bats-support jq procps \
                   libnbd-bin nbdkit fio e2fsprogs file git python3 mandoc clang-format shellcheck \
                   zsh fish cpio cryptsetup-bin syslinux syslinux-common mtools dosfstools chromium
+SOAK_PACKAGES  := clang debootstrap
 
 WARN     := -Wall -Wextra -Werror
 CXXFLAGS  = -std=c++20 $(OPT) -g1 $(WARN) $(SANITIZE) -Ilib -iquote . -pthread \
@@ -143,38 +144,35 @@ demo: deps
 	@$(MAKE) --no-print-directory all
 	@BUILD=$(BUILD) tests/demo
 
-# Everything; ends with "N passed, N failed, N skipped".
+# Everything; ends with "N passed, N failed, N skipped". TESTS=PATTERN runs what matches, SEED=n
+# what that seed gave, REPORT=dir writes JUnit XML and TAP; tests/check/run says more.
 check: deps
 	@$(MAKE) --no-print-directory all $(BUILD)/bin/pv-test $(PROGRAMS)
-	@BUILD=$(BUILD) tests/check/run unit tidy drift bats
+	@BUILD='$(BUILD)' exec tests/check/run
 
 unit: $(BUILD)/bin/pv-test
-	@BUILD=$(BUILD) tests/check/run unit
+	@BUILD='$(BUILD)' exec tests/check/run unit
 
 bats: all $(PROGRAMS)
-	@BUILD=$(BUILD) tests/check/run bats
+	@BUILD='$(BUILD)' exec tests/check/run bats
 
 tidy: all
-	@BUILD=$(BUILD) tests/check/run tidy drift
+	@BUILD='$(BUILD)' exec tests/check/run tidy drift
+
+# What is long or random, step by step; tests/check/soak.py has the list.
+soak: deps
+	@tests/check/deps $(SOAK_PACKAGES)
+	@$(MAKE) --no-print-directory all $(BUILD)/bin/pv-test $(PROGRAMS)
+	@BUILD='$(BUILD)' exec tests/check/run soak
 
 bench: deps
 	@$(MAKE) --no-print-directory all $(BUILD)/bin/pv-vhost-load
 	@BUILD=$(BUILD) tests/bench/run
 
-# Kills disk servers at random moments, ROUNDS times, and looks at what is left; then as many power
-# cuts of three disks at once; then VM_CUTS of VMs, about two seconds each; then RESTORES of a VM;
-# then KILLS of vhost-user servers under a guest.
-ROUNDS  ?= 200
-VM_CUTS ?= 100
-RESTORES ?= 1000
-KILLS    ?= 1000
+# The steps of `make soak` that kill disk servers and VMs, restore snapshots and cut the power. How
+# often: ROUNDS, VM_CUTS, RESTORES, KILLS.
 crash: all $(PROGRAMS)
-	@PATH="$(abspath $(BUILD))/bin:$$PATH" tests/crash/run --rounds $(ROUNDS)
-	@PATH="$(abspath $(BUILD))/bin:$$PATH" tests/crash/chain --cuts $(ROUNDS)
-	@PATH="$(abspath $(BUILD))/bin:$$PATH" tests/crash/fsync --cuts $(VM_CUTS)
-	@PATH="$(abspath $(BUILD))/bin:$$PATH" tests/crash/restores --count $(RESTORES)
-	@PATH="$(abspath $(BUILD))/bin:$$PATH" tests/crash/load
-	@PATH="$(abspath $(BUILD))/bin:$$PATH" BUILD=$(BUILD) tests/crash/vhost_kill --count $(KILLS)
+	@BUILD='$(BUILD)' TESTS='soak: crash' exec tests/check/run soak
 
 # The same unit and conformance tests under the sanitizers, each in a build folder of its own.
 # (With -fsanitize=address g++ 12 takes std::regex for uninitialized, GCC bug 105562.)
@@ -235,6 +233,6 @@ clean:
 	rm -rf $(BUILD)
 
 -include $(shell find $(BUILD)/unity $(BUILD)/single -name '*.d' 2>/dev/null)
-.PHONY: all deps demo check unit bats tidy bench crash asan tsan fuzz install clean
+.PHONY: all deps demo check unit bats tidy soak bench crash asan tsan fuzz install clean
 .SECONDARY:
 .DELETE_ON_ERROR:
