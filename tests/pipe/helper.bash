@@ -8,47 +8,49 @@
 #   teardown() { pv_teardown; }
 
 bats_require_minimum_version 1.5.0
-bats_load_library bats-support
-bats_load_library bats-assert
+# shellcheck source=SCRIPTDIR/helper_run.bash
+source "${BASH_SOURCE[0]%/*}/helper_run.bash"
 
 pv_setup() {
+  pv_trace
   command -v pv-disk >/dev/null || fail 'pv-disk is not in PATH: put build/bin there first'
-  # Short, because socket paths below it must stay under 108 bytes.
-  PV_T=$(mktemp -d "${PV_TMP:-/tmp}/t.XXXXXX")
+  # Short, because socket paths below it must stay under 108 bytes. Named after the file and the
+  # test, so that what is left of it says whose it is.
+  local file=${BATS_TEST_FILENAME##*/} n=0
+  until PV_T="${PV_TMP:-/tmp}/${file%.bats}.${BATS_TEST_NUMBER:-f}.$((n++))" &&
+    mkdir "$PV_T" 2>/dev/null; do
+    [ -e "$PV_T" ] || fail "cannot make $PV_T"
+  done
   export PV_T PV_RUN_DIR="$PV_T/run"
   unset PV_SCOPE XDG_RUNTIME_DIR PV_NO_IO_URING PV_QSD
   mkdir "$PV_T/w"
   cd "$PV_T/w" || return 1
 }
 
-# Processes that were started with this test's run directory in their environment.
+# Processes that were started with this test's run directory in their environment. (That of one that
+# has ended, and is to be buried yet, cannot be read.)
 pv_processes() {
   local environ pid
-  for environ in $(env -u PV_RUN_DIR grep -lsaF "PV_RUN_DIR=$PV_T/run" /proc/[0-9]*/environ); do
+  for environ in $(PV_RUN_DIR='' exec grep -lsaF "PV_RUN_DIR=$PV_T/run" /proc/[0-9]*/environ); do
     pid=${environ#/proc/}
-    pid=${pid%/environ}
-    case $(ps -o stat= -p "$pid" 2>/dev/null) in '' | Z*) ;; *) echo "$pid" ;; esac
+    echo "${pid%/environ}"
   done
 }
 
+# left_in FOLDER: whether there is something in it.
+left_in() {
+  local entries=("$1"/*)
+  [ -e "${entries[0]}" ] || [ -L "${entries[0]}" ]
+}
+
+# pv_close_all: what a test has left open, in every scope.
 pv_close_all() {
-  command -v pv-vm >/dev/null && [ -e "$PV_RUN_DIR/idx" ] &&
-    pv-vm list --all </dev/null 2>/dev/null | jq -r '.vm | "\(.scope) \(.name)"' |
-    while read -r scope name; do
-      pv-vm close --scope "$scope" "$name" </dev/null >/dev/null 2>&1
-    done
-  command -v pv-vm >/dev/null && [ -e "$PV_RUN_DIR/idx" ] &&
-    pv-vm lan list --all </dev/null 2>/dev/null | jq -r '.lan | "\(.scope) \(.name)"' |
-    while read -r scope name; do
-      pv-vm lan close --scope "$scope" "$name" </dev/null >/dev/null 2>&1
-    done
-  [ -e "$PV_RUN_DIR/idx" ] &&
-    pv-disk list --all </dev/null 2>/dev/null |
-    jq -r '.disk | "\(.scope) \(if .vm then .vm + "/" else "" end)\(.id)"' |
-    while read -r scope name; do
-      pv-disk close --force --scope "$scope" "$name" </dev/null >/dev/null 2>&1
-    done
-  return 0
+  local scope
+  left_in "$PV_RUN_DIR/obj" || return 0
+  for scope in "$PV_RUN_DIR"/idx/*/; do
+    scope=${scope%/}
+    pv-vm scope close "${scope##*/}" </dev/null >/dev/null 2>&1
+  done
 }
 
 pv_teardown() {
@@ -67,43 +69,12 @@ pv_teardown() {
     kill -KILL "$pid" 2>/dev/null
     status=1
   done
-  if [ -n "$(ls -A "$PV_RUN_DIR/obj" 2>/dev/null)" ]; then
+  if left_in "$PV_RUN_DIR/obj"; then
     echo "left behind: $(find "$PV_RUN_DIR/obj" "$PV_RUN_DIR/idx" -mindepth 1)"
     status=1
   fi
   rm -rf "$PV_T"
   return "$status"
-}
-
-# ok COMMAND…: it succeeds and says nothing on stderr; stdout is in $output.
-ok() {
-  run --separate-stderr "$@"
-  [ "$status" -eq 0 ] && [ -z "$stderr" ] && return 0
-  batslib_print_kv_single 8 command "$*" status "$status" stdout "$output" stderr "$stderr" |
-    batslib_decorate 'expected success without a word on stderr' | fail
-}
-
-# expect_error CODE CLASS COMMAND…: one clear line on stderr, an error document with that code on
-# stdout, that exit class. Stdin is empty unless the command makes its own.
-expect_error() {
-  local code=$1 class=$2
-  shift 2
-  run --separate-stderr "$@" </dev/null
-  if [ "$status" -eq "$class" ] && [ "${#stderr_lines[@]}" -eq 1 ] &&
-    jq -se --arg code "$code" \
-      'last | .v == 1 and .error.code == $code and (.error.message | length > 0)' \
-      <<<"$output" >/dev/null; then
-    return 0
-  fi
-  batslib_print_kv_single 8 command "$*" wanted "$code, exit $class, one line" status "$status" \
-    stdout "$output" stderr "$stderr" | batslib_decorate 'not that error' | fail
-}
-
-# has JQ_FILTER [DOCUMENT]: the filter is true of $output's last document (or of the one given).
-has() {
-  jq -se "last | $1" <<<"${2-$output}" >/dev/null && return 0
-  batslib_print_kv_single 8 filter "$1" document "${2-$output}" |
-    batslib_decorate 'not true of the document' | fail
 }
 
 # serve ID FLAGS…: a disk without a VM.
@@ -112,7 +83,11 @@ serve() {
 }
 
 uri() { printf 'nbd+unix:///?socket=%s' "$(sock "$1")"; }
-sock() { pv-disk info "$1" -o control </dev/null | sed 's/ctl\.sock$/nbd.sock/'; }
+sock() {
+  local control
+  control=$(pv-disk info "$1" -o control </dev/null) || return
+  printf '%s' "${control%ctl.sock}nbd.sock"
+}
 
 # qio ID COMMAND…: qemu-io on our server, write-back caching so that only asked-for flushes happen.
 qio() {
@@ -120,15 +95,6 @@ qio() {
   shift
   for command in "$@"; do args+=(-c "$command"); done
   qemu-io -f raw -t writeback "${args[@]}" "$(uri "$id")"
-}
-
-code_of() { jq -r .error.code <<<"$output"; }
-
-# until_true COMMAND…: it becomes true within $PV_WITHIN seconds (30).
-until_true() {
-  local _
-  for _ in $(seq $((${PV_WITHIN:-30} * 50))); do "$@" && return 0; sleep 0.02; done
-  fail "never true: $*"
 }
 
 # ended PID: it may be a zombie that nobody has buried yet.
@@ -207,12 +173,10 @@ unplug_all() {
 # random_file NAME BYTES
 random_file() { head -c "$2" /dev/urandom >"$1"; }
 
-# since_ms START_NS: whole milliseconds since `date +%s%N` printed START_NS.
-since_ms() { echo $((($(date +%s%N) - $1) / 1000000)); }
-
 # need_guest: for tests that boot a VM. `make check` builds the guest beforehand.
 need_guest() {
-  pv-vm guest info </dev/null >/dev/null 2>&1 || skip "no guest image; run: pv-vm guest build"
+  [ -n "${PV_GUEST_SNAP:-}" ] || pv-vm guest info </dev/null >/dev/null 2>&1 ||
+    skip "no guest image; run: pv-vm guest build"
 }
 
 # Where the load is; see tests/programs/fsx.cpp.

@@ -9,6 +9,7 @@
 setup_file() { shared_vm; }
 teardown_file() { close_shared_vm; }
 setup() {
+  pv_trace
   need_guest
   cd "$BATS_TEST_TMPDIR" || return 1
 }

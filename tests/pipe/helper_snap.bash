@@ -18,6 +18,7 @@ snap_file() {
 }
 
 snap_setup() {
+  pv_trace
   need_guest
   export PV_T="$PV_SHARED" PV_RUN_DIR="$PV_SHARED/run" PV_SCOPE="t$BATS_TEST_NUMBER"
   mkdir "$PV_T/$PV_SCOPE"
