@@ -243,12 +243,12 @@ text() { pv-disk read d --sector "$1" --raw </dev/null | tr -d '\0'; }
   for i in {1..40}; do
     qio d "write -P $i $((i * 8192)) 4096" "read $((i * 7 % 40 * 8192)) 2048" >/dev/null
   done
-  pv-fault journal --disk d --stable | jq -c 'select(.event).event | del(.connection)' >first
+  pv-fault journal --disk d --stable | command jq -c 'select(.event).event | del(.connection)' >first
   [ "$(wc -l <first)" -eq 80 ]
   jq -r '"\(.op) \(.offset_bytes) \(.length_bytes)"' first | while read -r op offset length; do
     [ "$op" = read ] && qio again "read $offset $length" || qio again "write $offset $length"
   done >/dev/null
-  pv-fault journal --disk again --stable | jq -c 'select(.event).event | del(.connection)' >second
+  pv-fault journal --disk again --stable | command jq -c 'select(.event).event | del(.connection)' >second
   diff first second
 }
 

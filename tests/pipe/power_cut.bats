@@ -32,8 +32,8 @@ sees() {
     block $d 0 O
   done
   ok pv-fault power-cut --disk a --disk b
-  assert_equal "$(jq -c .power_cut <<<"$output")" \
-    "$(jq -nc '[{id:"a"},{id:"b"}] | map(. + {dropped_bytes:8192,kept_bytes:0,survivors:"none"})')"
+  assert_equal "$(command jq -c .power_cut <<<"$output")" \
+    "$(command jq -nc '[{id:"a"},{id:"b"}] | map(. + {dropped_bytes:8192,kept_bytes:0,survivors:"none"})')"
   for d in a b; do
     sees $d 70 0 4k
     sees $d 65 4k 4k

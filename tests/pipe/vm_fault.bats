@@ -34,7 +34,7 @@ teardown() { unplug_all; }
   truncate -s 1M t.img
   run -1 bash -c 'set -o pipefail; pv-vm create cold | pv-disk attach --id vda --image t.img |
     pv-vm boot | pv-fault add eio_read | pv-vm run -- dd if=/dev/vda of=/dev/null count=1'
-  assert_equal "$(jq -c 'keys_unsorted' <<<"$output")" '["v","vm","disk","rule","run"]'
+  assert_equal "$(command jq -c 'keys_unsorted' <<<"$output")" '["v","vm","disk","rule","run"]'
   assert_equal "$(jq -r .run.exit_status <<<"$output")" 1
   assert_equal "$(jq -r .disk.faults[0] <<<"$output")" eio_read
   pv-vm close cold >/dev/null

@@ -150,7 +150,7 @@ EOF
   done
   pv-disk serve d --memory 1M --scope ci/job7 >/dev/null
   run -0 pv-vm scope close ci
-  assert_equal "$(jq -c .scope <<<"$output")" \
+  assert_equal "$(command jq -c .scope <<<"$output")" \
     '{"name":"ci","closed":{"streams":0,"vms":3,"disks":1,"lans":0,"snaps":0,"orphans":0}}'
   run -0 pv-vm scope close ci
   has '.scope.closed.vms == 0'
