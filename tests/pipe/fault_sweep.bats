@@ -222,8 +222,9 @@ interrupt() {
   printf '#!/bin/bash\ntouch begun.$PV_SWEEP_K\nsleep 1000\n' >work
   chmod +x work
   mkfifo lines
-  # Without job control a shell starts what is in the background with SIGINT ignored.
-  env --default-signal=INT pv-fault sweep --memory 1M --jobs 2 -- ./work >lines </dev/null 2>err &
+  # Without job control a shell starts what is in the background with SIGINT ignored, and who runs
+  # these tests may ignore SIGHUP.
+  env --default-signal=INT,HUP,TERM pv-fault sweep --memory 1M --jobs 2 -- ./work >lines </dev/null 2>err &
   local pid=$!
   exec 9<lines
   PV_WITHIN=20 until_true test -e begun.1
