@@ -98,13 +98,22 @@ EOF
 
 @test "io: a slow operation is waited for alone, or overtaken with --parallel; the order stays" {
   serve t --memory 1M
-  pv-fault add --disk t delay --delay 3s --sector 0+1 >/dev/null
+  pv-fault add --disk t stall --op read --sector 0+1 --id first >/dev/null
   { echo '{"op":"read","offset_bytes":0,"length_bytes":512}'
     for i in 1 2 3; do echo '{"op":"read","offset_bytes":4096,"length_bytes":512}'; done; } >ops
-  run -0 pv-disk io t --parallel 8 <ops
-  assert_equal "$(jq -c 'select(.io) | .io.line' <<<"$output" | tr '\n' ' ')" '1 2 3 4 '
-  has '.summary.duration_ms < 6000'
-  assert_equal "$(jq -c 'select(.io.line == 2).io.duration_ms < 2500' <<<"$output")" true
+  # One that waits for the first ends only after it.
+  pv-disk io t <ops >alone &
+  pv-fault wait first --disk t >/dev/null
+  pv-disk io t --parallel 8 <ops >out &
+  pv-fault wait first --disk t --hits 2 >/dev/null
+  overtaken() { [ "$(pv-disk stats t -o stats.read.completed)" = 3 ]; }
+  until_true overtaken
+  [ ! -s out ]
+  pv-fault release --disk t >/dev/null
+  wait
+  for output in "$(<alone)" "$(<out)"; do
+    assert_equal "$(jq -c 'select(.io) | .io.line' <<<"$output" | tr '\n' ' ')" '1 2 3 4 '
+  done
 }
 
 @test "io answers each line at once, and a line in error names itself" {
@@ -140,7 +149,7 @@ EOF
   serve t --memory 1M
   pv-fault add --disk t delay --delay 60s >/dev/null
   pid=$(pv-disk info t -o pid)
-  (sleep 0.3; kill -KILL "$pid") &
+  (until_true in_flight t; kill -KILL "$pid") &
   run -4 --separate-stderr pv-disk io t <<<'{"op":"read","offset_bytes":0,"length_bytes":512}'
   has '.error.code == "server_dead"'
   wait

@@ -69,14 +69,7 @@ teardown() { pv_teardown; }
 }
 
 # A decision of that rule is in the journal.
-wait_for_event() {
-  for _ in {1..1000}; do
-    pv-fault journal --disk d </dev/null |
-      jq -se --arg rule "$1" 'any(.event.rule == $rule)' >/dev/null && return 0
-    sleep 0.01
-  done
-  return 1
-}
+wait_for_event() { pv-fault wait "$1" --disk d </dev/null >/dev/null; }
 
 @test "A23: a fault set while a write is in flight fails it, and says that it has happened" {
   # The delay layer below the fault layer holds the I/O itself.

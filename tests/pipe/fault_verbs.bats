@@ -50,7 +50,7 @@ text() { pv-disk read d --sector "$1" --raw </dev/null | tr -d '\0'; }
 
 @test "more rules than a disk can have are refused at once" {
   seq 5000 | jq -c '{id: "q\(.)", do: {kind: "drop_flush"}}' >lines
-  expect_error invalid 4 pv-fault add --disk d --rules lines --timeout 20s
+  expect_error invalid 4 pv-fault add --disk d --rules lines --timeout 60s
   head -n 4096 lines >fit
   ok pv-fault add --disk d --rules fit -o rules
   expect_error invalid 4 pv-fault add --disk d eio_read

@@ -159,14 +159,12 @@ pattern() { qemu-io -r -f raw -c "read -P $1 $2 $3" "$4"; }
 }
 
 @test "delay: tune wakes what waits, and says what it cannot do" {
-  serve d --memory 1M --layer delay:ms=20000,ops=write
+  # Longer than the write would wait for it.
+  serve d --memory 1M --layer delay:ms=600000,ops=write
   fill x 512 | pv-disk write d --sector 0 >written &
-  sleep 0.5
-  local start
-  start=$(date +%s%N)
+  until_true in_flight d
   ok pv-disk tune d delay:ms=0
   wait $!
-  [ "$(since_ms "$start")" -lt 10000 ]
   ok qio d 'read -P 120 0 512'
   expect_error unsupported 4 pv-disk tune d cache:size=1M
   assert_equal "$(jq -r .error.message <<<"$output")" \

@@ -80,13 +80,11 @@ poke() { printf '%s' "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; 
   truncate -s 1T a.img b.img
   poke a.img 900000000000 same
   poke b.img 900000000000 same
-  SECONDS=0
   ok pv-verify compare a.img b.img
   has '.summary | .size_bytes == 1099511627776 and .compared_bytes <= 65536'
   qemu-img create -q -f qcow2 c.qcow2 1T
   run -1 pv-verify compare a.img c.qcow2
-  has '.summary | .ranges == 1 and .first_bytes == 900000000000'
-  [ "$SECONDS" -lt 20 ]
+  has '.summary | .ranges == 1 and .first_bytes == 900000000000 and .compared_bytes <= 65536'
 
   truncate -s 1M s.img
   truncate -s 3M l.img
@@ -158,14 +156,13 @@ poke() { printf '%s' "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; 
 }
 
 @test "compare: an image that grows meanwhile" {
-  head -c 200M /dev/zero >a.img
+  head -c 20M /dev/zero >a.img
   cp a.img b.img
-  (while [ ! -e compared ]; do echo x >>b.img; done) 3>&- &
-  run --separate-stderr pv-verify compare a.img b.img --allow-size --jobs 1
-  touch compared
+  serve d --image a.img
+  pv-fault add stall --disk d --op read --id hold </dev/null >/dev/null
+  { pv-fault wait hold --disk d && echo x >>b.img && pv-fault clear --disk d; } </dev/null >/dev/null &
+  expect_error aborted 4 pv-verify compare d b.img --allow-size
   wait
-  [ "$status" -eq 4 ]
-  has '.error.code == "aborted"'
 }
 
 # If this fails, bytes that a server never sent are zeroes, and equal to zeroes.
