@@ -22,7 +22,7 @@ findings() { pv-verify findings --disk "$1" </dev/null; }
   run pv-verify findings --disk m </dev/null
   [ "$status" -eq 1 ]
   has '.summary.mismatches == 1 and .summary.good == false'
-  run jq -c '.finding | select(.) | [.kind, .ranges, .different_bytes, .request.op]' <<<"$output"
+  run command jq -c '.finding | select(.) | [.kind, .ranges, .different_bytes, .request.op]' <<<"$output"
   assert_output '["mismatch",[{"offset_bytes":0,"length_bytes":512}],512,"read"]'
   run bash -c "pv-verify findings --disk m </dev/null | jq -r '.finding | select(.) |
     .excerpt.test_b64' | base64 -d | od -An -tx1 -N4"
