@@ -227,8 +227,8 @@ interrupt() {
   env --default-signal=INT,HUP,TERM pv-fault sweep --memory 1M --jobs 2 -- ./work >lines </dev/null 2>err &
   local pid=$!
   exec 9<lines
-  PV_WITHIN=20 until_true test -e begun.1
-  PV_WITHIN=20 until_true test -e begun.2
+  until_true test -e begun.1
+  until_true test -e begun.2
   "$@" "$pid"
   status=0
   wait "$pid" || status=$?

@@ -111,10 +111,10 @@ has() {
 
 code_of() { jq -r .error.code <<<"$output"; }
 
-# until_true COMMAND…: it becomes true within $PV_WITHIN seconds (30). It is asked less often when
+# until_true COMMAND…: it becomes true within $PV_WITHIN seconds (60). It is asked less often when
 # that takes longer.
 until_true() {
-  local end=$((SECONDS + ${PV_WITHIN:-30})) rounds=0
+  local end=$((SECONDS + ${PV_WITHIN:-60})) rounds=0
   until "$@"; do
     [ "$SECONDS" -le "$end" ] || fail "never true: $*" || return
     case $((rounds++)) in

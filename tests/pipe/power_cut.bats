@@ -109,7 +109,7 @@ END
 }
 
 @test "a client that is in the middle of a request is hung up on and gets no answer" {
-  serve d --memory 1M --layer delay:ms=3000 --layer cache
+  serve d --memory 1M --layer delay:ms=10000 --layer cache
   socket=$(sock d)
   PYTHONPATH="$BATS_TEST_DIRNAME/../crash" python3 - "$socket" <<'END' &
 import sys
@@ -117,7 +117,7 @@ import nbd_client
 client = nbd_client.Client(sys.argv[1])
 client.send(nbd_client.WRITE, 0, 512, None, b"x" * 512, nbd_client.FUA)
 try:
-    answers = list(client.answers(20))
+    answers = list(client.answers(60))
     sys.exit(f"answered: {answers}")
 except nbd_client.Gone:
     pass

@@ -47,8 +47,7 @@ teardown() { pv_teardown; }
   run -0 pv-vm run v --raw -- bash -c 'grep -o "vda2 / ext4" /proc/mounts; echo kept >/var/kept'
   assert_output 'vda2 / ext4'
   pv-vm run v -- shutdown -P >down 2>&1 || true
-  for _ in $(seq 200); do [ "$(pv-vm info v -o state)" = booted ] || break; sleep 0.05; done
-  run -0 pv-vm info v -o state
+  run -0 pv-vm wait v --state shutdown,dead -o state
   assert_output shutdown
   cd / # the VM knows where its profile is
   pv-vm boot v --timeout 300s -o state

@@ -121,14 +121,12 @@ teardown() { unplug_all; }
 @test "a fault can be set while the guest's request sleeps" {
   truncate -s 1M t.img
   plug vda --image t.img
-  pv-fault add --disk vda delay --delay 6s --op read >/dev/null
+  pv-fault add --disk vda delay --id nap --delay 20s --op read >/dev/null
   pv-vm run v --raw -- dd if=/dev/vda of=/dev/null bs=4k count=1 iflag=direct >out 2>&1 &
   reader=$!
-  for _ in $(seq 100); do
-    [ "$(pv-fault list --disk vda | jq .rule.matched)" -gt 0 ] && break
-    sleep 0.05
-  done
+  pv-fault wait nap --disk vda >/dev/null
   pv-fault add --disk vda eio_read >/dev/null
+  pv-fault clear nap --disk vda >/dev/null
   status=0
   wait "$reader" || status=$?
   assert_equal "$status" 1

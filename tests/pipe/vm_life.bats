@@ -174,9 +174,8 @@ exit 0' >/dev/null
   until_true pgrep -f "qemu-system.*$PV_RUN_DIR" >/dev/null
   kill -KILL "$booting"
   wait "$booting" || true
-  for _ in $(seq 100); do pgrep -f "$PV_RUN_DIR" >/dev/null || break; sleep 0.05; done
-  run pgrep -af "qemu-system.*$PV_RUN_DIR"
-  assert_output ""
+  no_qemu() { ! pgrep -f "qemu-system.*$PV_RUN_DIR" >/dev/null; }
+  until_true no_qemu
   run -0 pv-vm info v -o state
   assert_output created
 }

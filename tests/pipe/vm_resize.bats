@@ -45,7 +45,8 @@ guest() { pv-vm run v --raw --timeout 120s -- sh -c "$1"; }
       cmp -n $(wc -c </tmp/data) /tmp/data /dev/vda || { echo differs $i; break; }
       i=$((i+1)); done
     dmesg | grep -i "i/o error"; echo done' >guest.out &
-  sleep 0.5
+  asked() { [ "$(pv-disk stats vda -o stats.flush.completed)" -gt 0 ]; }
+  until_true asked
   local n
   for n in {1..25}; do
     run -0 pv-disk resize vda $((16 + n % 5))M --shrink -o guest_bytes

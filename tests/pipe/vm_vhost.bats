@@ -148,14 +148,15 @@ vplug() { plug "$@" --transport vhost-user; }
   cmp -s r.img t.img && { printf Y | dd of=t.img bs=1 seek=5000 conv=notrunc status=none; }
   pv-verify mirror --test t.img --reference r.img --on-mismatch stop_vm --assume-identical </dev/null |
     pv-disk attach v --id m --transport vhost-user >/dev/null
-  # Not before this command has come to its end.
-  guest '(sleep 1; dd if=/dev/vda of=/dev/null bs=4k iflag=direct) >/dev/null 2>&1 &'
+  guest 'dd if=/dev/vda of=/dev/null bs=4k iflag=direct 2>/dev/null' &
+  local reader=$!
   paused() { [ "$(pv-vm info v -o state </dev/null)" = paused ]; }
   until_true paused
   run pv-verify report --disk v/m
   has '.report | .verdict == "damaged" and .first.request.front == "vhost-user"
     and .ranges == [{"offset_bytes":5000,"length_bytes":1,"mismatches":1}]'
   pv-vm resume v </dev/null >/dev/null
+  wait "$reader"
   vplug h --memory 1M
   pv-fault add --disk v/h --rule '{"match":{"op":["read"]},"when":{"times":1},"do":{"kind":"stall"}}' \
     </dev/null >/dev/null
