@@ -8,7 +8,7 @@ setup() { pv_setup; }
 teardown() { pv_teardown; }
 
 # started FILE: waits for what a server in the background makes when it is ready.
-started() { PV_WITHIN=30 until_true test -e "$1"; }
+started() { until_true test -e "$1"; }
 
 web_server() {
   python3 "$BATS_TEST_DIRNAME/../servers/range_server.py" "$PWD" "$@" 3>&- &

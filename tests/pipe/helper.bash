@@ -134,6 +134,14 @@ guest_vm() {
   done
 }
 
+# bare_profile: from here on a profile `bare`, of a machine that halts at once. For tests of machines
+# and not of guests: one that has no agent to wait for is booted too, but goes on for seconds.
+bare_profile() {
+  { printf '\xf4\xeb\xfd'; head -c 507 /dev/zero; printf '\x55\xaa'; } >halt.img
+  truncate -s 64k halt.img
+  printf '[profiles.bare]\ndisks = ["halt.img"]\nagent = false\n' >provium.toml
+}
+
 # boot_smp VM FLAGS…: boots one with several CPUs. Under QEMU 7.2's emulation with a thread for each
 # CPU a kernel stands still for good, now and then, while it patches its own code: one boot of forty
 # on a busy machine. Such a VM is booted once more.

@@ -19,17 +19,16 @@ letters() {
     dd if=/dev/$1 bs=64k skip=\$i count=1 iflag=direct 2>/dev/null | head -c 1 | tr '\\0' .; done"
 }
 
-# two_disks [boot]: in a VM that runs, or that is booted with them.
+# two_disks: in a VM that runs.
 two_disks() {
   truncate -s 4M a.img b.img
-  if [ "${1:-}" = boot ]; then pv-vm create v >/dev/null; else guest_vm v; fi
+  guest_vm v
   pv-disk attach v --id vda --image a.img --layer cache >/dev/null
   pv-disk attach v --id vdb --image b.img --layer cache >/dev/null
-  if [ "${1:-}" = boot ]; then pv-vm boot v >/dev/null; fi
 }
 
 @test "after a cut the VM boots again and sees exactly what it had flushed" {
-  two_disks boot
+  two_disks
   fill vda A 0 oflag=direct
   fill vdb B 0 oflag=direct
   fill vda S 1 conv=fsync
@@ -69,10 +68,8 @@ two_disks() {
     'while :; do dd if=/dev/zero of=/dev/vda bs=64k seek=16 count=32 oflag=direct; done' \
     >/dev/null 2>&1 &
   noise=$!
-  for _ in {1..2000}; do
-    [ "$(pv-disk stats vdb -o stats.flush.completed </dev/null)" -gt 20 ] && break
-    sleep 0.02
-  done
+  written() { [ "$(pv-disk stats vdb -o stats.flush.completed </dev/null)" -gt 20 ]; }
+  until_true written
   ok pv-fault power-cut v --survivors random --seed 5
   run wait "$writer"
   run wait "$noise"
@@ -113,7 +110,8 @@ two_disks() {
 
 @test "a drive that QEMU opened itself is refused" {
   truncate -s 1M own.img
-  pv-vm create v --qemu-arg -drive --qemu-arg if=virtio,file=own.img,format=raw >/dev/null
+  bare_profile
+  pv-vm create v --profile bare --qemu-arg -drive --qemu-arg if=virtio,file=own.img,format=raw >/dev/null
   pv-vm boot v >/dev/null
   expect_error not_mediated 4 pv-fault power-cut v
   ok pv-vm info v -o state
@@ -124,10 +122,7 @@ two_disks() {
   two_disks
   fill vda P 0 conv=fsync
   pv-vm run v -- sh -c 'poweroff -f' >/dev/null 2>&1 || true
-  for _ in {1..200}; do
-    [ "$(pv-vm info v -o state </dev/null)" = shutdown ] && break
-    sleep 0.02
-  done
+  ok pv-vm wait v --state shutdown,dead
   ok pv-vm boot v -o state
   assert_output booted
   assert_equal "$(letters vda)" P...

@@ -68,8 +68,9 @@ teardown() { pv_teardown; }
   truncate -s 16M ref.img
   cp ref.img test.img
   head -c 4096 /dev/zero | tr '\0' x | dd of=test.img bs=4k seek=100 conv=notrunc status=none
-  pv-vm create v | pv-verify mirror --test test.img --reference ref.img --assume-identical \
-    --on-mismatch stop_vm | pv-disk attach --id vda | pv-vm boot >/dev/null
+  guest_vm v
+  pv-verify mirror --test test.img --reference ref.img --assume-identical --on-mismatch stop_vm \
+    </dev/null | pv-disk attach v --id vda >/dev/null
   run pv-vm run v --timeout 15s -- dd if=/dev/vda of=/dev/null bs=4k count=1 skip=100 </dev/null
   [ "$status" -ne 0 ] # it stands still
   until_true bash -c '[ "$(pv-vm info v -o state </dev/null)" = paused ]'

@@ -84,9 +84,8 @@ replay_all() {
   truncate -s 16M d.img
   mkfs.ext4 -q -b 1024 -F d.img
   cp d.img r.img
-  pv-vm create v </dev/null >/dev/null
+  guest_vm v
   pv-verify record d.log --image d.img </dev/null | pv-disk attach v --id vda >/dev/null
-  pv-vm boot v </dev/null >/dev/null
   ok pv-vm run v --raw -- sh -c 'mkdir /m && mount /dev/vda /m && cd /m &&
     for n in 1 2 3 4; do mkdir $n && seq 3000 >$n/a && sync && seq 99 >$n/b; done; sync'
   ok pv-verify mark written --disk v/vda

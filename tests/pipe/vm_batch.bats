@@ -4,10 +4,18 @@
 
 load helper
 
-setup() { pv_setup; }
+setup() {
+  pv_setup
+  bare_profile
+}
 teardown() { pv_teardown; }
 
-create() { for name in "$@"; do pv-vm create "$name"; done; }
+# create VM…: of them `a` has a guest to wait for.
+create() {
+  local name
+  for name; do if [ "$name" = a ]; then pv-vm create a; else pv-vm create "$name" --profile bare; fi; done
+}
+no_qemu() { ! pgrep -f "qemu-system.*$PV_RUN_DIR" >/dev/null; }
 states() { pv-vm list -o state | sort | uniq -c | awk '{ printf "%s%s ", $1, $2 }'; }
 
 @test "boot of many: a document for each as it is ready, with the keys that came in" {
@@ -40,7 +48,7 @@ states() { pv-vm list -o state | sort | uniq -c | awk '{ printf "%s%s ", $1, $2 
   assert_equal "$(states)" '3created '
   # One that fails when the others have begun, or have booted.
   pv-vm create bad --qemu-arg -no-such-flag >/dev/null
-  run -4 --separate-stderr pv-vm boot --atomic --jobs 1 a bad b
+  run -4 --separate-stderr pv-vm boot --atomic --jobs 1 b bad a
   assert_equal "$(jq -sc '[.[].error.code]' <<<"$output")" '["aborted","guest_died","aborted"]'
   assert_equal "$(states)" '4created '
   run -1 pgrep -af "qemu-system.*$PV_RUN_DIR"
@@ -54,15 +62,15 @@ states() { pv-vm list -o state | sort | uniq -c | awk '{ printf "%s%s ", $1, $2 
 
 @test "boot of many interrupted leaves nothing running" {
   need_guest
-  create a b >/dev/null
+  pv-vm create a >/dev/null
+  pv-vm create b >/dev/null
   for how in '' --atomic; do
     pv-vm boot a b $how >/dev/null 2>&1 &
     booting=$!
     until [ "$(ls "$PV_RUN_DIR"/obj/*/sup.sock 2>/dev/null | wc -l)" = 2 ]; do sleep 0.02; done
     kill -TERM "$booting"
     wait "$booting" || true
-    for _ in $(seq 100); do pgrep -f "qemu-system.*$PV_RUN_DIR" >/dev/null || break; sleep 0.05; done
-    run -1 pgrep -af "qemu-system.*$PV_RUN_DIR"
+    until_true no_qemu
     assert_equal "$(states)" '2created '
   done
 }

@@ -18,7 +18,7 @@ long_job() {
 @test "scope run: the command's scope is fresh, its status is ours, and nothing stays" {
   need_guest
   run -3 --separate-stderr pv-vm scope run job -- bash -c 'echo "$PV_SCOPE"
-    pv-vm create v | pv-disk attach --id vda --scratch 1M | pv-vm boot -o state
+    pv-vm create v --no-agent | pv-disk attach --id vda --scratch 1M | pv-vm boot -o state
     pv-disk serve alone --memory 1M -o state
     pv-vm info v -o pid >qemu
     exit 3'

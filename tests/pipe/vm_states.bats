@@ -118,7 +118,8 @@ rows() { grep -v -e '^#' -e '^$' <<<"$k_table"; }
 }
 
 @test "every verb in every state: what changes it" {
-  flags=--no-agent # a boot is over when QEMU runs
+  bare_profile
+  flags='--profile bare'
   while read -r verb wanted; do
     read -ra wanted <<<"$wanted"
     for state in "${!k_states[@]}"; do

@@ -109,7 +109,7 @@ held() { jq '.disk.stats.layers.cache.held_bytes' "$1"; }
 
 @test "a VM that maps a snapshot's memory has no room for a vhost-user disk" {
   # If this fails, a server writes into the memory of a snapshot, or the guest hangs.
-  pv-vm create plain | pv-vm boot >/dev/null
+  guest_vm plain
   ok pv-snap take plain ./s --stop
   ok pv-snap restore ./s v
   has '.vm.ram == "mapped"'
