@@ -294,26 +294,6 @@ close_reader() { exec 9<&-; }
   expect_error no_such_disk 4 pv-fault sweep --memory 1M -- sh -c 'pv-disk close "$PV_DISK"'
 }
 
-# The two below are the whole thing: every request of a real program.
-need_fuse() {
-  local why
-  why=$("$BATS_TEST_DIRNAME/../crash/over_fuse" --probe) || skip "$why"
-}
-
-@test "every request of mkfs.ext4 fails once: it recovers or says so, and e2fsck agrees" {
-  need_fuse
-  sweep_program mkfs
-  assert_equal "$(jq -s 'map(.sweep | select(.) | .k) == [range(1; length)]' <<<"$output")" true
-  has '.summary.stopped == "fewer_than_k" and .summary.runs > 30 and .summary.outcomes.error_reported > 0
-    and .summary.outcomes.recovered > 0'
-}
-
-@test "every request of SQLite fails once: no transaction that it acknowledged is lost or half there" {
-  need_fuse
-  sweep_program sqlite
-  has '.summary.stopped == "fewer_than_k" and .summary.runs > 15 and .summary.outcomes.error_reported > 10'
-}
-
 # lie KIND: the rule for it; mark is the one that does no harm.
 lie() {
   case $1 in mark) set -- 'mark","name":"m' ;; esac
@@ -344,44 +324,4 @@ END
     assert_equal "$(jq -r '.sweep | select(.) | .command.exit_status' <<<"$output" | sort -u)" 0
     assert_equal "$(jq -r '.sweep.fault | select(.) | .delivered' <<<"$output" | sort -u)" OK
   done
-}
-
-@test "a write of mkfs.ext4 that is dropped, or of SQLite that is torn, is found; on an honest disk nothing is" {
-  need_fuse
-  run --separate-stderr "$BATS_TEST_DIRNAME/../crash/sweep" mkfs --mode drop_write --op write
-  assert_equal "$status" 1
-  has '.summary.stopped == "fewer_than_k" and .summary.outcomes.corrupted >= 5 and
-    .summary.outcomes.hung == 0 and .summary.outcomes.crashed == 0'
-  run --separate-stderr "$BATS_TEST_DIRNAME/../crash/sweep" sqlite --mode torn_write --op write --max 10
-  assert_equal "$status" 1
-  has '.summary.outcomes.corrupted >= 1 and .summary.outcomes.crashed == 0'
-  sweep_program mkfs --rule "$(lie mark)"
-  has '.summary.stopped == "fewer_than_k" and .summary.outcomes.recovered > 30'
-  sweep_program sqlite --rule "$(lie mark)" --max 10
-  has '.summary.outcomes.recovered == 10'
-}
-
-@test "what the two above look for is found: a torn file system, a lost or half transaction" {
-  local load="$BATS_TEST_DIRNAME/../crash/sqlite_load.py"
-  python3 "$load" make base.img 262144
-  cp base.img disk
-  python3 "$load" work disk notes
-  ok python3 "$load" look disk notes
-  run python3 "$load" look base.img notes
-  assert_failure
-  assert_output --partial 'transactions were acknowledged, 0 are there'
-  dd if=/dev/zero of=disk bs=4096 seek=5 count=1 conv=notrunc status=none
-  run python3 "$load" look disk notes
-  assert_failure
-  truncate -s 4M fs
-  mkfs.ext4 -q fs
-  dd if=/dev/zero of=fs bs=1024 seek=2 count=1 conv=notrunc status=none
-  run e2fsck -fn fs
-  assert_failure
-}
-
-sweep_program() {
-  run --separate-stderr "$BATS_TEST_DIRNAME/../crash/sweep" "$@"
-  jq -c '.sweep | select(.outcome == "corrupted" or .outcome == "hung" or .outcome == "crashed")' <<<"$output"
-  assert_success
 }
