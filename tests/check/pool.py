@@ -2,6 +2,7 @@
 """Runs units side by side, the longest first. What a unit starts is a descendant of this process
 until it is gone (orphans are adopted), so that nothing can be left unseen: neither after a unit,
 nor when the run is interrupted."""
+import codecs
 import ctypes
 import os
 import pathlib
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import time
 
-from results import FAILED, SKIPPED, PlainReader, Result
+from results import FAILED, SKIPPED, CatchReader, PlainReader, Result
 
 SETTLE = 15     # seconds that what a unit has told to end may take to be gone
 TICK = 0.2
@@ -78,6 +79,7 @@ class Running:
         self.status = None
         self.reader = unit.reader()
         self.position = 0
+        self.text = codecs.getincrementaldecoder("utf-8")("replace")
         self.told = 0
         argv = unit.command(self.logs)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -95,7 +97,7 @@ class Running:
                 report.seek(self.position)
                 data = report.read()
         self.position += len(data)
-        self.reader.feed(data.decode("utf-8", "replace"))
+        self.reader.feed(self.text.decode(data))
         complete = len(self.reader.results)
         if data and complete and self.reader.results[-1].status == FAILED:
             complete -= 1
@@ -124,14 +126,15 @@ class Running:
         for result in results:
             if result.name in missing:
                 missing.remove(result.name)
+        begun = self.reader.running or not isinstance(self.reader, CatchReader)
         if self.reader.running in missing:
             missing.remove(self.reader.running)
             missing.insert(0, self.reader.running)
         tail = read_bytes(self.logs + "/output").decode("utf-8", "replace").splitlines()[-30:]
         if missing:
-            others = [f"nor did {len(missing) - 1} tests after it"] * (len(missing) > 1)
+            others = [f"nor did {len(missing) - 1} more"] * (len(missing) > 1)
             results.append(Result(self.unit.suite, missing[0], FAILED, text=[
-                f"did not end: {why or self.said()}", *others, *tail]))
+                f"did not {'end' if begun else 'run'}: {why or self.said()}", *others, *tail]))
         elif (why or self.status) and not self.explained():
             results.append(Result(self.unit.suite, f"{self.unit.name} ends well", FAILED, text=[
                 why or self.said(), *self.reader.before[-30:], *tail]))
