@@ -57,7 +57,7 @@ TEST_CASE("vhost: a client may go while it waits for its queue to stop", "[vhost
       {ask, ask == request::get_vring_base ? bytes_of(VringState{0, 0}) : ""},
       rig.driver->deadline()));
   rig.ours.connections();
-  rig.driver->disconnect();
+  rig.driver->channel() = Channel();  // a server that waits would not answer a farewell
   const Deadline deadline = rig.driver->deadline();
   while (rig.ours.connections() != 0 && !deadline.passed()) sleep_ns(k_ns_per_ms);
   CHECK(rig.ours.connections() == 0);
