@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <fcntl.h>
 
 #include <catch2/catch.hpp>
@@ -26,11 +27,11 @@ uint64_t test_seed() {
 }
 
 TempDir::TempDir() {
-  std::string shared = "/dev/shm/pvt.XXXXXX", plain = "/tmp/pvt.XXXXXX";
-  if (const char* made = mkdtemp(shared.data()))
-    path_ = made;
-  else if (const char* other = mkdtemp(plain.data()))
-    path_ = other;
+  const char* given = getenv("PV_TMP");  // of the run that this test is in
+  for (const char* top : {given ? given : "/dev/shm", "/dev/shm", "/tmp"}) {
+    std::string pattern = std::string(top) + "/pvt.XXXXXX";
+    if (path_.empty() && mkdtemp(pattern.data())) path_ = pattern;
+  }
   REQUIRE(!path_.empty());
 }
 
@@ -73,7 +74,10 @@ void Io::split_into(const std::vector<size_t>& sizes) {
 
 std::string random_bytes(Rng& rng, size_t count) {
   std::string bytes(count, '\0');
-  for (char& c : bytes) c = static_cast<char>(rng.next());
+  for (size_t at = 0; at < count; at += sizeof(uint64_t)) {
+    const uint64_t next = rng.next();
+    memcpy(bytes.data() + at, &next, std::min(sizeof(next), count - at));
+  }
   return bytes;
 }
 

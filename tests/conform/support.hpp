@@ -24,7 +24,7 @@ namespace pv::test {
 uint64_t test_seed();
 #define SEED_INFO(seed) INFO("rerun with PV_TEST_SEED=" << (seed))
 
-// A directory that is gone when the test ends; below /dev/shm (tmpfs) where there is one.
+// A directory that is gone when the test ends; below $PV_TMP, or /dev/shm (tmpfs), or /tmp.
 class TempDir {
  public:
   TempDir();
@@ -52,7 +52,7 @@ struct Io {
   Io& operator=(const Io&) = delete;
   // Splits `data` into these pieces; what they leave over is one more.
   void split_into(const std::vector<size_t>& sizes);
-  std::string bytes() const { return std::string(data.begin(), data.end()); }
+  std::string bytes() const { return std::string(data.data(), data.size()); }
 };
 
 std::string random_bytes(Rng& rng, size_t count);
