@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <cerrno>
 
-#include <catch2/catch.hpp>
 #include <fmt/format.h>
 
+#include "../catch.hpp"
 #include "base/text.hpp"
 #include "blk/backend/memory.hpp"
 #include "blk/registry.hpp"

@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <set>
 
-#include <catch2/catch.hpp>
 #include <fmt/format.h>
 
+#include "../catch.hpp"
 #include "base/text.hpp"
 #include "blk/fault/kinds.hpp"
 

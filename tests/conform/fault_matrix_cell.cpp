@@ -3,9 +3,9 @@
 // then what the layer has on record, then what a repair makes of the disk.
 #include <algorithm>
 
-#include <catch2/catch.hpp>
 #include <fmt/format.h>
 
+#include "../catch.hpp"
 #include "base/text.hpp"
 #include "blk/fault/journal.hpp"
 #include "blk/wire.hpp"

@@ -3,8 +3,7 @@
 // real socket.
 #include <cerrno>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "base/text.hpp"
 #include "blk/registry.hpp"
 #include "blk/segments.hpp"

@@ -6,9 +6,9 @@
 #include <cerrno>
 #include <initializer_list>
 
-#include <catch2/catch.hpp>
 #include <fmt/format.h>
 
+#include "../catch.hpp"
 #include "base/text.hpp"
 #include "fault_matrix.hpp"
 

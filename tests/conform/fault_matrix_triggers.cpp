@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 // The triggers: for each way in which a rule can choose its requests, the requests that show it,
 // and which of them must fire.
-#include <catch2/catch.hpp>
 #include <fmt/format.h>
 
 #define XXH_INLINE_ALL
 #include <cerrno>
 #include <xxhash.h>
 
+#include "../catch.hpp"
 #include "base/text.hpp"
 #include "fault_matrix.hpp"
 

@@ -6,7 +6,7 @@
 #include <dlfcn.h>
 #include <libnbd.h>
 
-#include <catch2/catch.hpp>
+#include "../catch.hpp"
 
 namespace pv::test {
 

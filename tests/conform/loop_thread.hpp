@@ -11,8 +11,7 @@
 #include <thread>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "base/fd.hpp"
 #include "base/loop.hpp"
 

@@ -8,9 +8,9 @@
 #include <regex>
 #include <set>
 
-#include <catch2/catch.hpp>
 #include <fmt/format.h>
 
+#include "../catch.hpp"
 #include "base/text.hpp"
 #include "blk/backend/memory.hpp"
 #include "blk/registry.hpp"

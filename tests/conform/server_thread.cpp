@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "server_thread.hpp"
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "base/socket.hpp"
 #include "front/nbd/server.hpp"
 #include "front/vhost/server.hpp"

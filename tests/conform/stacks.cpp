@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The stacks that the suite goes through: a line here is what a new layer is tested by.
-#include <catch2/catch.hpp>
 
+#include "../catch.hpp"
 #include "base/file.hpp"
 #include "support.hpp"
 

@@ -8,9 +8,9 @@
 #include <optional>
 #include <sys/wait.h>
 
-#include <catch2/catch.hpp>
 #include <fmt/format.h>
 
+#include "../catch.hpp"
 #include "blk/backend/memory.hpp"
 #include "blk/checked.hpp"
 #include "blk/child.hpp"

@@ -7,8 +7,7 @@
 #include <cstring>
 #include <fcntl.h>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "base/file.hpp"
 #include "blk/backend/file.hpp"
 #include "blk/backend/memory.hpp"

@@ -3,8 +3,7 @@
 
 #include <map>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "base/process.hpp"
 #include "blk/backend/nbd.hpp"
 #include "support.hpp"

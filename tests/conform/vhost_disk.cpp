@@ -6,8 +6,7 @@
 #include <map>
 #include <optional>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "../vhost/driver/blk.hpp"
 #include "blk/segments.hpp"
 

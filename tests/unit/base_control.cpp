@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <thread>
 
-#include <catch2/catch.hpp>
 #include <fmt/format.h>
 
+#include "../catch.hpp"
 #include "base/control.hpp"
 #include "base/file.hpp"
 #include "base/json.hpp"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a server goes on for ever in a directory that was deleted, or ends in one that
 // was not.
-#include <catch2/catch.hpp>
 
+#include "../catch.hpp"
 #include "../conform/support.hpp"
 #include "base/dir_guard.hpp"
 #include "base/file.hpp"

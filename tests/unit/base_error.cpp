@@ -3,8 +3,7 @@
 #include <cerrno>
 #include <set>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "base/error.hpp"
 #include "base/json.hpp"
 #include "base/result.hpp"

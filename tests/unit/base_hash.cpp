@@ -4,8 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "base/fd.hpp"
 #include "base/hash.hpp"
 

@@ -5,8 +5,7 @@
 #include <sys/eventfd.h>
 #include <thread>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "../conform/support.hpp"
 #include "base/defer.hpp"
 #include "base/file.hpp"

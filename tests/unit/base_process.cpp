@@ -6,9 +6,9 @@
 #include <fcntl.h>
 #include <sys/wait.h>
 
-#include <catch2/catch.hpp>
 #include <fmt/format.h>
 
+#include "../catch.hpp"
 #include "../conform/support.hpp"
 #include "base/file.hpp"
 #include "base/process.hpp"

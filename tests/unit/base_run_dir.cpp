@@ -8,8 +8,7 @@
 #include <sys/stat.h>
 #include <thread>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "../conform/support.hpp"
 #include "base/json.hpp"
 #include "base/run_dir.hpp"

@@ -3,9 +3,9 @@
 // as something else than they are.
 #include <utility>
 
-#include <catch2/catch.hpp>
 #include <fmt/format.h>
 
+#include "../catch.hpp"
 #include "../conform/support.hpp"
 #include "base/json.hpp"
 #include "base/text.hpp"

@@ -2,8 +2,7 @@
 // If this fails, a guest starts at another time than the one that was asked for.
 #include <rapidcheck.h>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "base/clock.hpp"
 #include "base/time_text.hpp"
 

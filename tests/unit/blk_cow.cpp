@@ -5,8 +5,7 @@
 #include <cerrno>
 #include <fcntl.h>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "../conform/patience.hpp"
 #include "../conform/support.hpp"
 #include "base/file.hpp"

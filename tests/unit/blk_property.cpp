@@ -10,9 +10,9 @@
 #include <set>
 #include <sstream>
 
-#include <catch2/catch.hpp>
 #include <fmt/format.h>
 
+#include "../catch.hpp"
 #include "../conform/support.hpp"
 #include "blk/registry.hpp"
 

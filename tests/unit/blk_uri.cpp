@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a URI opens something else than it names, a secret gets into the process list, or
 // QEMU is told something that it does not understand.
-#include <catch2/catch.hpp>
 
+#include "../catch.hpp"
 #include "base/json.hpp"
 #include "base/text.hpp"
 #include "blk/uri.hpp"

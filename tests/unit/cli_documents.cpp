@@ -3,8 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "../conform/support.hpp"
 #include "base/file.hpp"
 #include "base/json.hpp"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a person at a terminal misses a column, sees lines that do not fit the screen, or
 // an error that is more than it should be.
-#include <catch2/catch.hpp>
 
+#include "../catch.hpp"
 #include "base/json.hpp"
 #include "base/text.hpp"
 #include "cli/document.hpp"

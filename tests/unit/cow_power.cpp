@@ -7,8 +7,7 @@
 #include <fcntl.h>
 #include <map>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "../conform/support.hpp"
 #include "blk/backend/memory.hpp"
 #include "blk/checked.hpp"

@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "../conform/support.hpp"
 #include "blk/fault/ranges.hpp"
 

@@ -2,9 +2,9 @@
 // A fault layer whose time is moved by hand, over a memory disk whose I/O can be held back.
 #pragma once
 
-#include <catch2/catch.hpp>
 #include <fmt/format.h>
 
+#include "../catch.hpp"
 #include "../conform/support.hpp"
 #include "base/json.hpp"
 #include "base/text.hpp"

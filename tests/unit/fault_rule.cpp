@@ -5,9 +5,9 @@
 #include <cmath>
 #include <set>
 
-#include <catch2/catch.hpp>
 #include <fmt/format.h>
 
+#include "../catch.hpp"
 #include "../conform/support.hpp"
 #include "base/json.hpp"
 #include "base/text.hpp"

@@ -3,8 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "base/file.hpp"
 #include "base/process.hpp"
 #include "guest/cpio.hpp"

@@ -8,8 +8,7 @@
 #include <stdlib.h>
 #include <zlib.h>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "base/defer.hpp"
 #include "base/file.hpp"
 #include "base/rng.hpp"

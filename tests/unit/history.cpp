@@ -162,7 +162,7 @@ TEST_CASE("a history that cannot be written is broken, and says so", "[history]"
   const auto again = rig.build();
   REQUIRE_FALSE(again);
   CHECK(again.error().code == Code::invalid);
-  CHECK_THAT(again.error().message, Catch::Contains("EFBIG"));
+  CHECK_THAT(again.error().message, contains_text("EFBIG"));
 }
 
 TEST_CASE("a history of another disk of the same size is refused", "[history]") {

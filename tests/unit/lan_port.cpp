@@ -6,8 +6,7 @@
 #include <set>
 #include <sys/socket.h>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "base/file.hpp"
 #include "base/json.hpp"
 #include "base/loop.hpp"

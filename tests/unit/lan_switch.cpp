@@ -3,8 +3,7 @@
 // to the wrong port, links that lose other frames in each run, latencies that are not kept.
 #include <vector>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "base/timers.hpp"
 #include "lan/frames.hpp"
 #include "lan/switch.hpp"

@@ -12,7 +12,6 @@ namespace {
 
 using namespace pv;
 using namespace pv::test;
-using Catch::Matchers::Contains;
 
 // IEEE 1619-2007, annex B, vectors 10 to 14: the same key and plain text, other data units.
 const char* const k_key =
@@ -153,21 +152,22 @@ TEST_CASE("a key is 64 bytes or 128 digits, with or without an end of line", "[c
 
 TEST_CASE("a key of the wrong length, shape or place is refused", "[crypt]") {
   const Code invalid = Code::invalid;
-  CHECK_THAT(refusal("crypt"), Contains("needs a key: key-file=PATH"));
-  CHECK_THAT(refusal("crypt:key=00"), Contains("no key 'key' (keys: key-file discard)"));
-  CHECK_THAT(refusal("crypt:key-file=/does/not/exist", invalid), Contains("/does/not/exist"));
+  CHECK_THAT(refusal("crypt"), contains_text("needs a key: key-file=PATH"));
+  CHECK_THAT(refusal("crypt:key=00"), contains_text("no key 'key' (keys: key-file discard)"));
+  CHECK_THAT(refusal("crypt:key-file=/does/not/exist", invalid), contains_text("/does/not/exist"));
   for (const size_t n : {0, 32, 63, 65, 127, 129, 130}) {
     const KeyFile key(many('a', n));
     const std::string said = refusal(key.layer(), invalid);
-    CHECK_THAT(said, Contains(std::to_string(n) + " bytes"));
-    CHECK_THAT(said, Contains("64 bytes or 128 hexadecimal digits"));
+    CHECK_THAT(said, contains_text(std::to_string(n) + " bytes"));
+    CHECK_THAT(said, contains_text("64 bytes or 128 hexadecimal digits"));
   }
   const KeyFile no_digits(many('z', 128)), same(many('a', 64)), large(many('a', 5000));
-  CHECK_THAT(refusal(no_digits.layer(), invalid), Contains("that are no digits"));
-  CHECK_THAT(refusal(same.layer(), invalid), Contains("two halves"));
-  CHECK_THAT(refusal(large.layer(), invalid), Contains("key-file"));
+  CHECK_THAT(refusal(no_digits.layer(), invalid), contains_text("that are no digits"));
+  CHECK_THAT(refusal(same.layer(), invalid), contains_text("two halves"));
+  CHECK_THAT(refusal(large.layer(), invalid), contains_text("key-file"));
   const KeyFile good;
-  CHECK_THAT(refusal(good.layer(",discard=maybe")), Contains("discard=maybe is not on or off"));
+  CHECK_THAT(refusal(good.layer(",discard=maybe")),
+             contains_text("discard=maybe is not on or off"));
 }
 
 TEST_CASE("the disk above says what holds for plain text", "[crypt]") {

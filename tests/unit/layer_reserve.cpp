@@ -3,9 +3,9 @@
 // service action leaves another state than SPC-4 says.
 #include <cerrno>
 
-#include <catch2/catch.hpp>
 #include <fmt/format.h>
 
+#include "../catch.hpp"
 #include "../conform/support.hpp"
 #include "base/file.hpp"
 #include "base/json.hpp"

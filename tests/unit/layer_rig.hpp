@@ -6,8 +6,7 @@
 #include <algorithm>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "../conform/support.hpp"
 #include "base/json.hpp"
 #include "base/text.hpp"

@@ -5,8 +5,7 @@
 #include <cerrno>
 #include <map>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "../conform/support.hpp"
 #include "base/text.hpp"
 #include "blk/backend/memory.hpp"

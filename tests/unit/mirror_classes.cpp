@@ -315,8 +315,8 @@ TEST_CASE("legs that cannot be compared are refused", "[mirror]") {
   const Geometry small = LayerRig::small();
   Geometry large = small;
   large.size *= 2;
-  CHECK_THAT(refused(small, large, ""), Catch::Contains("different size"));
-  CHECK_THAT(refused(small, small, ""), Catch::Contains("at byte 4096"));
+  CHECK_THAT(refused(small, large, ""), contains_text("different size"));
+  CHECK_THAT(refused(small, small, ""), contains_text("at byte 4096"));
   CHECK(refused(small, small, ",identical=assume") == "taken");
   for (const char* keys : {",on-mismatch=panic", ",hold=0", ",scrub=x", ",identical=maybe",
                            ",journal=1", ",nosuch=1"}) {

@@ -6,8 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "../conform/patience.hpp"
 #include "../conform/support.hpp"
 #include "base/json.hpp"

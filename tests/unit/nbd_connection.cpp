@@ -3,8 +3,7 @@
 // with it, or gets answers that depend on how its bytes were cut.
 #include <poll.h>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "base/text.hpp"
 #include "nbd_rig.hpp"
 

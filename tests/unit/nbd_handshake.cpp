@@ -3,8 +3,7 @@
 // gets further than the option phase allows.
 #include <algorithm>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "../conform/support.hpp"
 #include "front/nbd/handshake.hpp"
 #include "front/nbd/protocol.hpp"

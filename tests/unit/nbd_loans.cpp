@@ -7,8 +7,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "../conform/support.hpp"
 #include "base/socket.hpp"
 #include "blk/backend/file.hpp"

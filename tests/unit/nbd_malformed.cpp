@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // If this fails, some field of an option or of a request, when it is wrong, takes the connection,
 // the server or another request with it, or is let through.
-#include <catch2/catch.hpp>
 
+#include "../catch.hpp"
 #include "nbd_rig.hpp"
 
 using namespace pv;

@@ -8,8 +8,7 @@
 #include <fcntl.h>
 #include <fstream>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "../conform/patience.hpp"
 #include "../conform/support.hpp"
 #include "base/file.hpp"

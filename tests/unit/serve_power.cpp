@@ -14,7 +14,6 @@ namespace {
 
 using namespace pv;
 using namespace pv::test;
-using Catch::Matchers::Contains;
 using serve::Power;
 
 const std::string k_ok = be(nbd::k_simple_reply_magic, 4) + be(0, 4);
@@ -182,7 +181,7 @@ TEST_CASE("survivors that cannot be written are an error, and are lost", "[power
   rig.spin_until_replied();
   REQUIRE_FALSE(*rig.reply);
   CHECK(rig.reply->error().code == Code::io);
-  CHECK_THAT(rig.reply->error().message, Contains("ENOSPC"));
+  CHECK_THAT(rig.reply->error().message, contains_text("ENOSPC"));
   rig.below->error = 0;
   Fd again = rig.connect();
   rig.say(again, read_of(5, 0));

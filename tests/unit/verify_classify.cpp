@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Damage of every class, made on purpose. If this fails, a lost write is taken for a bad medium, or
 // a bad block for a good one.
-#include <catch2/catch.hpp>
 
+#include "../catch.hpp"
 #include "../conform/support.hpp"
 #include "verify/block.hpp"
 

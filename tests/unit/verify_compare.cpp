@@ -6,8 +6,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "../conform/support.hpp"
 #include "base/file.hpp"
 #include "base/process.hpp"
@@ -255,13 +254,13 @@ TEST_CASE("a file that changes while it is compared is an error", "[verify]") {
     const auto totals = compare(*a, *b, {}, found);
     return totals ? std::string("compared") : totals.error().message;
   };
-  CHECK_THAT(compared([](int) {}), Catch::Equals("compared"));
+  CHECK_THAT(compared([](int) {}), Catch::Matchers::Equals("compared"));
   CHECK_THAT(compared([](int fd) { REQUIRE(pwrite(fd, "x", 1, 0) == 1); }),
-             Catch::EndsWith("was written to while it was read"));
+             Catch::Matchers::EndsWith("was written to while it was read"));
   CHECK_THAT(compared([](int fd) { REQUIRE(ftruncate(fd, 200'000) == 0); }),
-             Catch::EndsWith("became longer while it was read"));
+             Catch::Matchers::EndsWith("became longer while it was read"));
   CHECK_THAT(compared([](int fd) { REQUIRE(ftruncate(fd, 5'000) == 0); }),
-             Catch::EndsWith("became shorter while it was read"));
+             Catch::Matchers::EndsWith("became shorter while it was read"));
 }
 
 TEST_CASE("an image on a thread of its own: any offset, and a disk that never answers",

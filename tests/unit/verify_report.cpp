@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // If this fails, a report blames the wrong rule or none, or lets text of others become something
 // else than text.
-#include <catch2/catch.hpp>
 
+#include "../catch.hpp"
 #include "base/text.hpp"
 #include "verify/report/page.hpp"
 
@@ -170,7 +170,7 @@ TEST_CASE("report: what is not compared any more is not good", "[report]") {
   const json said = verdict(input, cases(input));
   CHECK(said["verdict"] == "broken");
   CHECK(said["error"] == "ENOSPC");
-  CHECK_THAT(report_page(input, {}, said, {}), Catch::Contains("ENOSPC"));
+  CHECK_THAT(report_page(input, {}, said, {}), contains_text("ENOSPC"));
   input.findings = json::array({mismatch(1, 100 * k_ms, 4096, 512)});
   CHECK(verdict(input, cases(input))["verdict"] == "damaged");
 }

@@ -3,9 +3,9 @@
 // guest command line that is not the one that was asked for.
 #include <algorithm>
 
-#include <catch2/catch.hpp>
 #include <fmt/format.h>
 
+#include "../catch.hpp"
 #include "base/json.hpp"
 #include "base/text.hpp"
 #include "vm/argv.hpp"

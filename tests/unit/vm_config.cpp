@@ -2,8 +2,7 @@
 // If this fails, bad options reach QEMU instead of being refused with the flag's name.
 #include <stdlib.h>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "base/json.hpp"
 #include "vm/machine.hpp"
 #include "vm/profile/config.hpp"

@@ -2,8 +2,8 @@
 // QEMU's stream as far as a snapshot reads it: where its memory ends, and what is put together. If
 // this failed, snapshots of restored VMs would not load, or a damaged state would be read past its
 // end.
-#include <catch2/catch.hpp>
 
+#include "../catch.hpp"
 #include "vm/device_state.hpp"
 
 using namespace pv;

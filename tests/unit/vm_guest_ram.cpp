@@ -4,8 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "vm/supervisor/guest_ram.hpp"
 
 using namespace pv;

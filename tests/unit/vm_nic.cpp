@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // If this fails, guests get network cards in the slots of disks, or are told wrong addresses.
-#include <catch2/catch.hpp>
 
+#include "../catch.hpp"
 #include "base/json.hpp"
 #include "base/text.hpp"
 #include "vm/argv.hpp"

@@ -2,8 +2,7 @@
 // If this fails, a provium.toml means something else than it says, or a VM forgets its files.
 #include <sys/stat.h>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "base/json.hpp"
 #include "guest/cpio.hpp"
 #include "guest/cpio_tree.hpp"

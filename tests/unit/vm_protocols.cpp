@@ -4,8 +4,7 @@
 #include <algorithm>
 #include <sys/socket.h>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "base/json.hpp"
 #include "base/rng.hpp"
 #include "base/text.hpp"

@@ -3,8 +3,7 @@
 // command that it was given is never answered.
 #include <sys/socket.h>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "base/json.hpp"
 #include "base/rng.hpp"
 #include "base/text.hpp"

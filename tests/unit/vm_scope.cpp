@@ -5,8 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "../conform/support.hpp"
 #include "base/file.hpp"
 #include "base/json.hpp"

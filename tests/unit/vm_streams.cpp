@@ -4,8 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "base/json.hpp"
 #include "vm/access/clock.hpp"
 #include "vm/access/scripts.hpp"
@@ -70,7 +69,7 @@ TEST_CASE("who holds a guest is listed with what is known of it", "[vm][streams]
   REQUIRE(list.size() == 2);
   CHECK(list[0]["kind"] == "put");
   CHECK(list[0]["pid"] == getpid());
-  CHECK_THAT(list[0]["command"].get<std::string>(), Catch::Contains("pv-test"));
+  CHECK_THAT(list[0]["command"].get<std::string>(), contains_text("pv-test"));
   CHECK(list[0]["command"].get<std::string>().size() <= 200);
   CHECK(list[0]["caller"].get<std::string>().size() == 200);
   CHECK(list[1]["kind"] == "run");

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The test front end against QEMU's own server: what the conformance tests of ours rest on. If one
 // of these fails, a failure of our server says nothing.
-#include <catch2/catch.hpp>
 
+#include "../catch.hpp"
 #include "../conform/support.hpp"
 #include "base/file.hpp"
 #include "driver/blk.hpp"

@@ -12,8 +12,7 @@
 #include <string>
 #include <vector>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "../conform/loop_thread.hpp"
 #include "../conform/support.hpp"
 #include "base/file.hpp"

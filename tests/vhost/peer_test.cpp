@@ -7,8 +7,7 @@
 #include <sys/stat.h>
 #include <thread>
 
-#include <catch2/catch.hpp>
-
+#include "../catch.hpp"
 #include "../conform/support.hpp"
 #include "base/socket.hpp"
 #include "driver/driver.hpp"
