@@ -58,12 +58,14 @@ void add_rng(Argv& argv, const Machine& m) {
   argv.add("-device", device);
 }
 
-// Memory that a snapshot can be taken of while it is in use is shared; that of a snapshot is mapped
-// copy-on-write, however many VMs use it.
+// The guest's memory is a file without a name that the supervisor hands down (k_ram_fd), or a
+// snapshot's, mapped copy-on-write, however many VMs use it. For QEMU both are files: since 8.1 it
+// leaves shared memory out of a migration only where it is one, and no memfd of its own.
 std::string ram_object(const Machine& m, uint64_t mib) {
-  if (m.ram_file.empty()) return fmt::format("memory-backend-memfd,id=ram,size={}M,share=on", mib);
-  return fmt::format("memory-backend-file,id=ram,size={}M,share={},mem-path={}", mib,
-                     m.ram_shared ? "on" : "off", escaped(m.ram_file));
+  const std::string path =
+      m.ram_file.empty() ? fmt::format("/proc/self/fd/{}", k_ram_fd) : escaped(m.ram_file);
+  return fmt::format("memory-backend-file,id={},size={}M,share={},mem-path={}", k_ram_object, mib,
+                     m.ram_file.empty() ? "on" : "off", path);
 }
 
 void add_machine(Argv& argv, const Machine& m) {

@@ -74,8 +74,7 @@ struct Machine {
   // Only of one that is restored from a snapshot: everything where it was, and QEMU waits for its
   // state.
   bool restored = false;
-  std::string ram_file;                       // what QEMU maps; "" for memory of its own
-  bool ram_shared = false;                    // not privately: others are to see its changes
+  std::string ram_file;                       // that QEMU maps privately; "" for k_ram_fd
   size_t ports = 0;                           // root ports
   std::vector<size_t> disk_slots, nic_slots;  // of each of `disks`, `nics`
   std::vector<size_t> data_ports;             // that were plugged
@@ -108,5 +107,11 @@ constexpr const char* k_own_qmp = "qmp0.sock";
 constexpr const char* k_agent_socket = "ga.sock";
 constexpr const char* k_runner_socket = "run.sock";  // of a guest that boots from an initrd
 constexpr size_t k_runner_port = 30;                 // the guest's /init knows it too
+
+// Descriptors that QEMU begins with: the state of a snapshot that it is to load, and the guest's
+// memory, where that is not a snapshot's file.
+constexpr int k_state_fd = 3;
+constexpr int k_ram_fd = 4;
+constexpr const char* k_ram_object = "ram";  // which that memory is for QEMU
 
 }  // namespace pv::vm

@@ -83,8 +83,7 @@ Result<Machine> plan_machine(const RunDir& run, const Object& vm, const json& sa
   machine.name = vm.name;
   machine.dir = vm.dir;
   machine.restored = true;
-  machine.ram_file = plan.shared ? fmt::format("/proc/self/fd/{}", k_ram_fd) : plan.ram;
-  machine.ram_shared = plan.shared;
+  if (!plan.shared) machine.ram_file = plan.ram;
   machine.ports = get_u64(devices, "ports");
   if (machine.ports > k_max_ports) return corrupt("more ports than a machine has");
   TRY_ASSIGN(machine.qemu, find_qemu(run));

@@ -192,13 +192,14 @@ TEST_CASE("argv: a vhost-user disk is a socket and a device, and the CPUs wait f
   CHECK(chardev["backend"]["data"]["addr"]["data"]["path"] == "/d/v,host.sock");
 }
 
-TEST_CASE("argv: a snapshot's memory is mapped privately, or shared where a server needs it") {
+TEST_CASE("argv: a snapshot's memory is mapped privately, other memory is shared and has no name") {
   Machine m = machine();
-  m.restored = true;
-  m.ram_file = "/snap/ram";
-  CHECK(count_with(values(build_argv(m), "-object"), "share=off,mem-path=/snap/ram") == 1);
-  m.ram_shared = true;
-  CHECK(count_with(values(build_argv(m), "-object"), "share=on,mem-path=/snap/ram") == 1);
+  for (const bool restored : {false, true}) {
+    m.restored = restored;
+    CHECK(count_with(values(build_argv(m), "-object"), "share=on,mem-path=/proc/self/fd/4") == 1);
+  }
+  m.ram_file = "/snap,1/ram";
+  CHECK(count_with(values(build_argv(m), "-object"), "share=off,mem-path=/snap,,1/ram") == 1);
 }
 
 TEST_CASE("argv: there are always spare ports, and no address is used twice") {

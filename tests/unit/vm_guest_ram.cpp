@@ -18,9 +18,9 @@ TEST_CASE("the memory of a QEMU that has ended is gone, and that is said", "[vm]
   for (const bool buried : {false, true}) {
     if (buried) waitpid(zombie, nullptr, 0);
     for (const bool mapped : {true, false}) {
-      INFO((buried ? "buried" : "a zombie") << ", memory " << (mapped ? "mapped" : "its own"));
+      INFO((buried ? "buried" : "a zombie") << ", memory " << (mapped ? "mapped" : "shared"));
       vm::GuestRam ram;
-      ram.attach(zombie, mapped ? Fd(memfd_create("base", MFD_CLOEXEC)) : Fd());
+      ram.attach(zombie, Fd(memfd_create("memory", MFD_CLOEXEC)), mapped);
       const auto saved = ram.save(to.get());
       REQUIRE_FALSE(saved);
       CHECK(saved.error().code == Code::guest_died);

@@ -5,7 +5,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -63,28 +62,6 @@ Result<> write_pages(int file, const char* bytes, size_t size, uint64_t offset) 
   return {};
 }
 
-// The memfd of QEMU's memory-backend-memfd.
-Result<Fd> own_memory(pid_t qemu) {
-  const std::string fds = fmt::format("/proc/{}/fd", qemu);
-  DIR* dir = opendir(fds.c_str());
-  if (!dir) return unreadable("memory", errno);
-  DEFER(closedir(dir));
-  bool has_any = false;
-  while (const dirent* entry = readdir(dir)) {
-    if (entry->d_name[0] == '.') continue;
-    has_any = true;
-    char target[64] = {};
-    const std::string path = fds + "/" + entry->d_name;
-    if (readlink(path.c_str(), target, sizeof target - 1) < 0) continue;
-    if (std::strncmp(target, "/memfd:memory-backend", 21) != 0) continue;
-    Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!fd) return unreadable("memory", errno);
-    return fd;
-  }
-  if (!has_any) return unreadable("memory", ESRCH);
-  return fail(Code::unsupported, "the guest's memory is not one that a snapshot can take");
-}
-
 struct Mapping {
   uint64_t start, end, offset;
 };
@@ -105,34 +82,35 @@ Result<std::vector<Mapping>> mappings(pid_t qemu, int file) {
     if (fields == 6 && inode == st.st_ino && makedev(major_nr, minor_nr) == st.st_dev)
       found.push_back(m);
   }
-  if (found.empty()) return fail(Code::bug, "QEMU does not map the snapshot's memory");
+  if (found.empty())  // its arguments can name other memory
+    return fail(Code::unsupported, "the guest's memory is not one that a snapshot can take");
   return found;
 }
 
 }  // namespace
 
 Result<> GuestRam::prepare(int file, uint64_t size) const {
-  if (is_mapped()) return copy_sparse(base_.get(), file);
+  if (is_mapped()) return copy_sparse(memory_.get(), file);
   if (ftruncate(file, static_cast<off_t>(size)) < 0)
     return fail_errno("cannot size the guest's memory", errno);
   return {};
 }
 
 Result<> GuestRam::save(int file) const {
-  return is_mapped() ? save_changed(file) : save_own(file);
+  return is_mapped() ? save_changed(file) : save_shared(file);
 }
 
-Result<> GuestRam::save_own(int file) const {
-  TRY_ASSIGN(const Fd memory, own_memory(qemu_));
+Result<> GuestRam::save_shared(int file) const {
+  TRY(mappings(qemu_, memory_.get()));
   struct stat st {};
-  if (fstat(memory.get(), &st) < 0) return fail_errno("fstat", errno);
+  if (fstat(memory_.get(), &st) < 0) return fail_errno("fstat", errno);
   for (off_t at = 0; at < st.st_size;) {
-    const off_t data = lseek(memory.get(), at, SEEK_DATA);
+    const off_t data = lseek(memory_.get(), at, SEEK_DATA);
     if (data < 0) break;  // the guest never touched the rest
-    const off_t hole = lseek(memory.get(), data, SEEK_HOLE);
+    const off_t hole = lseek(memory_.get(), data, SEEK_HOLE);
     const off_t end = std::min<off_t>(hole, data + static_cast<off_t>(k_window));
     const auto length = static_cast<size_t>(end - data);
-    void* bytes = mmap(nullptr, length, PROT_READ, MAP_SHARED, memory.get(), data);
+    void* bytes = mmap(nullptr, length, PROT_READ, MAP_SHARED, memory_.get(), data);
     if (bytes == MAP_FAILED) return fail_errno("cannot map the guest's memory", errno);
     DEFER(munmap(bytes, length));
     TRY(write_pages(file, static_cast<const char*>(bytes), length, static_cast<uint64_t>(data)));
@@ -144,7 +122,7 @@ Result<> GuestRam::save_own(int file) const {
 // A page of a private mapping that is in memory, or in swap, and no page of the file any more is
 // the guest's own.
 Result<> GuestRam::save_changed(int file) const {
-  TRY_ASSIGN(const std::vector<Mapping> maps, mappings(qemu_, base_.get()));
+  TRY_ASSIGN(const std::vector<Mapping> maps, mappings(qemu_, memory_.get()));
   const Fd flags(open(fmt::format("/proc/{}/pagemap", qemu_).c_str(), O_RDONLY | O_CLOEXEC));
   const Fd memory(open(fmt::format("/proc/{}/mem", qemu_).c_str(), O_RDONLY | O_CLOEXEC));
   if (!flags || !memory) return unreadable("memory", errno);

@@ -26,16 +26,6 @@ Result<Fd> open_to_read(const std::string& path) {
   return fd;
 }
 
-// QEMU's memory, as a snapshot holds it, in memory that can be shared. The name is that of QEMU's
-// own, for those who look for it (guest_ram.hpp).
-Result<Fd> shared_copy(const std::string& path) {
-  TRY_ASSIGN(const Fd ram, open_to_read(path));
-  Fd copy(memfd_create("memory-backend-ram", MFD_CLOEXEC));
-  if (!copy) return fail_errno("cannot make memory for the guest", errno);
-  TRY(copy_sparse(ram.get(), copy.get()));
-  return copy;
-}
-
 }  // namespace
 
 // The files stay open: whoever deletes the snapshot while we run takes nothing away from us. The
@@ -52,10 +42,25 @@ Result<> Supervisor::open_snapshot() {
   TRY_ASSIGN(Fd front_file, open_to_read(restore.state));
   snapshots_.set_front(std::move(front_file), *front);
   ports_.start(restore.data_ports);
-  if (restore.shared) {
-    TRY_ASSIGN(shared_ram_, shared_copy(restore.ram));
-  }
   return {};
+}
+
+// The file that is the guest's memory: a snapshot's, which QEMU maps privately, or one without a
+// name, so that nothing of it is left when we and QEMU are gone.
+Result<Fd> Supervisor::make_memory() const {
+  const bool restored = plan_.restore.has_value();
+  if (restored && !plan_.restore->shared) return open_to_read(plan_.restore->ram);
+  Fd memory(memfd_create("provium-ram", MFD_CLOEXEC));
+  if (!memory) return fail_errno("cannot make memory for the guest", errno);
+  if (restored) {
+    TRY_ASSIGN(const Fd saved, open_to_read(plan_.restore->ram));
+    TRY(copy_sparse(saved.get(), memory.get()));
+    return memory;
+  }
+  const uint64_t bytes = get_u64(plan_.state, "memory_bytes");
+  if (ftruncate(memory.get(), static_cast<off_t>(bytes)) < 0)
+    return fail_errno("cannot make memory for the guest", errno);
+  return memory;
 }
 
 // What runs commands answers quicker than the agent does, and says as much.
@@ -80,11 +85,6 @@ void Supervisor::migration_event(const json& data) {
 
 void Supervisor::snapshot_loaded() {
   snapshot_state_.reset();
-  if (!plan_.restore->shared) {
-    auto ram = open_to_read(plan_.restore->ram);
-    if (!ram) return boot_failed(ram.error());
-    snapshots_.ram().attach(qemu_.pid(), std::move(*ram));
-  }
   if (plan_.restore->paused) {
     mark_paused(true);
     return booted();

@@ -105,10 +105,11 @@ Result<> Supervisor::start_qemu() {
   options.stdout_fd = log.get();
   options.stderr_fd = log.get();
   if (plan_.restore) options.fds.emplace_back(snapshot_state_.get(), k_state_fd);
-  if (shared_ram_) options.fds.emplace_back(shared_ram_.get(), k_ram_fd);
+  const bool mapped = plan_.restore && !plan_.restore->shared;
+  TRY_ASSIGN(Fd memory, make_memory());
+  if (!mapped) options.fds.emplace_back(memory.get(), k_ram_fd);
   TRY_ASSIGN(qemu_, spawn(options));
-  shared_ram_.reset();
-  snapshots_.ram().attach(qemu_.pid(), Fd());
+  snapshots_.ram().attach(qemu_.pid(), std::move(memory), mapped);
   qemu_id_ = identify(qemu_.pid()).value_or(ProcessId{qemu_.pid(), 0});
   TRY(loop_->watch(qemu_.pidfd(), EPOLLIN, [this](uint32_t) { on_qemu_exit(); }));
   const uint64_t spent_ns = system_clock().now_ns() - plan_.started_ns;

@@ -54,11 +54,6 @@ namespace pv::vm {
 // How long a request may take.
 uint64_t timeout_of(const json& request);
 
-// Where a QEMU that is to load a snapshot finds it.
-constexpr int k_state_fd = 3;
-// And the memory, where it is neither QEMU's own nor a file by its name.
-constexpr int k_ram_fd = 4;
-
 // A machine that does not begin with its firmware, but where a snapshot of it was taken.
 struct RestorePlan {
   std::string dir;    // of the snapshot
@@ -103,6 +98,7 @@ class Supervisor {
   Supervisor(BootPlan plan, Fd ready, Fd lock, std::unique_ptr<Loop> loop);
   Result<> start();
   Result<> start_qemu();
+  Result<Fd> make_memory() const;
   Result<> watch_ready_pipe();
   void connect_qmp();
   void on_qmp_ready();
@@ -225,7 +221,6 @@ class Supervisor {
   Nics nics_;
   Snapshots snapshots_;
   Fd snapshot_lock_, snapshot_state_;  // of the one that it was restored from
-  Fd shared_ram_;
   std::vector<std::function<void()>> deferred_;
   ControlServer control_;
   std::map<ControlServer::ConnectionId, GuestRuns::Id> run_of_;
