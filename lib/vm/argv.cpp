@@ -130,8 +130,11 @@ void add_disks(Argv& argv, const Machine& m) {
     const DiskSpec& disk = m.disks[i];
     const size_t slot = disk_slot(m, i);
     if (disk.vhost_user)
-      argv.add("-chardev", fmt::format("socket,id={},path={},reconnect={}", disk_chardev(slot),
-                                       escaped(disk.socket), k_reconnect_s));
+      argv.add(
+          "-chardev",
+          fmt::format("socket,id={},path={},{}", disk_chardev(slot), escaped(disk.socket),
+                      m.qemu.reconnect_ms ? fmt::format("reconnect-ms={}", k_reconnect_s * 1000)
+                                          : fmt::format("reconnect={}", k_reconnect_s)));
     else if (disk.medium)
       argv.add("-blockdev", to_line(blockdev_arguments(disk, slot)));
     argv.add("-device", to_line(device_arguments(disk, slot, cpus(m))));
@@ -240,9 +243,13 @@ json blockdev_arguments(const DiskSpec& disk, size_t slot) {
           {"discard", "unmap"}};
 }
 
-json chardev_arguments(const DiskSpec& disk, size_t slot) {
+json chardev_arguments(const DiskSpec& disk, size_t slot, const Qemu& qemu) {
   const json address = {{"type", "unix"}, {"data", {{"path", disk.socket}}}};
-  const json socket = {{"addr", address}, {"server", false}, {"reconnect", k_reconnect_s}};
+  json socket = {{"addr", address}, {"server", false}};
+  if (qemu.reconnect_ms)
+    socket["reconnect-ms"] = k_reconnect_s * 1000;
+  else
+    socket["reconnect"] = k_reconnect_s;
   return {{"id", disk_chardev(slot)}, {"backend", {{"type", "socket"}, {"data", socket}}}};
 }
 

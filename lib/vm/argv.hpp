@@ -51,7 +51,7 @@ Result<DiskSpec> disk_spec(const json& state, const std::string& nbd_socket);
 // and -device. Names come from the slot: QEMU allows node names of 31 characters, a disk's id may
 // be longer.
 json blockdev_arguments(const DiskSpec& disk, size_t slot);
-json chardev_arguments(const DiskSpec& disk, size_t slot);
+json chardev_arguments(const DiskSpec& disk, size_t slot, const Qemu& qemu);
 json device_arguments(const DiskSpec& disk, size_t slot, uint64_t cpus = 1);
 // What goes on the device: the CD drive on its controller. Null for other disks.
 json drive_arguments(const DiskSpec& disk, size_t slot);

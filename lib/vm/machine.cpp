@@ -41,6 +41,13 @@ std::string fingerprint(const std::string& path) {
   return fmt::format("{}:{}:{}.{}", path, st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
 }
 
+// Whether one line of its help has both.
+bool helps_with(const std::string& help, std::string_view option, std::string_view part) {
+  for (const std::string& line : split(help, '\n'))
+    if (line.rfind(option, 0) == 0 && line.find(part) != std::string::npos) return true;
+  return false;
+}
+
 std::string version_in(const std::string& text) {
   const size_t at = text.find("version ");
   if (at == std::string::npos) return "";
@@ -62,6 +69,8 @@ Result<Qemu> probe(const std::string& path) {
   TRY_ASSIGN(const Output help, run_program({path, "-help"}, Deadline::in_ms(k_machine_probe_ms)));
   qemu.sandbox = boxed.status.code == 0 && boxed.status.signal == 0 &&
                  help.out.find("-sandbox") != std::string::npos;
+  qemu.reconnect_ms = helps_with(help.out, "-chardev socket", "reconnect-ms=");
+  qemu.loads_files = helps_with(help.out, "-incoming file:", "");
   return qemu;
 }
 
@@ -103,11 +112,16 @@ Result<Qemu> find_qemu(const RunDir& run) {
   constexpr size_t k_max_cache = 65536;
   if (auto text = read_file(cache, k_max_cache)) {
     auto known = parse_json(*text);
-    if (known && get_string(*known, "key") == key)
-      return Qemu{path, get_string(*known, "version"), get_bool(*known, "sandbox")};
+    if (known && get_string(*known, "key") == key && find(*known, "loads_files"))
+      return Qemu{path, get_string(*known, "version"), get_bool(*known, "sandbox"),
+                  get_bool(*known, "reconnect_ms"), get_bool(*known, "loads_files")};
   }
   TRY_ASSIGN(Qemu qemu, probe(path));
-  const json known = {{"key", key}, {"version", qemu.version}, {"sandbox", qemu.sandbox}};
+  const json known = {{"key", key},
+                      {"version", qemu.version},
+                      {"sandbox", qemu.sandbox},
+                      {"reconnect_ms", qemu.reconnect_ms},
+                      {"loads_files", qemu.loads_files}};
   // A cache that cannot be written costs time, nothing else.
   static_cast<void>(write_file_atomic(cache, to_line(known) + "\n"));
   return qemu;

@@ -22,6 +22,10 @@ struct Qemu {
   std::string path;      // absolute
   std::string version;   // "7.2.22"
   bool sandbox = false;  // built with seccomp
+  // What newer ones have instead of what they will drop: a time to reconnect in milliseconds, and
+  // migration from a file by its name.
+  bool reconnect_ms = false;
+  bool loads_files = false;
 };
 
 // $PV_QEMU or qemu-system-x86_64 from PATH, asked for its abilities once and remembered in the run

@@ -19,6 +19,7 @@ constexpr uint64_t k_supervisor_grace_ns = 3 * k_ns_per_s;
 }  // namespace
 
 void place_devices(const Machine& machine, BootPlan& plan) {
+  plan.qemu = machine.qemu;
   plan.ports = port_count(machine);
   plan.nics = machine.nics;
   for (size_t i = 0; i < machine.disks.size(); ++i)

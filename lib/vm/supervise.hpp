@@ -10,7 +10,7 @@ namespace pv::vm {
 
 struct BootPlan;
 
-// Tells the supervisor where the machine has its disks and cards.
+// Tells the supervisor where the machine has its disks and cards, and what its QEMU can do.
 void place_devices(const Machine& machine, BootPlan& plan);
 
 // Starts the VM's supervisor, and QEMU with it, and waits until it reports. On failure nothing is

@@ -187,9 +187,15 @@ TEST_CASE("argv: a vhost-user disk is a socket and a device, and the CPUs wait f
   for (const char* key : {"drive", "serial", "logical_block_size", "rerror"})
     CHECK_FALSE(device.contains(key));
   CHECK(device_arguments(m.disks[1], 1, 2)["num-queues"] == 2);
-  const json chardev = chardev_arguments(m.disks[1], 1);
+  const json chardev = chardev_arguments(m.disks[1], 1, m.qemu);
   CHECK(chardev["id"] == device["chardev"]);
   CHECK(chardev["backend"]["data"]["addr"]["data"]["path"] == "/d/v,host.sock");
+  CHECK(chardev["backend"]["data"]["reconnect"] == 1);
+  m.qemu.reconnect_ms = true;
+  CHECK(count_with(values(build_argv(m), "-chardev"), ",reconnect-ms=1000") == 1);
+  const json newer = chardev_arguments(m.disks[1], 1, m.qemu);
+  CHECK(newer["backend"]["data"]["reconnect-ms"] == 1000);
+  CHECK_FALSE(newer["backend"]["data"].contains("reconnect"));
 }
 
 TEST_CASE("argv: a snapshot's memory is mapped privately, other memory is shared and has no name") {

@@ -41,7 +41,7 @@ void Supervisor::op_plug(ControlServer::ConnectionId, const json& request, const
     reply(fail(result.error()));
   };
   if (disk->vhost_user)
-    qmp_->execute("chardev-add", chardev_arguments(*disk, slot), timeout_ns, then);
+    qmp_->execute("chardev-add", chardev_arguments(*disk, slot, plan_.qemu), timeout_ns, then);
   else
     qmp_->execute("blockdev-add", blockdev_arguments(*disk, slot), timeout_ns, then);
 }

@@ -71,7 +71,8 @@ bool Supervisor::trusts_agent() const {
 void Supervisor::load_snapshot() {
   qmp_->execute("migrate-set-capabilities", state_capabilities(), k_qmp_ns,
                 [](const Result<json>&) {});
-  qmp_->execute("migrate-incoming", {{"uri", fmt::format("fd:{}", k_state_fd)}}, k_qmp_ns,
+  const char* uri = plan_.qemu.loads_files ? "file:/proc/self/fd/{}" : "fd:{}";
+  qmp_->execute("migrate-incoming", {{"uri", fmt::format(fmt::runtime(uri), k_state_fd)}}, k_qmp_ns,
                 [this](const Result<json>& result) {
                   if (!result) boot_failed(result.error());
                 });

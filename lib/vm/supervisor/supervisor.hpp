@@ -74,6 +74,7 @@ struct BootPlan {
   Object vm;
   json state;  // saved as it is, with the processes and times added, once the VM has booted
   std::vector<std::string> argv;
+  Qemu qemu;
   Slots disks;
   std::vector<NicSpec> nics;
   std::vector<size_t> nic_slots;
