@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include "vm/argv.hpp"
+
 namespace pv::vm {
 namespace {
 
@@ -64,25 +66,29 @@ void skip_blocks(Reader& in, uint64_t total) {
 }
 
 // What a section of "ram" holds, up to its end mark.
-bool skip_ram(Reader& in) {
+Result<> skip_ram(Reader& in) {
   while (in.ok()) {
     const uint64_t head = in.number(8);
     const uint64_t flags = head % k_page;
-    if (flags == Page::eos) return in.ok();
+    if (flags == Page::eos && in.ok()) return {};
     if (flags == Page::mem_size) {
       skip_blocks(in, head - flags);
       continue;
     }
-    if ((flags & Page::go_on) == 0) in.word();
+    // With pages of the guest's own memory it would load what that was when the front was taken.
+    if ((flags & Page::go_on) == 0 && in.word() == k_ram_object)
+      return fail(Code::unsupported,
+                  "this QEMU puts the guest's memory among the state of its devices, so that no "
+                  "snapshot can be taken with it (see pv-vm doctor)");
     const uint64_t kind = flags & ~uint64_t{Page::go_on};
     if (kind == Page::zero)
       in.number(1);
     else if (kind == Page::page)
       in.take(k_page);
     else
-      return false;
+      break;
   }
-  return false;
+  return strange("its memory is cut off");
 }
 
 bool skip_footer(Reader& in) {
@@ -116,7 +122,8 @@ Result<size_t> end_of_ram(std::string_view stream) {
       in.number(4);  // instance
       in.number(4);  // version
     }
-    if (!skip_ram(in) || !skip_footer(in)) return strange("its memory is cut off");
+    TRY(skip_ram(in));
+    if (!skip_footer(in)) return strange("its memory is cut off");
     if (type == Section::end) return in.at();
   }
   return strange("its memory has no end");

@@ -19,8 +19,10 @@
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "guest/cache.hpp"
+#include "vm/hardware.hpp"
 #include "vm/machine.hpp"
 #include "vm/profile/profile.hpp"
+#include "vm/snapshot_probe.hpp"
 
 namespace pv::vm {
 namespace {
@@ -109,11 +111,15 @@ Finding check_firmware(const Facts& facts) {
 Finding check_vhost_user(const Facts& facts) {
   if (!has_line(facts.devices, "vhost-user-blk-pci"))
     return {false, "this QEMU has no vhost-user-blk-pci"};
-  const Fd memory(memfd_create("pv-doctor", MFD_CLOEXEC));
-  if (!memory) return {false, fmt::format("memfd: {}", strerrordesc_np(errno))};
-  if (!has_line(facts.objects, "memory-backend-memfd"))
-    return {false, "this QEMU has no memory-backend-memfd"};
-  return {true, "vhost-user-blk-pci, memfd"};
+  return {true, "vhost-user-blk-pci"};
+}
+
+Finding check_snapshots(const Facts& facts) {
+  if (!facts.qemu) return {false, "there is no QEMU to take one with"};
+  const char* accel = has_line(facts.accels, "tcg") ? "tcg" : "kvm";
+  const auto tried = try_snapshot(*facts.qemu, accel, Deadline::in_ms(k_doctor_probe_ms));
+  if (tried) return {true, "QEMU saves devices without the guest's memory"};
+  return {false, "this QEMU cannot take one: " + tried.error().message};
 }
 
 // Asks the kernel for a ring of size 0: EINVAL when it would make one, EPERM or ENOSYS when not.
@@ -201,6 +207,7 @@ constexpr Check k_checks[] = {
     {"sandbox", "qemu_sandbox", false, false, check_sandbox},
     {"disk guests", "disk_guests", false, false, check_firmware},
     {"vhost-user", "vhost_user", false, false, check_vhost_user},
+    {"snapshots", "snapshots", false, false, check_snapshots},
     {"io_uring", "io_uring", false, true, check_io_uring},
     {"vsock", "vsock", false, true, check_vsock},
     {"qemu-storage-daemon", "qemu_storage_daemon", false, false, check_storage_daemon},

@@ -49,7 +49,9 @@ void StateSink::receive() {
     if (n < 0) return finish(fail_errno("cannot read QEMU's state", errno));
     if (n == 0) return finish(std::move(bytes_));
     if (bytes_.size() + static_cast<size_t>(n) > max_bytes_)
-      return finish(fail(Code::qmp, "QEMU's state is larger than any should be"));
+      return finish(fail(Code::unsupported,
+                         "QEMU's state is larger than any should be, so that no snapshot can be "
+                         "taken with it (see pv-vm doctor)"));
     bytes_.append(buffer, static_cast<size_t>(n));
   }
 }
