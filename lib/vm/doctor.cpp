@@ -87,7 +87,8 @@ Finding check_guest(const Facts& facts) {
 }
 
 Finding check_kvm(const Facts& facts) {
-  if (facts.kvm.empty()) return {true, "/dev/kvm"};
+  if (facts.kvm.empty())
+    return {true, "/dev/kvm; untested: tell us how it goes, with what --json prints here"};
   return {false, facts.kvm + "; VMs run under TCG, which is slower"};
 }
 
@@ -251,6 +252,7 @@ json doctor_document(const RunDir& run) {
     doctor["kernel"] = facts.tiny->kernel;
     doctor["kernel_version"] = facts.tiny->kernel_version;
   }
+  if (facts.kvm.empty()) doctor["kvm_host"] = kvm_host();
   doctor["run_dir"] = run.path();
   doctor["missing_packages"] = packages;
   if (!packages.empty()) doctor["install"] = "apt install " + join(packages, " ");

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "vm/hardware.hpp"
 
+#include <algorithm>
+#include <sys/utsname.h>
+
 #include <fmt/format.h>
 
 #include "base/file.hpp"
@@ -23,10 +26,22 @@ std::string cpuinfo_value(const std::string& text, std::string_view key) {
 
 }  // namespace
 
-std::string host_cpu(const std::string& accel) {
+std::string host_cpu(const std::string& accel, const std::string& cpuinfo) {
   if (accel != "kvm") return "";
-  const std::string text = read_file("/proc/cpuinfo", k_max_cpuinfo).value_or("");
+  const std::string text = read_file(cpuinfo, k_max_cpuinfo).value_or("");
   return cpuinfo_value(text, "model name") + cpuinfo_value(text, "flags");
+}
+
+json kvm_host(const std::string& cpuinfo) {
+  const std::string text = read_file(cpuinfo, k_max_cpuinfo).value_or("");
+  const std::string model = cpuinfo_value(text, "model name");
+  utsname host{};
+  uname(&host);
+  const bool is_virtual = (cpuinfo_value(text, "flags") + " ").find(" hypervisor ") != text.npos;
+  return {{"processor", model.substr(std::min(model.find_first_not_of(' '), model.size()))},
+          {"flags", cpuinfo_value(text, "flags")},
+          {"virtual", is_virtual},
+          {"kernel", host.release}};
 }
 
 json hardware_to_json(const Machine& m) {

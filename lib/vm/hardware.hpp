@@ -17,6 +17,9 @@ Result<> hardware_from_json(const json& hardware, Machine& machine);
 
 // The processor that the guest sees where it is the host's own; "" under emulation. A snapshot can
 // only go on where it is the same.
-std::string host_cpu(const std::string& accel);
+std::string host_cpu(const std::string& accel, const std::string& cpuinfo = "/proc/cpuinfo");
+
+// What a report on KVM has to say of the host.
+json kvm_host(const std::string& cpuinfo = "/proc/cpuinfo");
 
 }  // namespace pv::vm

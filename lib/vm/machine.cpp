@@ -76,10 +76,10 @@ Result<Qemu> probe(const std::string& path) {
 
 }  // namespace
 
-std::string kvm_problem() {
-  const Fd kvm(open("/dev/kvm", O_RDWR | O_CLOEXEC));
-  if (!kvm) return fmt::format("/dev/kvm: {}", strerrordesc_np(errno));
-  auto info = read_file("/proc/cpuinfo", 64 << 20);
+std::string kvm_problem(const std::string& device, const std::string& cpuinfo) {
+  const Fd kvm(open(device.c_str(), O_RDWR | O_CLOEXEC));
+  if (!kvm) return fmt::format("{}: {}", device, strerrordesc_np(errno));
+  auto info = read_file(cpuinfo, 64 << 20);
   if (!info) return info.error().message;
   for (const std::string& line : split(*info, '\n')) {
     if (line.rfind("flags", 0) != 0) continue;
@@ -88,7 +88,7 @@ std::string kvm_problem() {
       return "";
     break;
   }
-  return "/dev/kvm is there, but the processor shows neither vmx nor svm";
+  return device + " is there, but the processor shows neither vmx nor svm";
 }
 
 Result<std::string> choose_accel(const std::string& wanted) {

@@ -13,7 +13,8 @@ namespace pv::vm {
 
 // Why KVM cannot be used, or "" when it can: /dev/kvm must open and /proc/cpuinfo must show vmx or
 // svm. (Some virtual machines have a /dev/kvm on which no kernel ever boots.)
-std::string kvm_problem();
+std::string kvm_problem(const std::string& device = "/dev/kvm",
+                        const std::string& cpuinfo = "/proc/cpuinfo");
 
 // "kvm" or "tcg" for auto, kvm, tcg. Code::unavailable for kvm where it cannot be used.
 Result<std::string> choose_accel(const std::string& wanted);
