@@ -105,7 +105,7 @@ $(foreach mode,unity single,$(HOT:%=$(BUILD)/$(mode)/%.o) $(HOT:%=$(BUILD)/$(mod
 # A program of the guest, which lib/guest has in itself. Nothing of the host's is linked to it.
 $(BUILD)/pv-runner: $(RUNNER) $(wildcard lib/guest/runner/*.hpp)
 	@mkdir -p $(@D)
-	@echo "CXX   $<"
+	@echo "CXX   $(said)$<"
 	@$(CXX) -std=c++20 -O2 $(WARN) -Ilib -ffreestanding -mgeneral-regs-only -fno-exceptions -fno-rtti \
 	  -fno-stack-protector -fno-asynchronous-unwind-tables -fno-pie -no-pie -static -nostdlib -s \
 	  -Wl,--build-id=none -Wl,-z,noseparate-code -o $@ $<
@@ -118,7 +118,7 @@ $(BUILD)/unity/lib/guest.o $(BUILD)/single/lib/guest/scripts.o: \
 PROGRAMS := $(patsubst tests/programs/%.cpp,$(BUILD)/programs/%,$(wildcard tests/programs/*.cpp))
 $(BUILD)/programs/%: tests/programs/%.cpp
 	@mkdir -p $(@D)
-	@echo "CXX   $<"
+	@echo "CXX   $(said)$<"
 	@$(CXX) -std=c++20 -O2 $(WARN) -D_GNU_SOURCE -static -s -o $@ $<
 
 LIBPV    := $(BUILD)/$(MODE)/libpv.a
@@ -144,14 +144,18 @@ $(BINS) $(BUILD)/bin/pv-test $(BUILD)/bin/pv-vhost-load:
 deps:
 	@tests/check/deps $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES)
 
+# Builds some targets, and counts beforehand what there is to compile.
+again    = $(MAKE) --no-print-directory
+counted  = $(again) $(1) STEPS="$$($(again) -n $(1) | grep -c '"CXX ')"
+
 demo: deps
-	@$(MAKE) --no-print-directory all
+	@$(call counted,all)
 	@BUILD=$(BUILD) tests/demo
 
 # Everything; ends with "N passed, N failed, N skipped". TESTS=PATTERN runs what matches, SEED=n
 # what that seed gave, REPORT=dir writes JUnit XML and TAP; tests/check/run says more.
 check: deps
-	@$(MAKE) --no-print-directory all $(BUILD)/bin/pv-test $(PROGRAMS)
+	@$(call counted,all $(BUILD)/bin/pv-test $(PROGRAMS))
 	@BUILD='$(BUILD)' exec tests/check/run
 
 unit: $(BUILD)/bin/pv-test
@@ -162,6 +166,15 @@ bats: all $(PROGRAMS)
 
 tidy: all
 	@BUILD='$(BUILD)' exec tests/check/run tidy drift
+
+# Each source and each header compiles alone: it includes what it uses.
+HEADERS  := $(filter-out lib/guest/runner/%,$(shell find lib cmd tests -name '*.hpp'))
+alone:
+	@$(again) UNITY=0 all $(BUILD)/bin/pv-test $(HEADERS:%=$(BUILD)/single/%.alone)
+$(BUILD)/single/%.alone: % $(BUILD)/flags
+	@mkdir -p $(@D)
+	@echo "CXX   $<"
+	@echo '#include "$<"' | $(CXX) $(CXXFLAGS) -fsyntax-only -x c++ - && touch $@
 
 # What is long or random, step by step; tests/check/soak.py has the list.
 soak: deps
@@ -237,6 +250,6 @@ clean:
 	rm -rf $(BUILD)
 
 -include $(shell find $(BUILD)/unity $(BUILD)/single -name '*.d' 2>/dev/null)
-.PHONY: all deps demo check unit bats tidy soak bench crash asan tsan fuzz install clean
+.PHONY: all deps demo check unit bats tidy alone soak bench crash asan tsan fuzz install clean
 .SECONDARY:
 .DELETE_ON_ERROR:
