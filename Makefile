@@ -149,13 +149,13 @@ again    = $(MAKE) --no-print-directory
 counted  = $(again) $(1) STEPS="$$($(again) -n $(1) | grep -c '"CXX ')"
 
 demo: deps
-	@$(call counted,all)
+	+@$(call counted,all)
 	@BUILD=$(BUILD) tests/demo
 
 # Everything; ends with "N passed, N failed, N skipped". TESTS=PATTERN runs what matches, SEED=n
 # what that seed gave, REPORT=dir writes JUnit XML and TAP; tests/check/run says more.
 check: deps
-	@$(call counted,all $(BUILD)/bin/pv-test $(PROGRAMS))
+	+@$(call counted,all $(BUILD)/bin/pv-test $(PROGRAMS))
 	@BUILD='$(BUILD)' exec tests/check/run
 
 unit: $(BUILD)/bin/pv-test

@@ -14,6 +14,7 @@
 #include <fmt/format.h>
 
 #include "base/clock.hpp"
+#include "base/defer.hpp"
 #include "base/json.hpp"
 #include "base/rng.hpp"
 #include "base/text.hpp"
@@ -130,8 +131,8 @@ std::optional<Object> RunDir::at(std::string_view scope, std::string_view kind,
   return object;
 }
 
-Result<Object> RunDir::create(std::string_view kind, std::string_view owner,
-                              std::string_view name) const {
+Result<Object> RunDir::create(std::string_view kind, std::string_view owner, std::string_view name,
+                              const json* state) const {
   TRY(check_name(kind, name));
   if (auto taken = find(kind, owner, name)) {
     const char* where = taken->scope == scope_ ? "already exists" : "exists in an outer scope";
@@ -148,6 +149,11 @@ Result<Object> RunDir::create(std::string_view kind, std::string_view owner,
     else if (errno != EEXIST)
       return fail_errno("cannot create " + dir, errno);
   }
+  Deferred undo([&] {
+    std::error_code ignored;
+    std::filesystem::remove_all(object.dir, ignored);
+  });
+  if (state) TRY(object.save(*state));
   const std::string index = index_dir(scope_, kind, owner);
   int err = ENOENT;  // also when a remove() takes the directory away between the two calls
   for (int round = 0; round < 100 && err == ENOENT; ++round) {
@@ -157,8 +163,10 @@ Result<Object> RunDir::create(std::string_view kind, std::string_view owner,
     else if (symlink(id.c_str(), fmt::format("{}/{}", index, name).c_str()) < 0)
       err = errno;
   }
-  if (err == 0) return object;
-  rmdir(object.dir.c_str());
+  if (err == 0) {
+    undo.cancel();
+    return object;
+  }
   if (err == EEXIST)
     return fail(Code::duplicate_name,
                 fmt::format("{} '{}' already exists", kind, object.display()));

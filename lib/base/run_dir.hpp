@@ -51,7 +51,10 @@ class RunDir {
   const std::string& scope() const { return scope_; }
 
   // A new object in the current scope. Code::duplicate_name when it, or an outer scope, has one.
-  Result<Object> create(std::string_view kind, std::string_view owner, std::string_view name) const;
+  // With a state, the object has it before it has its name: whoever is killed meanwhile leaves
+  // either nothing that can be found, or an object that is whole.
+  Result<Object> create(std::string_view kind, std::string_view owner, std::string_view name,
+                        const json* state = nullptr) const;
   // By owner and name, from the current scope to its root; nullopt when there is none.
   std::optional<Object> find(std::string_view kind, std::string_view owner,
                              std::string_view name) const;

@@ -186,15 +186,13 @@ Result<> check(const RunDir& run, const Bundle& bundle, bool thorough) {
 }
 
 Result<Object> make_vm(const RunDir& run, const std::string& name) {
-  TRY_ASSIGN(const Object vm, run.create("vm", "", name));
-  json state = {{"name", vm.name},
-                {"scope", vm.scope},
+  json state = {{"name", name},
+                {"scope", run.scope()},
                 {"state", "created"},
                 {"config", json::object()},
                 {"disks", json::array()}};
   vm::mark_restoring(state);
-  TRY(vm.save(state));
-  return vm;
+  return run.create("vm", "", name, &state);
 }
 
 // As the supervisors of its VMs hold it. Until they do, nobody deletes it under us.

@@ -175,19 +175,15 @@ Result<json> create_vm(const RunDir& run, const std::string& name, const VmOptio
   TRY(choose_config(config, options));
   TRY_ASSIGN(const Profile profile, find_profile(config.profile, config.config_file));
   TRY(check_options(config, profile));
-  TRY_ASSIGN(const Object vm, run.create("vm", "", name));
-  json state = {{"name", vm.name},
-                {"scope", vm.scope},
+  json state = {{"name", name},
+                {"scope", run.scope()},
                 {"profile", config.profile},
                 {"state", "created"},
                 {"config", config_to_json(config)},
                 {"disks", json::array()}};
   if (config.memory_bytes) state["memory_bytes"] = *config.memory_bytes;
   if (config.cpus) state["cpus"] = *config.cpus;
-  if (auto saved = vm.save(state); !saved) {
-    run.remove(vm);
-    return fail(saved.error());
-  }
+  TRY_ASSIGN(const Object vm, run.create("vm", "", name, &state));
   return vm_document(vm, state);
 }
 

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <fcntl.h>
 #include <filesystem>
+#include <iterator>
 #include <map>
 #include <sys/stat.h>
 #include <thread>
@@ -50,6 +51,29 @@ TEST_CASE("a name exists once: in its scope, and below an outer one that has it"
   CHECK_FALSE(scope("c").find("vm", "", "v"));
   REQUIRE(inner.create("vm", "", "w"));
   CHECK_FALSE(outer.find("vm", "", "w"));
+}
+
+TEST_CASE("an object has its state before it has its name", "[base]") {
+  RunDirEnv env;
+  const RunDir run = scope("default");
+  const json state = {{"state", "created"}};
+  std::atomic<int> without{0};
+  for (int round = 0; round < 200; ++round) {
+    std::thread looker([&] {
+      auto found = run.find("vm", "", "v");
+      while (!found) found = run.find("vm", "", "v");
+      if (!found->load()) ++without;
+    });
+    const auto made = run.create("vm", "", "v", &state);
+    looker.join();
+    REQUIRE(made);
+    run.remove(*made);
+  }
+  CHECK(without == 0);
+  // A name that is taken leaves nothing of the second behind.
+  REQUIRE(run.create("vm", "", "v", &state));
+  CHECK_FALSE(scope("default").create("vm", "", "v", &state));
+  CHECK(std::distance(std::filesystem::directory_iterator(run.path() + "/obj"), {}) == 1);
 }
 
 TEST_CASE("threads that create one name at once: exactly one has it", "[base]") {
