@@ -13,7 +13,7 @@ namespace {
 constexpr uint32_t k_magic = 0x5145564d;  // "QEVM"
 constexpr uint32_t k_version = 3;
 struct Section {
-  enum : uint8_t { eof = 0, start = 1, part = 2, end = 3, full = 4, description = 6 };
+  enum : uint8_t { eof = 0, start = 1, part = 2, end = 3, full = 4, description = 6, command = 8 };
 };
 constexpr uint8_t k_configuration = 7, k_footer = 0x7e;
 // Flags of a page, in the low bits of its address (RAM_SAVE_FLAG_*).
@@ -113,6 +113,11 @@ Result<size_t> end_of_ram(std::string_view stream) {
   }
   for (bool first = true; in.ok(); first = false) {
     const uint64_t type = in.number(1);
+    if (type == Section::command && !first) {  // since 10.0, where the CPUs have been stopped
+      in.number(2);
+      in.take(in.number(2));
+      continue;
+    }
     if (type != Section::start && type != Section::part && type != Section::end)
       return strange("a section of another kind in the midst of its memory");
     if ((type == Section::start) != first) return strange("its memory begins in the wrong place");

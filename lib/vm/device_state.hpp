@@ -2,8 +2,8 @@
 // QEMU's migration stream, as far as a snapshot needs to know it (qemu_savevm_state() and
 // ram_save_setup() in QEMU's migration/savevm.c and ram.c):
 //
-//   magic version [configuration] | sections of "ram": start, part…, end | a section per device,
-//   end
+//   magic version [configuration] | sections of "ram": start, part…, [command], end | a section per
+//   device, end
 //
 // With x-ignore-shared the guest's memory is not in it, only small blocks such as the firmware's.
 // Those hardly ever change, so a VM's first snapshot takes the whole stream, by migration, and what

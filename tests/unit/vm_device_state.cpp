@@ -53,6 +53,21 @@ TEST_CASE("the memory of a state ends where its last section does", "[snapshot]"
   }
 }
 
+TEST_CASE("a command to whoever loads it may stand in the memory of a state", "[snapshot]") {
+  // As QEMU 10.0 says that the CPUs have been stopped, there without anything more.
+  for (const std::string& words : {std::string(), std::string("words")}) {
+    std::string memory = state_front(true);
+    const std::string end = be(3, 1) + be(2, 4) + k_eos + footer(2);
+    REQUIRE(memory.substr(memory.size() - end.size()) == end);
+    memory.insert(memory.size() - end.size(), be(8, 1) + be(11, 2) + be(words.size(), 2) + words);
+    const auto found = vm::end_of_ram(memory + devices().substr(8));
+    REQUIRE(found);
+    CHECK(*found == memory.size());
+  }
+  CHECK_FALSE(
+      vm::end_of_ram(head() + be(8, 1) + be(11, 2) + be(0, 2) + state_front(true).substr(8)));
+}
+
 TEST_CASE("a state that is cut anywhere in its memory is refused", "[snapshot]") {
   const std::string memory = state_front(true);
   for (size_t size = 0; size < memory.size(); ++size) {
