@@ -35,7 +35,7 @@ _provium_values() {
     --profile) "${2}pv-vm" profiles -o name ;;
     action) echo build info clean ;;
     operation) echo run close list ;;
-    scope) "${2}pv-vm" scope list -o name ;;
+    scope_name) "${2}pv-vm" scope list -o name ;;
     --clock) echo keep host ;;
     --order) echo sequential random ;;
     snap) "${2}pv-snap" list -o name ;;

@@ -47,7 +47,7 @@ function __provium_values
             printf '%s\n' build info clean
         case operation
             printf '%s\n' run close list
-        case scope
+        case scope_name
             "$argv[2]pv-vm" scope list -o name 2>/dev/null </dev/null
         case --clock
             printf '%s\n' keep host

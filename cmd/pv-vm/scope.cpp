@@ -67,7 +67,7 @@ void build_scope(cli::Verb& verb) {
   verb.positional("operation", options->operation,
                   "run: a command in a fresh scope; close: end all that is in one; list: show them")
       ->required();
-  verb.positional("scope", options->name,
+  verb.positional("scope_name", options->name,
                   "Below the current scope (default: a fresh one to run in, the current to close)");
   verb.optional_tail("command", options->argv, "The command to run and its arguments, after '--'");
   verb.run([options](cli::Context& context) -> Result<int> {

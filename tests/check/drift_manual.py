@@ -22,6 +22,12 @@ def manual_problems(tree, manual):
             yield f"{verb} {flag}: not in the manual; add '.It Fl {flag[1:]}' below the verb"
         for flag in sorted(own - verbs[verb]):
             yield f"{verb} {flag}: in the manual, but the verb has no such flag"
+    for verb in tree["verbs"]:
+        taken = {flag.lstrip("-") for flag in flags_of(verb)}
+        for option in verb["options"]:
+            if option.get("positional") in taken:
+                yield (f"{verb['name']} {option['positional']}: has the name of a flag, which CLI11 "
+                       "2.4 refuses; name it otherwise")
     documented = set().union(*manual.verbs.values(), *manual.groups.values())
     for flag in sorted(flags_of(tree) - documented):
         yield f"{flag}: not in the manual"
