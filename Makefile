@@ -182,6 +182,10 @@ soak: deps
 	@$(MAKE) --no-print-directory all $(BUILD)/bin/pv-test $(PROGRAMS)
 	@BUILD='$(BUILD)' exec tests/check/run soak
 
+# demo and check as the first commands on a fresh Debian of another release (tests/check/on).
+check-on:
+	@tests/check/on '$(SUITE)'
+
 bench: deps
 	@$(MAKE) --no-print-directory all $(BUILD)/bin/pv-vhost-load
 	@BUILD=$(BUILD) tests/bench/run
@@ -250,6 +254,6 @@ clean:
 	rm -rf $(BUILD)
 
 -include $(shell find $(BUILD)/unity $(BUILD)/single -name '*.d' 2>/dev/null)
-.PHONY: all deps demo check unit bats tidy alone soak bench crash asan tsan fuzz install clean
+.PHONY: all deps demo check check-on unit bats tidy alone soak bench crash asan tsan fuzz install clean
 .SECONDARY:
 .DELETE_ON_ERROR:
