@@ -134,8 +134,8 @@ guest_vm() {
   done
 }
 
-# bare_profile: from here on a profile `bare`, of a machine that halts at once. For tests of machines
-# and not of guests: one that has no agent to wait for is booted too, but goes on for seconds.
+# bare_profile: from here on a profile `bare`, of a machine that halts at once. For tests of
+# machines and not of guests: one that has no agent to wait for is booted too, but runs for seconds.
 bare_profile() {
   { printf '\xf4\xeb\xfd'; head -c 507 /dev/zero; printf '\x55\xaa'; } >halt.img
   truncate -s 64k halt.img

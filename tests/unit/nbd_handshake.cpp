@@ -24,7 +24,7 @@ Export exported() {
 std::string hello(uint32_t flags = 3) {
   return be(flags, 4);
 }
-std::string go(const std::string& export_name, std::vector<uint16_t> infos = {}) {
+std::string go_to(const std::string& export_name, std::vector<uint16_t> infos = {}) {
   std::string data = name(export_name) + be(infos.size(), 2);
   for (const uint16_t info : infos) data += be(info, 2);
   return option(k_opt_go, data);
@@ -91,7 +91,7 @@ std::string random_option(Rng& rng) {
     case 6:
       return option(k_opt_go, name("nosuch") + be(0, 2));
     case 7:
-      return go("disk", {3});
+      return go_to("disk", {3});
     default:
       return option(5, "");
   }
@@ -129,16 +129,16 @@ TEST_CASE("random bytes never leave the option phase and never grow the answer w
 
 TEST_CASE("GO leads to transmission with the export's size, flags and block sizes", "[nbd]") {
   const Outcome result =
-      feed_whole(hello() + go("disk", {k_info_block_size, k_info_name, k_info_description}));
+      feed_whole(hello() + go_to("disk", {k_info_block_size, k_info_name, k_info_description}));
   CHECK(result.state == Handshake::State::transmission);
   CHECK(replies(result.output) ==
         std::vector<uint32_t>{k_rep_info, k_rep_info, k_rep_info, k_rep_info, k_rep_ack});
   CHECK(get64(result.output.data() + 18 + 22) == 1 << 20);
-  CHECK(feed_whole(hello() + go("")).state == Handshake::State::transmission);
+  CHECK(feed_whole(hello() + go_to("")).state == Handshake::State::transmission);
 }
 
 TEST_CASE("an export that does not exist is refused and the client may try again", "[nbd]") {
-  const Outcome result = feed_whole(hello() + go("nosuch") + go("disk"));
+  const Outcome result = feed_whole(hello() + go_to("nosuch") + go_to("disk"));
   CHECK(result.state == Handshake::State::transmission);
   CHECK(replies(result.output).front() == k_rep_err_unknown);
   CHECK(feed_whole(hello() + option(k_opt_export_name, "nosuch")).state ==
@@ -161,9 +161,9 @@ TEST_CASE("EXPORT_NAME answers with or without the 124 zeroes", "[nbd]") {
 
 TEST_CASE("client flags that we do not know, or without fixed newstyle, end it", "[nbd]") {
   for (const uint32_t flags : {0U, 2U, 4U, 7U, 0x80000001U, 0xffffffffU})
-    CHECK(feed_whole(hello(flags) + go("disk")).state == Handshake::State::closed);
+    CHECK(feed_whole(hello(flags) + go_to("disk")).state == Handshake::State::closed);
   for (const uint32_t flags : {1U, 3U})
-    CHECK(feed_whole(hello(flags) + go("disk")).state == Handshake::State::transmission);
+    CHECK(feed_whole(hello(flags) + go_to("disk")).state == Handshake::State::transmission);
 }
 
 TEST_CASE("options that are unknown are refused, malformed ones too, and the phase goes on",
