@@ -41,7 +41,12 @@ COMMANDS := $(notdir $(wildcard cmd/pv-*))
 RUNNER   := lib/guest/runner/pv-runner.cpp
 BINS     := $(addprefix $(BUILD)/bin/,$(COMMANDS))
 
-all: $(BINS)
+all: $(BINS) $(BUILD)/share/provium/presets
+
+# Where a program that is installed has them; so it has them wherever the build folder is.
+$(BUILD)/share/provium/presets:
+	@mkdir -p $(@D)
+	@ln -sfn "$$PWD/lib/presets" $@
 
 # --- the build --------------------------------------------------------------------------------
 # A unit is a folder: a generated source includes the folder's sources, so that their headers are

@@ -22,7 +22,7 @@ struct PresetOptions {
   std::string name, disk;
 };
 
-// The user's own, then those installed beside this program, or those of its source tree.
+// The user's own, then those beside this program, where it is installed or was built.
 std::vector<fs::path> folders() {
   std::vector<fs::path> found;
   if (const char* own = getenv("PV_PRESETS"); own != nullptr && *own != '\0')
@@ -30,7 +30,6 @@ std::vector<fs::path> folders() {
   std::error_code error;
   const fs::path program = fs::read_symlink("/proc/self/exe", error).parent_path();
   found.push_back(program / "../share/provium/presets");
-  found.push_back(program / "../../lib/presets");
   return found;
 }
 
