@@ -259,6 +259,7 @@ clean:
 	rm -rf $(BUILD)
 
 -include $(shell find $(BUILD)/unity $(BUILD)/single -name '*.d' 2>/dev/null)
-.PHONY: all deps demo check check-on unit bats tidy alone soak bench crash asan tsan fuzz install clean
+.PHONY: all deps demo check check-on unit bats tidy alone soak bench crash asan tsan fuzz install \
+        clean
 .SECONDARY:
 .DELETE_ON_ERROR:

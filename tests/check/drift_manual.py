@@ -26,8 +26,8 @@ def manual_problems(tree, manual):
         taken = {flag.lstrip("-") for flag in flags_of(verb)}
         for option in verb["options"]:
             if option.get("positional") in taken:
-                yield (f"{verb['name']} {option['positional']}: has the name of a flag, which CLI11 "
-                       "2.4 refuses; name it otherwise")
+                yield (f"{verb['name']} {option['positional']}: has the name of a flag, which "
+                       "CLI11 2.4 refuses; name it otherwise")
     documented = set().union(*manual.verbs.values(), *manual.groups.values())
     for flag in sorted(flags_of(tree) - documented):
         yield f"{flag}: not in the manual"
