@@ -18,7 +18,7 @@ constexpr size_t k_max_queue = 1024;
 // that could be taken for a command's.
 constexpr uint64_t k_sync_again_ns = 500 * k_ns_per_ms;
 constexpr uint64_t k_longest_sync_ns = 8 * k_ns_per_s;
-constexpr uint64_t k_agent_lost_ns = 500 * k_ns_per_ms;
+constexpr uint64_t k_agent_lost_ns = 3 * k_ns_per_s;
 constexpr uint32_t k_max_sync_id = 0x7fffffff;
 
 }  // namespace

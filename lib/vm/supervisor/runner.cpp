@@ -17,7 +17,7 @@ namespace {
 constexpr size_t k_max_output = 16 << 20;  // of one stream; the runner has the same limit
 constexpr size_t k_max_nonce = 64;
 constexpr int k_wants_output = 1, k_has_input = 2;
-constexpr uint64_t k_runner_lost_ns = 500 * k_ns_per_ms;
+constexpr uint64_t k_runner_lost_ns = 3 * k_ns_per_s;
 
 std::string packed(const std::vector<std::string>& strings) {
   std::string bytes;
