@@ -173,7 +173,7 @@ tidy: all
 	@BUILD='$(BUILD)' exec tests/check/run tidy drift
 
 # Each source and each header compiles alone: it includes what it uses.
-HEADERS  := $(filter-out lib/guest/runner/%,$(shell find lib cmd tests -name '*.hpp'))
+HEADERS   = $(filter-out lib/guest/runner/%,$(shell find lib cmd tests -name '*.hpp'))
 alone:
 	@$(again) UNITY=0 all $(BUILD)/bin/pv-test $(HEADERS:%=$(BUILD)/single/%.alone)
 $(BUILD)/single/%.alone: % $(BUILD)/flags

@@ -35,8 +35,8 @@ struct Facts {
   const RunDir& run;
   Result<Qemu> qemu;
   Result<Profile> tiny;
-  std::string kvm;                                // why not, or ""
-  std::string accels, devices, objects, folders;  // what QEMU says of itself
+  std::string kvm;                       // why not, or ""
+  std::string accels, devices, folders;  // what QEMU says of itself
 };
 
 struct Finding {
@@ -223,10 +223,9 @@ constexpr Check k_checks[] = {
 }  // namespace
 
 json doctor_document(const RunDir& run) {
-  Facts facts{run, find_qemu(run), load_profile("tiny"), kvm_problem(), "", "", "", ""};
+  Facts facts{run, find_qemu(run), load_profile("tiny"), kvm_problem(), "", "", ""};
   facts.accels = ask_qemu(facts.qemu, "-accel");
   facts.devices = ask_qemu(facts.qemu, "-device");
-  facts.objects = ask_qemu(facts.qemu, "-object");
   facts.folders = ask_qemu(facts.qemu, "-L");
   json doctor = {{"can_run_vms", true}, {"reason", nullptr}, {"checks", json::array()}};
   std::vector<std::string> problems, packages, reasons;
