@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <ctime>
 #include <fcntl.h>
@@ -69,6 +70,23 @@ std::vector<std::string> entries(const std::string& dir) {
   std::sort(names.begin(), names.end());
   return names;
 }
+
+// While one lives, no signal that asks the process to end ends this thread's work midway.
+class HeldSignals {
+ public:
+  HeldSignals() {
+    sigset_t asking;
+    sigemptyset(&asking);
+    for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGQUIT}) sigaddset(&asking, number);
+    pthread_sigmask(SIG_BLOCK, &asking, &before_);
+  }
+  ~HeldSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  HeldSignals(const HeldSignals&) = delete;
+  HeldSignals& operator=(const HeldSignals&) = delete;
+
+ private:
+  sigset_t before_;
+};
 
 // One that is young may be about to get its name.
 bool is_old(const std::string& path) {
@@ -140,6 +158,7 @@ Result<Object> RunDir::create(std::string_view kind, std::string_view owner, std
                 fmt::format("{} '{}' {} ({})", kind, taken->display(), where, taken->scope));
   }
   Object object{std::string(kind), scope_, std::string(owner), std::string(name), ""};
+  const HeldSignals held;  // a directory without a name would be left
   std::string id;
   while (object.dir.empty()) {
     id = fmt::format("{:08x}", static_cast<uint32_t>(fresh_seed()));

@@ -2,12 +2,18 @@
 // If this fails, two commands get the same name, a name is found in the wrong scope, or a file is
 // replaced by half of another.
 #include <atomic>
+#include <csignal>
 #include <fcntl.h>
 #include <filesystem>
 #include <iterator>
 #include <map>
+#include <sched.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <thread>
+#include <unistd.h>
+
+#include <fmt/format.h>
 
 #include "../catch.hpp"
 #include "../conform/support.hpp"
@@ -74,6 +80,32 @@ TEST_CASE("an object has its state before it has its name", "[base]") {
   REQUIRE(run.create("vm", "", "v", &state));
   CHECK_FALSE(scope("default").create("vm", "", "v", &state));
   CHECK(std::distance(std::filesystem::directory_iterator(run.path() + "/obj"), {}) == 1);
+}
+
+TEST_CASE("a process that is asked to end leaves no object without a name", "[base]") {
+  RunDirEnv env;
+  const RunDir run = scope("default");
+  int made = 0;
+  for (int round = 0; round < 200; ++round) {
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      signal(SIGTERM, SIG_DFL);
+      for (int number = 0;; ++number)
+        static_cast<void>(run.create("disk", "", fmt::format("d{}", number), nullptr));
+    }
+    while (run.list("disk").size() < 3) sched_yield();
+    kill(child, SIGTERM);
+    int status = 0;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    REQUIRE((WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM));
+    for (const Object& disk : run.list("disk")) {
+      run.remove(disk);
+      ++made;
+    }
+    REQUIRE(std::filesystem::is_empty(run.path() + "/obj"));
+  }
+  CHECK(made >= 600);
 }
 
 TEST_CASE("threads that create one name at once: exactly one has it", "[base]") {
