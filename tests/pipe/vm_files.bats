@@ -211,12 +211,24 @@ $(md5sum <a)"
   assert_equal "$(ls -A)" here
 }
 
+@test "what is begun right after another was killed at its beginning does not meet it" {
+  random_file data 100000
+  for _ in {1..4}; do
+    pv-vm get v /dev/zero here 3>&- &
+    getter=$!
+    until_true eval '[ "$(pv-vm info v -o open_streams)" = 1 ]'
+    slay $getter
+    until_true eval '[ "$(pv-vm info v -o open_streams)" = 0 ]'
+    ok pv-vm put v data /tmp/next
+  done
+}
+
 @test "the agent is killed in the middle: an error, and nothing is left" {
   mkfifo pipe
   pv-vm put v - /tmp/agent <pipe >doc 2>err 3>&- &
   putter=$!
   exec 7>pipe
-  head -c 1000000 /dev/urandom >&7
+  head -c 1000000 /dev/urandom >&7 || fail "it ended before: $(cat doc err)"
   until_true eval '[ "$(guest "ls /tmp | grep -c agent.pv-")" = 1 ]'
   pv-vm run v --timeout 5s -- killall qemu-ga pv-runner >/dev/null 2>&1 || true
   status=0

@@ -25,6 +25,8 @@ constexpr uint64_t k_settled_ns = 5 * k_ns_per_s;
 constexpr uint64_t k_unplug_after_ns = 3 * k_ns_per_s;
 constexpr uint64_t k_remove_again_ns = 20 * k_ns_per_ms;
 constexpr int k_removals = 100;
+// Has the ports of a lease that has ended before its guest process. No connection's number.
+constexpr DataPorts::Owner k_nobody = ~DataPorts::Owner{0};
 
 bool is_open(const json& chardevs, size_t port) {
   for (const json& entry : chardevs)
@@ -186,6 +188,7 @@ void DataPorts::watch(Owner owner, std::function<void()> closed) {
   const auto found = leases_.find(owner);
   if (found == leases_.end()) return;
   found->second.since_ns = system_clock().now_ns();
+  found->second.in_use = true;
   found->second.closed = std::move(closed);
   check_later(owner);
 }
@@ -272,27 +275,42 @@ void DataPorts::end(Owner owner) {
   const auto found = leases_.find(owner);
   if (found == leases_.end()) return;
   const std::vector<size_t> ports = std::move(found->second.ports);
+  const Owner next = found->second.in_use ? k_nobody : 0;
   loop_.cancel(found->second.timer);
   loop_.cancel(found->second.settle_timer);
   leases_.erase(found);
   for (const size_t port : ports) {
-    ports_[port].owner = 0;
+    ports_[port].owner = next;
+    ports_[port].last = owner;
     loop_.after(k_unplug_after_ns,
                 [this, port, leases = ports_[port].leases] { unplug_if_open(port, leases); });
   }
 }
 
+void DataPorts::free(Owner owner) {
+  if (const auto found = leases_.find(owner); found != leases_.end()) found->second.in_use = false;
+  for (size_t port = 0; port < ports_.size(); ++port)
+    if (ports_[port].last == owner) let_go(port);
+}
+
+void DataPorts::let_go(size_t port) {
+  if (ports_[port].owner == k_nobody) ports_[port].owner = 0;
+}
+
 void DataPorts::unplug_if_open(size_t port, uint64_t leases) {
   const auto is_ours = [this, port, leases] {
-    return ports_[port].leases == leases && ports_[port].state == State::plugged &&
-           ports_[port].owner == 0;
+    const Owner owner = ports_[port].owner;
+    return ports_[port].leases == leases && (owner == 0 || owner == k_nobody);
   };
   if (!is_ours()) return;
+  if (ports_[port].state != State::plugged) return let_go(port);
   qmp_->execute("query-chardev", nullptr, k_qmp_ns, [this, port, is_ours](Result<json> chardevs) {
-    if (!chardevs || !is_ours() || !is_open(*chardevs, port)) return;
+    if (!is_ours()) return;
+    if (!chardevs || !is_open(*chardevs, port)) return let_go(port);
     ports_[port].state = State::changing;
     qmp_->execute("device_del", {{"id", data_device(port)}}, k_qmp_ns,
                   [this, port](const Result<json>& gone) {
+                    let_go(port);
                     if (gone) return remove_chardev(port, k_removals);
                     ports_[port].state = State::plugged;  // and open, so that nobody gets it
                   });

@@ -5,7 +5,9 @@
 // the supervisor, on its thread.
 //
 // A port can be leased again only when the guest has closed it. QEMU says when that happens, but
-// at most once a second for each port, so right after the beginning it is asked instead.
+// at most once a second for each port, so right after the beginning it is asked instead. A process
+// whose lease ends before it does may not even have opened its ports yet: nobody gets those before
+// it has ended, or a little later.
 //
 // QEMU drops what it tells the guest of its ports when the guest has not read the 32 messages
 // before. So only a few leases at a time are granted; the next ones wait until the guest has opened
@@ -51,8 +53,11 @@ class DataPorts {
   // and QEMU has handed all that was written to the sockets.
   void drain(Owner owner, std::function<void()> drained);
   // The lease ends. What the guest still has open a little later is unplugged, which the guest's
-  // processes see as an error.
+  // processes see as an error. The ports are free at once where free() was called before, or
+  // watch() never; else when it is called, or when they have been looked at.
   void end(Owner owner);
+  // The guest process of a lease has ended, before the lease or after it.
+  void free(Owner owner);
   // VSERPORT_CHANGE of the device `id`.
   void port_changed(const std::string& id, bool open);
   void remove_sockets();
@@ -62,6 +67,7 @@ class DataPorts {
   struct Port {
     State state = State::absent;
     Owner owner = 0;
+    Owner last = 0;       // whose lease has ended before its guest process
     uint64_t leases = 0;  // how often it was leased
   };
   struct Lease {
@@ -69,6 +75,7 @@ class DataPorts {
     size_t to_plug = 0;
     uint64_t since_ns = 0;
     bool opened = false;
+    bool in_use = false;   // by a guest process that may open them at any time
     bool settled = false;  // what was to be told to the guest has been heard there
     TimerId settle_timer = 0;
     bool checking = false, check_again = false;
@@ -93,6 +100,7 @@ class DataPorts {
   void checked(Owner owner, const Result<json>& chardevs);
   void check_throttle(Owner owner);
   void check_later(Owner owner);
+  void let_go(size_t port);
   void unplug_if_open(size_t port, uint64_t leases);
   void remove_chardev(size_t port, int tries);
 

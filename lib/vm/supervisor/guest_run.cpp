@@ -225,8 +225,7 @@ void GuestRuns::expired(Id id) {
                     : fail(Code::no_agent, "the guest agent does not answer (is it running?)"));
   }
   kill_tree(run.pid);
-  if (run.abandoned) return finish(id, json());
-  // It is asked on, to collect what it printed; but not for ever.
+  // It is asked on, to collect what it printed and to know when it has ended; but not for ever.
   loop_.cancel(run.deadline);
   run.deadline = loop_.after(k_after_kill_ns, [this, id] {
     finish(id, fail(Code::timeout,
@@ -237,11 +236,12 @@ void GuestRuns::expired(Id id) {
   if (!run.has_runner) ask(id);
 }
 
-void GuestRuns::abandon(Id id, uint64_t grace_ns) {
+void GuestRuns::abandon(Id id, uint64_t grace_ns, std::function<void()> gone) {
   const auto found = runs_.find(id);
-  if (found == runs_.end()) return;
+  if (found == runs_.end()) return gone();
   Run& run = found->second;
   run.abandoned = true;
+  run.gone = std::move(gone);
   if (grace_ns == 0 || run.pid == 0) return expired(id);
   loop_.cancel(run.deadline);
   run.deadline = loop_.after(grace_ns, [this, id] { expired(id); });
@@ -267,6 +267,7 @@ void GuestRuns::finish(Id id, Result<json> result) {
   loop_.cancel(run.deadline);
   if (run.has_runner) runner_.forget(id);
   if (!run.abandoned) run.done(std::move(result));
+  if (run.gone) run.gone();
 }
 
 }  // namespace pv::vm

@@ -41,9 +41,9 @@ class GuestRuns {
   // then with that answer under "status" if there is one. Output stays base64 up to the command
   // that asked, where it is turned into a document by run_document().
   Id start(GuestCommand command, JsonReply done);
-  // Kills the guest process, after `grace_ns` unless it has ended by then, and forgets the command;
-  // done() is not called.
-  void abandon(Id id, uint64_t grace_ns = 0);
+  // Kills the guest process, after `grace_ns` unless it has ended by then; done() is not called,
+  // but `gone` once the process has ended, or a little later where that cannot be seen.
+  void abandon(Id id, uint64_t grace_ns, std::function<void()> gone);
   // It seems to have ended: asks about it without waiting for its turn.
   void ask_now(Id id);
   // Answers all of them with `error`.
@@ -55,6 +55,7 @@ class GuestRuns {
   struct Run {
     GuestCommand command;
     JsonReply done;
+    std::function<void()> gone;
     uint64_t started_ns = 0;
     int64_t pid = 0;  // in the guest; 0 until guest-exec has answered
     TimerId poll = 0, deadline = 0;

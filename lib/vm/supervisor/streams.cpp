@@ -34,7 +34,10 @@ void Supervisor::start_run(ControlServer::ConnectionId id, GuestCommand command,
   const uint64_t started_ns = system_clock().now_ns();
   const auto done = [this, id, streams, timeout_ns, started_ns, reply](Result<json> result) {
     run_of_.erase(id);
-    if (!streams) holders_.remove(id);
+    if (streams)
+      ports_.free(id);
+    else
+      holders_.remove(id);
     if (!result) return reply(fail(result.error()));
     const json status = {{"status", std::move(*result)}};
     if (!streams) return reply(status);
@@ -65,7 +68,8 @@ void Supervisor::run_abandoned(ControlServer::ConnectionId id) {
   const GuestRuns::Id run = found->second;
   run_of_.erase(found);
   const Holder* holder = holders_.find(id);
-  runs_.abandon(run, holder && holder->kind == "put" ? k_tidy_ns : 0);
+  runs_.abandon(run, holder && holder->kind == "put" ? k_tidy_ns : 0,
+                [this, id] { ports_.free(id); });
 }
 
 void Supervisor::connection_ended(ControlServer::ConnectionId id) {
