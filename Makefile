@@ -21,7 +21,7 @@ endif
 BUILD_PACKAGES := g++ make libcli11-dev nlohmann-json3-dev libexpected-dev libfmt-dev \
                   liburing-dev libnbd-dev libssl-dev libxxhash-dev liblz4-dev zlib1g-dev \
                   libtomlplusplus-dev
-RUN_PACKAGES   := qemu-system-x86 qemu-utils qemu-block-extra libnbd0 libssl3 ca-certificates
+RUN_PACKAGES   := qemu-system-x86 qemu-utils qemu-block-extra ca-certificates xz-utils zstd
 TEST_PACKAGES  := catch2 librapidcheck-dev bats bats-assert bats-support jq gojq procps \
                   libnbd-bin nbdkit fio e2fsprogs file git python3 mandoc clang-format shellcheck \
                   zsh fish cpio cryptsetup-bin syslinux syslinux-common mtools dosfstools chromium
