@@ -49,12 +49,23 @@ $(BUILD)/share/provium/presets:
 	@ln -sfn "$$PWD/lib/presets" $@
 
 # --- the build --------------------------------------------------------------------------------
-# A unit is a folder: a generated source includes the folder's sources, so that their headers are
-# read and their templates compiled once for all of them (UNITY=1). Names in anonymous namespaces
-# must therefore differ within a folder. With UNITY=0 a unit is one source, which must then include
-# what it uses.
-folder   = $(filter-out $(RUNNER),$(wildcard $(1)/*.cpp))
-LIB      := $(filter-out lib/guest/runner,$(shell find lib -name '*.cpp' -printf '%h\n' | sort -u))
+# A unit is a folder, or some small ones: a generated source includes their sources, so that the
+# headers are read and the templates compiled once for all of them (UNITY=1). Names in anonymous
+# namespaces must therefore differ within a unit. With UNITY=0 a unit is one source, which must then
+# include what it uses.
+with.lib/blk        := lib/blk/backend
+with.lib/blk/cow    := lib/blk/mirror lib/blk/record
+with.lib/blk/fault  := lib/blk/fault/kind
+with.lib/front/nbd  := lib/front/vhost
+with.lib/snap       := lib/lan lib/target
+with.lib/verify     := lib/verify/log lib/verify/report
+with.lib/vm         := lib/vm/lan lib/vm/scope
+with.lib/vm/access  := lib/vm/profile
+joined   := $(foreach one,$(filter with.%,$(.VARIABLES)),$($(one)))
+folders  = $(1) $(with.$(1))
+folder   = $(filter-out $(RUNNER),$(wildcard $(addsuffix /*.cpp,$(folders))))
+LIB      := $(filter-out lib/guest/runner $(joined),\
+              $(shell find lib -name '*.cpp' -printf '%h\n' | sort -u))
 CMD      := $(addprefix cmd/,$(COMMANDS))
 # The folders of the tests are large: their units are the sources that begin with these letters.
 LETTERS  := a-b c-f g-l m-n o-s t-z
@@ -76,7 +87,7 @@ object   = $(patsubst %.cpp,$(BUILD)/single/%.o,$(foreach unit,$(1),$(call sourc
 endif
 
 define unit_rule
-$(BUILD)/unity/$(1).cpp: $(if $(some),$(dir $(1)),$(1)) Makefile
+$(BUILD)/unity/$(1).cpp: $(if $(some),$(dir $(1)),$(folders)) Makefile
 	@mkdir -p $$(@D)
 	@printf '#include "%s"\n' $(sources) > $$@.new
 	@cmp -s $$@.new $$@ && rm $$@.new || mv $$@.new $$@

@@ -13,8 +13,8 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "fields are copied as they are");
 
-constexpr char k_magic[8] = {'P', 'V', 'C', 'O', 'W', '\r', '\n', '\x1a'};
-constexpr uint32_t k_version = 1;
+constexpr char k_cow_magic[8] = {'P', 'V', 'C', 'O', 'W', '\r', '\n', '\x1a'};
+constexpr uint32_t k_cow_version = 1;
 constexpr uint32_t k_whole = 1, k_closed = 2;  // flags
 constexpr size_t k_checksum_at = k_cow_header_sector - 8;
 
@@ -50,8 +50,8 @@ bool plausible(const CowHeader& header) {
 
 void encode_header(const CowHeader& header, char* sector) {
   std::memset(sector, 0, k_cow_header_sector);
-  std::memcpy(sector, k_magic, sizeof k_magic);
-  std::memcpy(sector + 8, &k_version, sizeof k_version);
+  std::memcpy(sector, k_cow_magic, sizeof k_cow_magic);
+  std::memcpy(sector + 8, &k_cow_version, sizeof k_cow_version);
   each_field(header,
              [&](size_t at, const auto& field) { std::memcpy(sector + at, &field, sizeof field); });
   const uint32_t flags = (header.base.whole ? k_whole : 0) | (header.closed ? k_closed : 0);
@@ -61,7 +61,7 @@ void encode_header(const CowHeader& header, char* sector) {
 }
 
 bool has_cow_magic(const char* sector) {
-  return std::memcmp(sector, k_magic, sizeof k_magic) == 0;
+  return std::memcmp(sector, k_cow_magic, sizeof k_cow_magic) == 0;
 }
 
 Decoded decode_header(const char* sector, CowHeader& header) {
@@ -70,7 +70,7 @@ Decoded decode_header(const char* sector, CowHeader& header) {
   std::memcpy(&checksum, sector + k_checksum_at, sizeof checksum);
   uint32_t version;
   std::memcpy(&version, sector + 8, sizeof version);
-  if (!has_cow_magic(sector) || version != k_version ||
+  if (!has_cow_magic(sector) || version != k_cow_version ||
       checksum != XXH3_64bits(sector, k_checksum_at))
     return Decoded::bad;
   each_field(header,

@@ -20,7 +20,7 @@
 namespace pv::blk {
 namespace {
 
-constexpr char k_magic[8] = {'P', 'V', 'H', 'I', 'S', 'T', '\0', '\2'};
+constexpr char k_history_magic[8] = {'P', 'V', 'H', 'I', 'S', 'T', '\0', '\2'};
 constexpr uint64_t k_head_bytes = 4096;
 constexpr size_t k_boot_id = 36;
 
@@ -114,7 +114,7 @@ Result<> HistoryFile::take_up(uint64_t disk_size) {
     return fail(Code::invalid, fmt::format("the history {} is damaged: {}", path_, how));
   };
   if (transfer(false, fd_.get(), &head, sizeof head, 0) != 0 ||
-      std::memcmp(head.magic, k_magic, sizeof k_magic) != 0)
+      std::memcmp(head.magic, k_history_magic, sizeof k_history_magic) != 0)
     return fail(Code::invalid, path_ + " is no history of a disk");
   if (head.block != k_block) return damaged("blocks of another size");
   if (head.disk_size != disk_size)
@@ -139,7 +139,7 @@ Result<> HistoryFile::take_up(uint64_t disk_size) {
 
 Result<> HistoryFile::write_head(bool in_use) {
   Head head{};
-  std::memcpy(head.magic, k_magic, sizeof k_magic);
+  std::memcpy(head.magic, k_history_magic, sizeof k_history_magic);
   head.disk_size = disk_size_;
   head.block = k_block;
   head.broken = broken_;

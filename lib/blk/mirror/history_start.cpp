@@ -15,7 +15,7 @@
 namespace pv::blk {
 namespace {
 
-constexpr size_t k_sample = 64;      // blocks that are read
+constexpr size_t k_sampled = 64;     // blocks that are read
 constexpr size_t k_enough = 8;       // fewer say nothing
 constexpr size_t k_one_fits_in = 8;  // of one disk at least so many do
 
@@ -49,7 +49,7 @@ Result<bool> read_block(Disk& disk, uint64_t offset, iovec piece, Loop* loop) {
 Result<> check_same_disk(HistoryFile& file, Disk& disk, Loop* loop) {
   std::array<char, HistoryFile::k_block> bytes{};
   // Blank blocks are the same on all disks.
-  const auto known = file.sample(k_sample, XXH3_64bits(bytes.data(), bytes.size()));
+  const auto known = file.sample(k_sampled, XXH3_64bits(bytes.data(), bytes.size()));
   size_t fit = 0, looked_at = 0;
   for (const auto& [block, entry] : known) {
     const uint64_t offset = block * HistoryFile::k_block;

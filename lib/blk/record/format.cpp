@@ -12,8 +12,8 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "fields are copied as they are");
 
-constexpr char k_magic[8] = {'P', 'V', 'W', 'L', 'O', 'G', '\n', '\x1a'};
-constexpr uint32_t k_version = 1;
+constexpr char k_log_magic[8] = {'P', 'V', 'W', 'L', 'O', 'G', '\n', '\x1a'};
+constexpr uint32_t k_log_version = 1;
 constexpr uint32_t k_entry_magic = 0x4c575650;  // "PVWL"
 constexpr size_t k_head_checksum_at = 504;
 constexpr uint64_t k_max_size = uint64_t{1} << 62;
@@ -86,8 +86,8 @@ const char* log_state_name(LogHead::State state) {
 
 void encode_log_head(const LogHead& head, char* bytes) {
   std::memset(bytes, 0, k_log_head);
-  std::memcpy(bytes, k_magic, sizeof k_magic);
-  put(bytes, 8, k_version);
+  std::memcpy(bytes, k_log_magic, sizeof k_log_magic);
+  put(bytes, 8, k_log_version);
   put(bytes, 12, head.sector_size);
   put(bytes, 16, head.id);
   put(bytes, 24, head.size);
@@ -105,7 +105,8 @@ void encode_log_head(const LogHead& head, char* bytes) {
 }
 
 bool decode_log_head(const char* bytes, LogHead& head) {
-  if (std::memcmp(bytes, k_magic, sizeof k_magic) != 0 || get<uint32_t>(bytes, 8) != k_version ||
+  if (std::memcmp(bytes, k_log_magic, sizeof k_log_magic) != 0 ||
+      get<uint32_t>(bytes, 8) != k_log_version ||
       get<uint64_t>(bytes, k_head_checksum_at) != XXH3_64bits(bytes, k_head_checksum_at))
     return false;
   const auto discard = get<uint32_t>(bytes, 64), state = get<uint32_t>(bytes, 72);

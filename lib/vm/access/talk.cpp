@@ -19,7 +19,7 @@ namespace pv::vm {
 namespace {
 
 constexpr size_t k_max_answer = 4096;
-constexpr double k_mib = 1 << 20;
+constexpr double k_mib_bytes = 1 << 20;
 
 }  // namespace
 
@@ -126,7 +126,7 @@ json transfer_document(const Transfer& transfer, const char* direction, uint64_t
                    {"bytes", bytes}};
   if (!checksum.empty()) document["checksum"] = checksum;
   document["duration_ms"] = static_cast<double>(ns / 1000) / 1000;
-  const double rate = static_cast<double>(bytes) / k_mib * 1e9 / static_cast<double>(ns);
+  const double rate = static_cast<double>(bytes) / k_mib_bytes * 1e9 / static_cast<double>(ns);
   document["mib_per_s"] = static_cast<double>(static_cast<uint64_t>(rate * 10)) / 10;
   return document;
 }
