@@ -19,9 +19,18 @@ class Rule:
     problems: Callable       # Tree -> messages
     planted: dict = field(default_factory=dict)  # file name -> text with a mistake
     tool: str = ""           # a program that it needs
+    version: str = ""        # of which it says this: another one judges differently
 
     def missing_tool(self):
-        return self.tool and not shutil.which(self.tool)
+        """Why it cannot be looked at here, or an empty text."""
+        if not self.tool:
+            return ""
+        if not shutil.which(self.tool):
+            return f"{self.tool} is not installed"
+        said = subprocess.run([self.tool, "--version"], capture_output=True, text=True, check=False)
+        if self.version in said.stdout:
+            return ""
+        return f"{self.tool} is not {self.version}, and formats differently"
 
 
 def is_script(text):

@@ -24,7 +24,7 @@ test_file() { sed 's/^%test/@test/' >"$1"; }
 clean() {
   local keep=BATS_LIB_PATH name unset=()
   for name in $(compgen -e BATS_); do [ "$name" = $keep ] || unset+=(-u "$name"); done
-  env "${unset[@]}" "$@"
+  env "${unset[@]}" PATH="${PATH//$BATS_LIBEXEC:/}" "$@"
 }
 inner() { run clean bats --tap "$@"; }
 nothing_left() { [ -z "$(ls "$PV_RUN_DIR/obj" 2>/dev/null)" ]; }

@@ -165,7 +165,7 @@ built() { grep -c built "$BUILT"; }
   cp "$BATS_TEST_DIRNAME/../../lib/share/provium.bash" .
   local name unset=()
   for name in $(compgen -e BATS_); do unset+=(-u "$name"); done
-  run -0 env "${unset[@]}" bats --tap twenty.bats
+  run -0 env "${unset[@]}" PATH="${PATH//$BATS_LIBEXEC:/}" bats --tap twenty.bats
   assert_equal "$(grep -c '^ok ' <<<"$output")" 20
   pv-snap fixture --clean >/dev/null
 }

@@ -259,9 +259,12 @@ TEST_CASE("libnbd sees each fault of the wire, and a new connection of its works
       CHECK(libnbd_says(violate(what), structured) == lost);
     CHECK(libnbd_says(violate("twice"), structured) == "ok failed dead" + well);
     CHECK(libnbd_says(violate("error_code"), structured) == "failed ok ready" + well);
-    for (const char* what : {"chunk_type", "chunk_length"})
-      CHECK(libnbd_says(violate(what), structured) == lost);
-    CHECK(libnbd_says(violate("missing_data"), structured) ==
-          (structured ? "failed ok ready" + well : lost));
+    // Newer ones go on after a chunk that they do not understand, where its length is right.
+    const std::string refused = "failed ok ready" + well;
+    for (const char* what : {"chunk_type", "chunk_length"}) {
+      const std::string said = libnbd_says(violate(what), structured);
+      CHECK((said == lost || (structured && said == refused)));
+    }
+    CHECK(libnbd_says(violate("missing_data"), structured) == (structured ? refused : lost));
   }
 }
