@@ -106,6 +106,9 @@ struct Request {
   uint64_t length = 0;  // bytes; equals the sum of `data` for read and write
   const iovec* data = nullptr;
   int segments = 0;
+  // `data` is memory that others change meanwhile, or that has one page several times. Only a layer
+  // that is declared as passing data on gets such a request (blk/private.hpp).
+  bool shared = false;
   std::vector<Extent>* extents = nullptr;  // map: appended to, in order, from `offset` on
   Injected* injected = nullptr;
   Loan* loan = nullptr;  // read: the front end takes loans
@@ -141,6 +144,10 @@ class Disk {
   virtual ~Disk() = default;
   virtual const Geometry& geometry() const = 0;
   virtual void submit(Request& request) = 0;
+  // Whether it reads the data of this request more than once, changes it in place or keeps it.
+  // Asked of layers that are declared as deciding by request (registry.cpp), when the data is
+  // shared.
+  virtual bool looks_at(const Request&) const { return true; }
   // A command for one kind of layer ({"op":"fault.add",…}). Code::unsupported from those that do
   // not know it; a wrapping layer then asks the one below.
   virtual Result<json> control(const json& request);
@@ -162,6 +169,7 @@ class Forward : public Disk {
   explicit Forward(std::unique_ptr<Disk> lower) : lower_(std::move(lower)) {}
   const Geometry& geometry() const override { return lower_->geometry(); }
   void submit(Request& request) override { lower_->submit(request); }
+  bool looks_at(const Request& request) const override { return lower_->looks_at(request); }
   Result<json> control(const json& request) override { return lower_->control(request); }
   Result<> resize(uint64_t size) override { return lower_->resize(size); }
   void inspect(json& out) const override { lower_->inspect(out); }

@@ -10,6 +10,7 @@
 #include "base/text.hpp"
 #include "blk/checked.hpp"
 #include "blk/layer/layers.hpp"
+#include "blk/private.hpp"
 #include "blk/uri.hpp"
 
 namespace pv::blk {
@@ -20,23 +21,30 @@ namespace {
 constexpr const char* k_hosts_are_lost_below[] = {"cache", "cow", "mirror", "readcache", "stripe"};
 
 const LayerRow k_layers[] = {
-    {"cache", "holds writes in memory until a flush", cache_params(), make_cache},
-    {"cow", "keeps changes in an overlay", cow_params(), make_cow, {}, "", k_base_read_only},
-    {"crypt", "encrypts every sector", crypt_params(), make_crypt},
-    {"delay", "adds latency to every request", delay_params(), make_delay},
-    {"discard", "what a discard does, and what is said of it", discard_params(), make_discard},
-    {"fault", "misbehaves by rule; idle without rules", fault_params(), make_fault},
-    {"fua", "FUA ignored and declared so, or made of write and flush", fua_params(), make_fua},
-    {"history", "checks what is read by what was written", history_params(), make_history},
-    {"mirror", "compares with a reference", mirror_params(), make_mirror, {}, "", k_base_identity},
-    {"readcache", "keeps what was read from a slow disk", readcache_params(), make_readcache},
-    {"readonly", "refuses every change", readonly_params(), make_readonly},
-    {"record", "logs what changes the disk", record_params(), make_record},
-    {"reserve", "persistent reservations, host by host", reserve_params(), make_reserve,
-     k_hosts_are_lost_below, "it would not see every request, or not whose it is"},
-    {"stats", "counts and times what passes", stats_params(), make_stats},
-    {"stripe", "spreads chunks over several images", stripe_params(), make_stripe},
-    {"throttle", "limits operations and bytes a second", throttle_params(), make_throttle},
+    {"cache", "holds writes in memory until a flush", cache_params(), Sight::passes, make_cache},
+    {"cow", "keeps changes in an overlay", cow_params(), Sight::passes, make_cow, k_base_read_only},
+    {"crypt", "encrypts every sector", crypt_params(), Sight::looks, make_crypt},
+    {"delay", "adds latency to every request", delay_params(), Sight::passes, make_delay},
+    {"discard", "what a discard does, and what is said of it", discard_params(), Sight::passes,
+     make_discard},
+    {"fault", "misbehaves by rule; idle without rules", fault_params(), Sight::by_request,
+     make_fault},
+    {"fua", "FUA ignored and declared so, or made of write and flush", fua_params(), Sight::passes,
+     make_fua},
+    {"history", "checks what is read by what was written", history_params(), Sight::looks,
+     make_history},
+    {"mirror", "compares with a reference", mirror_params(), Sight::looks, make_mirror,
+     k_base_identity},
+    {"readcache", "keeps what was read from a slow disk", readcache_params(), Sight::looks,
+     make_readcache},
+    {"readonly", "refuses every change", readonly_params(), Sight::passes, make_readonly},
+    {"record", "logs what changes the disk", record_params(), Sight::looks, make_record},
+    {"reserve", "persistent reservations, host by host", reserve_params(), Sight::passes,
+     make_reserve, 0, k_hosts_are_lost_below, "it would not see every request, or not whose it is"},
+    {"stats", "counts and times what passes", stats_params(), Sight::passes, make_stats},
+    {"stripe", "spreads chunks over several images", stripe_params(), Sight::passes, make_stripe},
+    {"throttle", "limits operations and bytes a second", throttle_params(), Sight::passes,
+     make_throttle},
 };
 
 const LayerRow* find_layer(std::string_view name) {
@@ -111,7 +119,10 @@ Result<std::unique_ptr<Disk>> build_stack(std::unique_ptr<Disk> bottom,
   std::unique_ptr<Disk> top = audit ? make_audited(std::move(bottom)) : std::move(bottom);
   for (size_t i = outermost_first.size(); i-- > 0;) {
     const LayerSpec& spec = outermost_first[i];
-    TRY_ASSIGN(top, find_layer(spec.name)->make(std::move(top), spec, env));
+    const LayerRow& row = *find_layer(spec.name);
+    TRY_ASSIGN(top, row.make(std::move(top), spec, env));
+    if (row.sight != Sight::passes)
+      top = make_private(std::move(top), /*always=*/row.sight == Sight::looks);
     if (audit) top = make_audited(std::move(top));
   }
   return audit ? std::move(top) : make_checked(std::move(top));

@@ -33,6 +33,7 @@ class FaultLayer final : public Forward, private Bench {
   Result<> keep();
 
   void submit(Request& request) override;
+  bool looks_at(const Request& request) const override;
   Result<json> control(const json& request) override;
   void inspect(json& out) const override;
   const Geometry& geometry() const override { return Forward::geometry(); }

@@ -49,6 +49,12 @@ void FaultLayer::submit(Request& request) {
   arrive(request);
 }
 
+// A rule that comes while the request is in flight does to the guest's memory what it can.
+bool FaultLayer::looks_at(const Request& request) const {
+  if ((request.flags & k_internal) != 0 || rules_.size() == 0) return false;
+  return !rules_.candidates(request).empty() || !rules_.keepers().empty();
+}
+
 void FaultLayer::arrive(Request& request) {
   Flight& flight = *flights_.take();
   flight.parent = &request;

@@ -121,6 +121,7 @@ void Queue::submit(Job& job, blk::Op op, uint64_t length) {
     if (!offset_of(job.blk.sector, request.offset)) return finished(job, ERANGE);
     request.data = job.blk.data.data();
     request.segments = static_cast<int>(job.blk.data.size());
+    request.shared = true;
   }
   if (op == blk::Op::write) request.flags = stable_flags(job);
   if (op == blk::Op::read && session_.ground.loans) request.loan = &job.loan;
