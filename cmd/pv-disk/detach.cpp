@@ -53,9 +53,9 @@ Result<int> act(cli::Context& context, const DetachOptions& options) {
   if (!kept) {
     if (vm) TRY(forget_in_vm(*vm, at.disk.name));
     TRY_ASSIGN(const uint64_t grace_ns, context.timeout_ns(serve::k_end_grace_ns));
-    TRY_ASSIGN(const std::string lost, serve::end_server(at.disk, grace_ns));
+    TRY_ASSIGN(const serve::LastWords words, serve::end_server(at.disk, grace_ns));
     TRY(serve::save_keys(at.disk, {{"state", "detached"}}));
-    if (!lost.empty()) return fail(serve::cache_lost(at.disk, "detached", lost));
+    TRY(words.told(at.disk, "detached"));
   }
   TRY_ASSIGN(json document, serve::disk_document(at.disk));
   document.update(released);

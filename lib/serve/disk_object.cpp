@@ -26,6 +26,12 @@ bool has_cache(const json& state) {
   });
 }
 
+std::string take_note(const Object& disk, const char* name) {
+  auto note = read_file(disk.path(name), k_max_note);
+  unlink(disk.path(name).c_str());
+  return note.value_or("");
+}
+
 Error no_such_disk(const RunDir& run, std::string_view name) {
   std::vector<std::string> known;
   for (const Object& disk : run.list("disk")) known.push_back(disk.display());
@@ -83,7 +89,7 @@ Result<> save_keys(const Object& disk, const json& changed) {
   return disk.save(state);
 }
 
-Result<std::string> end_server(const Object& disk, uint64_t grace_ns) {
+Result<LastWords> end_server(const Object& disk, uint64_t grace_ns) {
   // Whoever may want to start the server again sees that it is not wanted any more.
   static_cast<void>(write_file_atomic(disk.path(k_closing_file), "", 0600));
   grace_ns = std::max(grace_ns, k_end_grace_ns);
@@ -100,23 +106,26 @@ Result<std::string> end_server(const Object& disk, uint64_t grace_ns) {
     TRY_ASSIGN(const bool forced, terminate(process, grace_ns));
     killed = killed || forced;
   }
-  auto lost = read_file(disk.path(k_lost_file), k_max_note);
-  unlink(disk.path(k_lost_file).c_str());
-  if (lost) return *lost;
-  return killed && state && has_cache(*state) ? k_flush_late : std::string();
+  LastWords words;
+  words.flush = take_note(disk, k_lost_file);
+  words.broken = take_note(disk, k_broken_file);
+  if (words.flush.empty() && killed && state && has_cache(*state)) words.flush = k_flush_late;
+  return words;
 }
 
-Error cache_lost(const Object& disk, std::string_view how, const std::string& flush) {
-  return Error(Code::io, fmt::format("disk '{}' is {}, but its last flush {}: what its cache still "
-                                     "held is lost",
-                                     disk.name, how, flush));
+Result<> LastWords::told(const Object& disk, std::string_view how) const {
+  if (!flush.empty())
+    return fail(Code::io, fmt::format("disk '{}' is {}, but its last flush {}: what its cache "
+                                      "still held is lost",
+                                      disk.name, how, flush));
+  if (broken.empty()) return {};
+  return fail(Code::io, fmt::format("disk '{}' is {}, but {}", disk.name, how, broken));
 }
 
 Result<> close_disk(const RunDir& run, const Object& disk, uint64_t grace_ns) {
-  TRY_ASSIGN(const std::string lost, end_server(disk, grace_ns));
+  TRY_ASSIGN(const LastWords words, end_server(disk, grace_ns));
   run.remove(disk);
-  if (!lost.empty()) return fail(cache_lost(disk, "closed", lost));
-  return {};
+  return words.told(disk, "closed");
 }
 
 }  // namespace pv::serve

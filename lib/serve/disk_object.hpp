@@ -19,6 +19,8 @@ constexpr const char* k_vhost_socket = "vhost.sock";
 // Left by a server whose last flush failed: how.
 constexpr const char* k_lost_file = "lost";
 constexpr const char* k_flush_late = "did not end in time";
+// ... or one of whose layers could not go on with what it writes down: which, and why.
+constexpr const char* k_broken_file = "broken";
 // Who serves it, from the first moment on; state.json says so once the disk is up.
 constexpr const char* k_starting_file = "starting";
 // For a server to end, and to write a cache back, at least.
@@ -39,13 +41,20 @@ Result<json> disk_document(const Object& disk);
 // lock of its own: who holds Object::lock() may wait for a server that is being started again.
 Result<> save_keys(const Object& disk, const json& changed);
 
-// Ends the server, and who would start it again: SIGTERM, then SIGKILL. "", or what has become of
-// the last flush when what a cache held is lost; that is told once.
-Result<std::string> end_server(const Object& disk, uint64_t grace_ns);
-// Code::io, for a disk that was closed or detached (`how`) all the same.
-Error cache_lost(const Object& disk, std::string_view how, const std::string& flush);
+// What a server that has ended leaves to be said, once; both "" where all is well.
+struct LastWords {
+  std::string flush;   // what has become of the last flush when what a cache held is lost
+  std::string broken;  // what a layer did not write down, such as "its log d.log is broken (EFBIG)"
 
-// Ends the server and removes the object. Idempotent. cache_lost() when it is closed all the same.
+  // Code::io, for a disk that was closed or detached (`how`) all the same; or nothing.
+  Result<> told(const Object& disk, std::string_view how) const;
+};
+
+// Ends the server, and who would start it again: SIGTERM, then SIGKILL.
+Result<LastWords> end_server(const Object& disk, uint64_t grace_ns);
+
+// Ends the server and removes the object. Idempotent. An error of LastWords::told() when it is
+// closed all the same.
 Result<> close_disk(const RunDir& run, const Object& disk, uint64_t grace_ns = k_end_grace_ns);
 
 }  // namespace pv::serve

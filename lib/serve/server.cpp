@@ -296,6 +296,7 @@ class DiskServer {
   // An orderly end is no power cut: what a cache still holds goes to the image. It takes as long as
   // it takes; who cannot wait kills the server, which is a power cut.
   void put_away() {
+    note_broken();
     if (snap_->sealed() || !stack_->control({{"op", "cache.held"}})) return loop_.stop();
     last_flush_.op = blk::Op::flush;
     last_flush_.flags = blk::k_internal;
@@ -308,6 +309,23 @@ class DiskServer {
       server.loop_.stop();
     };
     stack_->submit(last_flush_);
+  }
+
+  // Whoever closes the disk learns of it, also when nobody has asked before.
+  void note_broken() const {
+    json layers;
+    stack_->inspect(layers);
+    for (const char* name : {"record", "history", "mirror"}) {
+      const json* layer = find(layers, name);
+      if (!layer || get_string(*layer, "state") != "broken") continue;
+      const std::string file = get_string(*layer, "file");
+      static_cast<void>(write_file_atomic(
+          object_.path(k_broken_file),
+          fmt::format("its {}{}{} is broken since it could not be written ({})", name,
+                      file.empty() ? "" : " ", file, get_string(*layer, "error")),
+          0600));
+      return;
+    }
   }
 
   const Object& object_;

@@ -77,8 +77,12 @@ Result<LogEnd> LogReader::end() const {
   if (fstat(fd_.get(), &st) < 0) return fail_errno("cannot stat " + name_, errno);
   const auto size = static_cast<uint64_t>(st.st_size);
   LogEnd end{head_.state, head_.error, at_, size - std::min(size, at_), gaps_};
-  const bool cut = head_.state == LogHead::closed && at_ < head_.end;
-  end.whole = head_.state != LogHead::broken && end.unused_bytes == 0 && !cut;
+  // One that was closed in order has all its entries: what is missing was damaged since.
+  if (end.state == LogHead::closed && (at_ < head_.end || end.unused_bytes != 0)) {
+    end.state = LogHead::broken;
+    end.error = EILSEQ;
+  }
+  end.whole = end.state != LogHead::broken && end.unused_bytes == 0;
   return end;
 }
 

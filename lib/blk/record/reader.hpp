@@ -16,7 +16,7 @@ namespace pv::blk {
 // killed may be whole and still not tell the last that happened.
 struct LogEnd {
   LogHead::State state = LogHead::recording;
-  uint32_t error = 0;         // why it is broken
+  uint32_t error = 0;         // why it is broken; EILSEQ: closed, and damaged since
   uint64_t used_bytes = 0;    // up to the last good entry
   uint64_t unused_bytes = 0;  // what is behind it
   uint64_t gaps = 0;          // sessions that do not go on where the one before ended
