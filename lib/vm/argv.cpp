@@ -317,8 +317,7 @@ std::vector<std::string> build_argv(const Machine& machine) {
   if (machine.restored || std::any_of(machine.disks.begin(), machine.disks.end(), vhost_user))
     argv.add("-S");
   if (machine.restored) argv.add("-incoming", "defer");
-  if (machine.qemu.sandbox)
-    argv.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+  if (machine.qemu.sandbox) argv.add("-sandbox", k_sandbox);
   for (const std::string& arg : machine.profile.qemu_args) argv.add(arg);
   for (const std::string& arg : machine.config.qemu_args) argv.add(arg);
   return argv.take();

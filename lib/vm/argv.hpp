@@ -112,6 +112,9 @@ constexpr size_t k_runner_port = 30;                 // the guest's /init knows 
 // memory, where that is not a snapshot's file.
 constexpr int k_state_fd = 3;
 constexpr int k_ram_fd = 4;
+// Of -sandbox: what QEMU may not do.
+constexpr const char* k_sandbox =
+    "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 constexpr const char* k_ram_object = "ram";  // which that memory is for QEMU
 
 }  // namespace pv::vm

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "vm/snapshot_probe.hpp"
 
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -23,17 +26,42 @@ constexpr uint64_t k_memory = 16 << 20;
 constexpr int k_monitor_fd = k_ram_fd + 1;
 
 // Without events in between: what comes unasked is passed over.
-Result<json> ask(LineClient& monitor, const std::string& command, const json& arguments,
-                 const Deadline& deadline) {
-  json request = {{"execute", command}};
-  if (!arguments.is_null()) request["arguments"] = arguments;
-  TRY(monitor.send_line(request, deadline));
+Result<json> answer_to(LineClient& monitor, const std::string& command, const Deadline& deadline) {
   while (true) {
     TRY_ASSIGN(const json reply, monitor.read_json(deadline));
     if (const json* result = find(reply, "return")) return *result;
     if (const json* error = find(reply, "error"))
       return fail(Code::qmp, fmt::format("{}: {}", command, get_string(*error, "desc")));
   }
+}
+
+Result<json> ask(LineClient& monitor, const std::string& command, const json& arguments,
+                 const Deadline& deadline) {
+  json request = {{"execute", command}};
+  if (!arguments.is_null()) request["arguments"] = arguments;
+  TRY(monitor.send_line(request, deadline));
+  return answer_to(monitor, command, deadline);
+}
+
+// QEMU has a descriptor of ours under a name from then on.
+Result<> give(LineClient& monitor, const char* name, int fd, const Deadline& deadline) {
+  std::string text = to_line({{"execute", "getfd"}, {"arguments", {{"fdname", name}}}}) + "\n";
+  iovec piece{text.data(), text.size()};
+  alignas(cmsghdr) char room[CMSG_SPACE(sizeof fd)] = {};
+  msghdr message{};
+  message.msg_iov = &piece;
+  message.msg_iovlen = 1;
+  message.msg_control = room;
+  message.msg_controllen = sizeof room;
+  cmsghdr* head = CMSG_FIRSTHDR(&message);
+  head->cmsg_level = SOL_SOCKET;
+  head->cmsg_type = SCM_RIGHTS;
+  head->cmsg_len = CMSG_LEN(sizeof fd);
+  std::memcpy(CMSG_DATA(head), &fd, sizeof fd);
+  if (sendmsg(monitor.fd(), &message, MSG_NOSIGNAL) != static_cast<ssize_t>(text.size()))
+    return fail_errno("cannot hand a descriptor to QEMU", errno);
+  TRY(answer_to(monitor, "getfd", deadline));
+  return {};
 }
 
 Result<> wait_for_migration(LineClient& monitor, const Deadline& deadline) {
@@ -49,24 +77,26 @@ Result<> wait_for_migration(LineClient& monitor, const Deadline& deadline) {
 std::vector<std::string> probe_argv(const Qemu& qemu, const std::string& accel) {
   const std::string ram = fmt::format(
       "memory-backend-file,id=ram,size={},share=on,mem-path=/proc/self/fd/{}", k_memory, k_ram_fd);
-  return {qemu.path,
-          "-nodefaults",
-          "-no-user-config",
-          "-display",
-          "none",
-          "-S",
-          "-machine",
-          "q35,memory-backend=ram",
-          "-accel",
-          accel,
-          "-m",
-          fmt::format("{}M", k_memory >> 20),
-          "-object",
-          ram,
-          "-chardev",
-          fmt::format("socket,id=qmp,fd={}", k_monitor_fd),
-          "-mon",
-          "chardev=qmp,mode=control"};
+  std::vector<std::string> argv = {qemu.path,
+                                   "-nodefaults",
+                                   "-no-user-config",
+                                   "-display",
+                                   "none",
+                                   "-S",
+                                   "-machine",
+                                   "q35,memory-backend=ram",
+                                   "-accel",
+                                   accel,
+                                   "-m",
+                                   fmt::format("{}M", k_memory >> 20),
+                                   "-object",
+                                   ram,
+                                   "-chardev",
+                                   fmt::format("socket,id=qmp,fd={}", k_monitor_fd),
+                                   "-mon",
+                                   "chardev=qmp,mode=control"};
+  if (qemu.sandbox) argv.insert(argv.end(), {"-sandbox", k_sandbox});
+  return argv;
 }
 
 }  // namespace
@@ -88,7 +118,9 @@ Result<> try_snapshot(const Qemu& qemu, const std::string& accel, const Deadline
   TRY(monitor.read_json(deadline));  // the greeting
   TRY(ask(monitor, "qmp_capabilities", nullptr, deadline));
   TRY(ask(monitor, "migrate-set-capabilities", state_capabilities(), deadline));
-  TRY(ask(monitor, "migrate", {{"uri", "exec:cat >/dev/null"}}, deadline));
+  const Fd nowhere(open("/dev/null", O_WRONLY | O_CLOEXEC));
+  TRY(give(monitor, "nowhere", nowhere.get(), deadline));
+  TRY(ask(monitor, "migrate", {{"uri", "fd:nowhere"}}, deadline));
   TRY(wait_for_migration(monitor, deadline));
   TRY_ASSIGN(const json migration, ask(monitor, "query-migrate", nullptr, deadline));
   const uint64_t total = get_u64(migration.value("ram", json::object()), "total", UINT64_MAX);
