@@ -2,6 +2,8 @@
 #include "verify/log/requests.hpp"
 
 #include <algorithm>
+#include <iterator>
+#include <map>
 
 namespace pv::verify {
 namespace {
@@ -30,10 +32,28 @@ void complete(Logged& logged, const LogEntry& done, uint64_t order) {
   logged.done_order = order;
 }
 
-bool overlap(const Logged& a, const Logged& b) {
-  return a.entry.offset < b.entry.offset + b.entry.length &&
-         b.entry.offset < a.entry.offset + a.entry.length;
-}
+// Stretches of the disk, joined where they meet.
+class Stretches {
+ public:
+  bool overlap(const LogEntry& entry) const {
+    const auto after = ends_.lower_bound(entry.offset + entry.length);
+    return after != ends_.begin() && std::prev(after)->second > entry.offset;
+  }
+  void add(const LogEntry& entry) {
+    uint64_t from = entry.offset, to = entry.offset + entry.length;
+    auto at = ends_.upper_bound(to);
+    while (at != ends_.begin() && std::prev(at)->second >= from) {
+      --at;
+      from = std::min(from, at->first);
+      to = std::max(to, at->second);
+      at = ends_.erase(at);
+    }
+    ends_[from] = to;
+  }
+
+ private:
+  std::map<uint64_t, uint64_t> ends_;  // by their beginnings
+};
 
 }  // namespace
 
@@ -99,12 +119,26 @@ void LastingRequests::lasts(Run& run) {
   ready_.splice(ready_.end(), run);
 }
 
-void LastingRequests::lasts_before(Run& run, const Logged& fua) {
-  for (auto one = run.begin(); one != run.end();) {
-    const auto next = std::next(one);
-    if (overlap(*one, fua)) ready_.splice(ready_.end(), run, one);
-    one = next;
-  }
+// What the request lies over goes before it, and what lies below that before that: from the newest
+// back, each that overlaps one that goes goes too.
+void LastingRequests::lasts_before(const LogEntry& fua) {
+  Stretches going;
+  going.add(fua);
+  Run older;
+  const auto pick = [&](Run& run) {
+    for (auto one = run.end(); one != run.begin();) {
+      const auto here = std::prev(one);
+      if (!going.overlap(here->entry)) {
+        one = here;
+        continue;
+      }
+      going.add(here->entry);
+      older.splice(older.begin(), run, here);
+    }
+  };
+  pick(unflushed_);
+  for (auto flush = flushes_.rbegin(); flush != flushes_.rend(); ++flush) pick(flush->covered);
+  lasts(older);
 }
 
 void LastingRequests::completed(const LogEntry& done) {
@@ -131,8 +165,7 @@ void LastingRequests::completed(const LogEntry& done) {
     in_flight_.erase(one);
     ++left_out_;
   } else if ((one->entry.flags & blk::k_log_fua) != 0) {
-    for (Flush& earlier : flushes_) lasts_before(earlier.covered, *one);
-    lasts_before(unflushed_, *one);
+    lasts_before(one->entry);
     ready_.splice(ready_.end(), in_flight_, one);
   } else {
     unflushed_.splice(unflushed_.end(), in_flight_, one);

@@ -46,7 +46,7 @@ class LogRequests {
 // In the order of lasting: a write, zero or discard when a flush that was submitted after it had
 // completed completes; the flush then; a write with FUA when it completes; a mark when it was set;
 // at the end what was never flushed. Only what succeeded. An older write that a FUA write overlaps
-// goes before it.
+// goes before it, and so does what that one overlaps.
 class LastingRequests {
  public:
   explicit LastingRequests(blk::LogReader reader) : reader_(std::move(reader)) {}
@@ -62,7 +62,7 @@ class LastingRequests {
   };
   void completed(const blk::LogEntry& done);
   void lasts(Run& run);
-  void lasts_before(Run& run, const Logged& fua);
+  void lasts_before(const blk::LogEntry& fua);
   void submitted(const blk::LogEntry& entry);
 
   blk::LogReader reader_;
