@@ -162,6 +162,10 @@ TEST_CASE("EXPORT_NAME answers with or without the 124 zeroes", "[nbd]") {
 TEST_CASE("client flags that we do not know, or without fixed newstyle, end it", "[nbd]") {
   for (const uint32_t flags : {0U, 2U, 4U, 7U, 0x80000001U, 0xffffffffU})
     CHECK(feed_whole(hello(flags) + go_to("disk")).state == Handshake::State::closed);
+  // Such a client may ask for an export, which has no answer that it would not understand.
+  for (const uint32_t flags : {0U, 2U})
+    CHECK(feed_whole(hello(flags) + option(k_opt_export_name, "disk")).state ==
+          Handshake::State::transmission);
   for (const uint32_t flags : {1U, 3U})
     CHECK(feed_whole(hello(flags) + go_to("disk")).state == Handshake::State::transmission);
 }
@@ -216,15 +220,46 @@ TEST_CASE("meta contexts: base:allocation is found by name, by its prefix and by
       option(k_opt_set_meta_context, name("") + be(1, 4) + name("base:allocation")) +
       option(k_opt_set_meta_context, name("") + be(0, 4));
   CHECK_FALSE(feed_whole(hello() + structured + twice).allocation);
+  // ... also one that fails.
+  const std::string chosen =
+      option(k_opt_set_meta_context, name("") + be(1, 4) + name("base:allocation"));
+  for (const std::string& failing :
+       {name("nosuch") + be(1, 4) + name("base:allocation"), name("disk"),
+        name("disk") + be(1, 4) + name("base:allocation") + "x"}) {
+    const std::string again = option(k_opt_set_meta_context, failing);
+    CHECK(feed_whole(hello() + structured + chosen).allocation);
+    CHECK_FALSE(feed_whole(hello() + structured + chosen + again).allocation);
+  }
+}
+
+// The number of a context means something only once it is chosen.
+TEST_CASE("meta contexts have number 0 in a list, and another one when they are chosen", "[nbd]") {
+  for (const uint32_t what : {k_opt_list_meta_context, k_opt_set_meta_context}) {
+    const Outcome result =
+        feed_whole(hello() + option(k_opt_structured_reply, "") +
+                   option(what, name("disk") + be(1, 4) + name("base:allocation")));
+    const uint32_t id = get32(result.output.data() + 18 + 20 + 20);
+    CHECK((id == 0) == (what == k_opt_list_meta_context));
+  }
+}
+
+TEST_CASE("DF is offered with structured replies, and not without", "[nbd]") {
+  const auto offered = [](const std::string& before) {
+    const std::string out = feed_whole(hello() + before + go_to("disk")).output;
+    const size_t at = out.find(be(1 << 20, 8));
+    return get16(out.data() + at + 8);
+  };
+  CHECK((offered("") & k_send_df) == 0);
+  CHECK((offered(option(k_opt_structured_reply, "")) & k_send_df) != 0);
 }
 
 TEST_CASE("a read-only export and one that ignores discard say so", "[nbd]") {
   blk::Geometry geometry;
   geometry.size = 512;
-  CHECK((transmission_flags(geometry) & k_read_only) == 0);
-  CHECK((transmission_flags(geometry) & k_send_trim) != 0);
+  CHECK((transmission_flags(geometry, false) & k_read_only) == 0);
+  CHECK((transmission_flags(geometry, false) & k_send_trim) != 0);
   geometry.read_only = true;
   geometry.discard = blk::DiscardBehaviour::ignored;
-  CHECK((transmission_flags(geometry) & k_read_only) != 0);
-  CHECK((transmission_flags(geometry) & k_send_trim) == 0);
+  CHECK((transmission_flags(geometry, false) & k_read_only) != 0);
+  CHECK((transmission_flags(geometry, false) & k_send_trim) == 0);
 }

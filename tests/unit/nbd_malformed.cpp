@@ -82,12 +82,9 @@ TEST_CASE("every flag that a command does not have is refused", "[nbd]") {
   Fd fd = wire.connect();
   wire.say(fd, go(false));
   const std::pair<uint16_t, uint16_t> allowed[] = {
-      {k_cmd_read, k_cmd_flag_df | k_cmd_flag_fua},
-      {k_cmd_write, k_cmd_flag_fua},
-      {k_cmd_flush, k_cmd_flag_fua},
-      {k_cmd_trim, k_cmd_flag_fua},
-      {k_cmd_cache, k_cmd_flag_fua},
-      {k_cmd_write_zeroes, k_cmd_flag_fua | k_cmd_flag_no_hole},
+      {k_cmd_read, k_cmd_flag_fua},  {k_cmd_write, k_cmd_flag_fua},
+      {k_cmd_flush, k_cmd_flag_fua}, {k_cmd_trim, k_cmd_flag_fua},
+      {k_cmd_cache, k_cmd_flag_fua}, {k_cmd_write_zeroes, k_cmd_flag_fua | k_cmd_flag_no_hole},
   };
   for (const auto& [command, flags] : allowed)
     for (unsigned bit = 0; bit < 16; ++bit) {
@@ -103,6 +100,25 @@ TEST_CASE("every flag that a command does not have is refused", "[nbd]") {
         CHECK(status(answer, 6) == (good ? 0U : uint32_t{k_einval}));
     }
   CHECK(alive(wire, fd));
+}
+
+TEST_CASE("what was not offered is refused: FUA, trim, and DF without structured replies",
+          "[nbd]") {
+  blk::Geometry poor;
+  poor.fua = false;
+  poor.discard = blk::DiscardBehaviour::ignored;
+  for (const bool rich : {false, true}) {
+    Wire wire(rich ? blk::Geometry{} : poor);
+    Fd fd = wire.connect();
+    wire.say(fd, go(rich));
+    const std::string data(512, 'x');
+    const uint32_t wanted = rich ? 0 : uint32_t{k_einval};
+    CHECK(status(wire.say(fd, request(k_cmd_write, 1, 0, 512, data, k_cmd_flag_fua)), 1) == wanted);
+    CHECK(status(wire.say(fd, request(k_cmd_trim, 2, 0, 512)), 2) == wanted);
+    const std::string read = wire.say(fd, request(k_cmd_read, 3, 0, 512, "", k_cmd_flag_df));
+    CHECK((read.size() > 512) == rich);
+    CHECK(alive(wire, fd));
+  }
 }
 
 TEST_CASE("a wrong bit in the magic of a request ends the connection", "[nbd]") {

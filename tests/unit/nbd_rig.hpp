@@ -40,8 +40,7 @@ struct Wire {
   blk::Counters counters;
   std::unique_ptr<Server> server;
 
-  Wire() {
-    blk::Geometry geometry;
+  explicit Wire(blk::Geometry geometry = {}) {
     geometry.size = 1 << 20;
     const std::vector<blk::LayerSpec> layers = {{"fault", {}}};
     disk = *blk::build_stack(*blk::make_memory_disk(geometry), layers,

@@ -58,9 +58,10 @@ class Reader {
 
 }  // namespace
 
-uint16_t transmission_flags(const blk::Geometry& geometry) {
-  unsigned flags = k_has_flags | k_send_flush | k_send_df | k_can_multi_conn | k_send_cache |
-                   k_send_trim | k_send_write_zeroes;
+uint16_t transmission_flags(const blk::Geometry& geometry, bool structured) {
+  unsigned flags = k_has_flags | k_send_flush | k_can_multi_conn | k_send_cache | k_send_trim |
+                   k_send_write_zeroes;
+  if (structured) flags |= k_send_df;
   if (geometry.read_only) flags |= k_read_only;
   if (geometry.fua) flags |= k_send_fua;
   if (geometry.discard == blk::DiscardBehaviour::ignored)
@@ -86,8 +87,8 @@ size_t Handshake::feed(std::string_view bytes) {
 size_t Handshake::client_flags(std::string_view bytes) {
   if (bytes.size() < 4) return 0;
   const uint32_t flags = get32(bytes.data());
-  // Without the fixed newstyle flag we could not even refuse an option.
-  if ((flags & ~3U) != 0 || (flags & k_fixed_newstyle) == 0) state_ = State::closed;
+  if ((flags & ~3U) != 0) state_ = State::closed;
+  fixed_ = (flags & k_fixed_newstyle) != 0;
   no_zeroes_ = (flags & k_no_zeroes) != 0;
   flags_seen_ = true;
   return 4;
@@ -108,7 +109,8 @@ size_t Handshake::option(std::string_view bytes) {
 }
 
 void Handshake::handle(uint32_t option, std::string_view data) {
-  if (stop_ == Stop::first_option) {
+  // A client without the fixed newstyle takes no answer to any other option.
+  if (stop_ == Stop::first_option || (!fixed_ && option != k_opt_export_name)) {
     state_ = State::closed;
     return;
   }
@@ -157,7 +159,7 @@ void Handshake::export_name(std::string_view data) {
     state_ = State::closed;
     return;
   }
-  output_ += be64(export_.geometry.size) + be16(transmission_flags(export_.geometry));
+  output_ += be64(export_.geometry.size) + be16(offered());
   if (!no_zeroes_) output_.append(124, '\0');
   enter(data);
 }
@@ -170,7 +172,7 @@ void Handshake::info_or_go(uint32_t option, std::string_view data) {
     return reply(option, k_rep_err_invalid, "malformed request");
   if (!known_name(name)) return reply(option, k_rep_err_unknown, "no such export");
   const blk::Geometry& g = export_.geometry;
-  reply_info(option, k_info_export, be64(g.size) + be16(transmission_flags(g)));
+  reply_info(option, k_info_export, be64(g.size) + be16(offered()));
   for (uint16_t i = 0, wanted = 0; i < count && reader.u16(wanted); ++i) {
     if (wanted == k_info_name) reply_info(option, k_info_name, export_.name);
     if (wanted == k_info_description) reply_info(option, k_info_description, export_.description);
@@ -191,6 +193,7 @@ void Handshake::meta_context(uint32_t option, std::string_view data) {
   Reader reader(data);
   std::string_view name;
   uint32_t count = 0;
+  if (option == k_opt_set_meta_context) base_allocation_ = false;  // also when it fails
   if (!structured_ || !reader.string(name) || !reader.u32(count))
     return reply(option, k_rep_err_invalid, "needs structured replies and a name");
   if (!known_name(name)) return reply(option, k_rep_err_unknown, "no such export");
@@ -204,7 +207,9 @@ void Handshake::meta_context(uint32_t option, std::string_view data) {
   if (reader.left() != 0) return reply(option, k_rep_err_invalid, "trailing data");
   if (option == k_opt_set_meta_context) base_allocation_ = wanted;
   if (wanted)
-    reply(option, k_rep_meta_context, be32(k_base_allocation_id) + std::string(k_context));
+    reply(
+        option, k_rep_meta_context,
+        be32(option == k_opt_set_meta_context ? k_base_allocation_id : 0) + std::string(k_context));
   reply(option, k_rep_ack);
 }
 

@@ -19,8 +19,9 @@ struct Export {
   blk::Geometry geometry;
 };
 
-// Transmission flags that describe a geometry.
-uint16_t transmission_flags(const blk::Geometry& geometry);
+// Transmission flags that describe a geometry to a client that has, or has not, negotiated
+// structured replies ("Transmission flags" of the protocol).
+uint16_t transmission_flags(const blk::Geometry& geometry, bool structured);
 
 class Handshake {
  public:
@@ -41,6 +42,8 @@ class Handshake {
   State state() const { return state_; }
   std::string& output() { return output_; }
   bool structured() const { return structured_; }
+  // The transmission flags, as the client gets them: what is not among them, it must not use.
+  uint16_t offered() const { return transmission_flags(export_.geometry, structured_); }
   bool base_allocation() const { return base_allocation_; }
   const std::string& host() const { return host_; }  // "" where the client has not said
 
@@ -60,6 +63,7 @@ class Handshake {
   State state_ = State::negotiating;
   Stop stop_ = Stop::never;
   bool flags_seen_ = false;
+  bool fixed_ = false;
   bool no_zeroes_ = false;
   bool structured_ = false;
   bool base_allocation_ = false;

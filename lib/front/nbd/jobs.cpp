@@ -39,16 +39,19 @@ bool command_op(uint16_t command, blk::Op& op) {
   }
 }
 
-uint16_t allowed_flags(blk::Op op) {
+// Of a command, what the client was not offered is refused. Flags that a command has no use for are
+// ignored where the protocol says so (NBD_CMD_FLAG_FUA).
+uint16_t allowed_flags(blk::Op op, uint16_t offered) {
+  const auto fua = static_cast<uint16_t>((offered & k_send_fua) != 0 ? k_cmd_flag_fua : 0);
   switch (op) {
     case blk::Op::read:
-      return k_cmd_flag_df | k_cmd_flag_fua;
+      return fua | ((offered & k_send_df) != 0 ? k_cmd_flag_df : 0);
     case blk::Op::zero:
-      return k_cmd_flag_fua | k_cmd_flag_no_hole;
+      return fua | k_cmd_flag_no_hole;
     case blk::Op::map:
-      return k_cmd_flag_req_one | k_cmd_flag_fua;
+      return fua | k_cmd_flag_req_one;
     default:
-      return k_cmd_flag_fua;
+      return fua;
   }
 }
 
@@ -90,7 +93,8 @@ void Connection::begin(uint16_t command, uint16_t flags, uint64_t cookie, uint64
   if (!job->known) {
     shared_.counters.unsupported();
     error = EINVAL;
-  } else if ((flags & ~allowed_flags(request.op)) != 0) {
+  } else if ((flags & ~allowed_flags(request.op, handshake_.offered())) != 0 ||
+             (command == k_cmd_trim && (handshake_.offered() & k_send_trim) == 0)) {
     error = EINVAL;
   } else if (request.op != blk::Op::flush && length == 0) {
     error = EINVAL;  // "a length of 0 is unspecified behaviour": refuse it, as nbdkit does
