@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "blk/fault/keys.hpp"
@@ -186,8 +187,29 @@ Result<> add_action(const RuleFlags& flags, json& action) {
   return {};
 }
 
+// eio_write is about writes, and gives EIO: with --op read it would be called what it is not. (Of
+// the kinds the disk says what they can be applied to.)
+Result<> check_name_holds(const RuleFlags& flags, const json& shorthand) {
+  const json* given = find(shorthand["do"], "errno");
+  if (!given) return {};
+  const json& op = shorthand["match"]["op"][0];
+  TRY_ASSIGN(const json wanted, words("--op", flags.ops, false));
+  for (const json& other : wanted)
+    if (other != op)
+      return fail(Code::usage,
+                  fmt::format("'{0}' is about {1}s: --op {2} contradicts it (the kind "
+                              "'error' takes any: error --op {2})",
+                              flags.mode, op.get<std::string>(), other.get<std::string>()));
+  if (flags.error.empty() || *given == flags.error) return {};
+  return fail(
+      Code::usage,
+      fmt::format("'{0}' gives {1}: --errno {2} contradicts it (error --op {3} --errno {2})",
+                  flags.mode, given->get<std::string>(), flags.error, op.get<std::string>()));
+}
+
 Result<json> rule_of_mode(const RuleFlags& flags) {
   if (auto shorthand = blk::shorthand_rule(flags.mode)) {
+    TRY(check_name_holds(flags, *shorthand));
     if (flags.has_selector()) shorthand->erase("id");  // not the fault that the name stands for
     return *shorthand;
   }

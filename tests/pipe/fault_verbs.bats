@@ -93,6 +93,10 @@ text() { pv-disk read d --sector "$1" --raw </dev/null | tr -d '\0'; }
   expect_error bad_rule 2 pv-fault add --disk d medium
   expect_error bad_rule 2 pv-fault add --disk d drop_write --heal
   expect_error bad_rule 2 pv-fault add --disk d corrupt_read --set pattern=wavy
+  # A name that says something else than its selectors would make a test prove another thing.
+  expect_error usage 2 pv-fault add --disk d eio_write --op read
+  expect_error usage 2 pv-fault add --disk d eio_read --op read,write
+  expect_error usage 2 pv-fault add --disk d eio_read --errno ENOSPC
   expect_error bad_mode 2 pv-fault add --disk d explode
   expect_error unsupported 4 pv-fault add --disk d power_cut
   expect_error unsupported 4 pv-fault add --disk d capacity --set size_bytes=8388608
