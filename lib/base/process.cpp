@@ -33,6 +33,12 @@ bool wait_readable(int fd, const Deadline& deadline) {
   return ready > 0;
 }
 
+// The parent learns why.
+[[noreturn]] void give_up(int report, int err) {
+  [[maybe_unused]] auto n = write(report, &err, sizeof err);
+  _exit(127);
+}
+
 // Runs in the child between fork and exec: only async-signal-safe calls.
 [[noreturn]] void exec_child(const SpawnOptions& options, char* const* argv, char** environment,
                              int report, pid_t parent) {
@@ -45,22 +51,23 @@ bool wait_readable(int fd, const Deadline& deadline) {
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
   signal(SIGPIPE, SIG_DFL);
-  // Move everything out of the way of the target numbers first, then into place.
-  constexpr int k_high = 200;
+  // Move everything out of the way of the target numbers first, then into place. No higher than
+  // that: descriptors may be few.
+  int highest = 2;
+  for (const auto& entry : options.fds) highest = std::max(highest, entry.second);
+  const int high = highest + 1;
   const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
   const int std_fds[3] = {options.stdin_fd, options.stdout_fd, options.stderr_fd};
-  const int safe_report = fcntl(report, F_DUPFD_CLOEXEC, k_high);
+  const int safe_report = fcntl(report, F_DUPFD_CLOEXEC, high);
   int staged[3 + 16];
   size_t count = 0;
-  for (int fd : std_fds) staged[count++] = fcntl(fd < 0 ? null : fd, F_DUPFD_CLOEXEC, k_high);
+  for (int fd : std_fds) staged[count++] = fcntl(fd < 0 ? null : fd, F_DUPFD_CLOEXEC, high);
   for (const auto& [ours, theirs] : options.fds)
-    staged[count++] = fcntl(ours, F_DUPFD_CLOEXEC, k_high);
+    staged[count++] = fcntl(ours, F_DUPFD_CLOEXEC, high);
+  if (std::any_of(staged, staged + count, [](int fd) { return fd < 0; }))
+    give_up(safe_report < 0 ? report : safe_report, EMFILE);
   for (int i = 0; i < 3; ++i) dup2(staged[i], i);
-  int highest = 2;
-  for (size_t i = 0; i < options.fds.size(); ++i) {
-    dup2(staged[3 + i], options.fds[i].second);
-    highest = std::max(highest, options.fds[i].second);
-  }
+  for (size_t i = 0; i < options.fds.size(); ++i) dup2(staged[3 + i], options.fds[i].second);
   for (int fd = 3; fd <= highest; ++fd) {
     bool wanted = false;
     for (const auto& entry : options.fds) wanted = wanted || entry.second == fd;
@@ -71,9 +78,7 @@ bool wait_readable(int fd, const Deadline& deadline) {
   close_range(static_cast<unsigned>(safe_report + 1), ~0U, 0);
   environ = environment;
   execvp(argv[0], argv);
-  const int err = errno;
-  [[maybe_unused]] auto n = write(safe_report, &err, sizeof err);
-  _exit(127);
+  give_up(safe_report, errno);
 }
 
 // Our environment with some variables set anew; points into `ours`, which outlives it.
