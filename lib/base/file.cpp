@@ -29,7 +29,7 @@ Result<std::string> read_all(int fd, size_t max_bytes, std::string_view name,
     if (ready < 0 && errno == EINTR) continue;
     if (ready == 0) return fail(Code::timeout, fmt::format("{} does not end in time", name));
     const ssize_t n = read(fd, buffer, sizeof buffer);
-    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (n < 0) return fail_errno(fmt::format("cannot read {}", name), errno);
     if (n == 0) return data;
     data.append(buffer, static_cast<size_t>(n));
@@ -60,6 +60,11 @@ Result<> write_all(int fd, std::string_view data) {
   while (!data.empty()) {
     const ssize_t n = write(fd, data.data(), data.size());
     if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN) {  // a parent has made it non-blocking, for both of us
+      pollfd waiting{fd, POLLOUT, 0};
+      poll(&waiting, 1, -1);
+      continue;
+    }
     if (n < 0) return fail_errno("write", errno);
     data.remove_prefix(static_cast<size_t>(n));
   }

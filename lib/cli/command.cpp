@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <exception>
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -14,6 +13,7 @@
 #include "base/text.hpp"
 #include "base/units.hpp"
 #include "cli/dump.hpp"
+#include "cli/surroundings.hpp"
 #include "cli/version.hpp"
 
 namespace pv::cli {
@@ -232,15 +232,8 @@ std::optional<Error> parse(const CommandSpec& spec, Built& built, const std::str
 
 }  // namespace
 
-// A descriptor of ours must never become 0, 1 or 2: a caller that closed one of them gets an error
-// from that one, not data in a wrong place. (Opened the wrong way round, so that using it fails.)
-static void occupy_standard_fds() {
-  for (int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
-    if (fcntl(fd, F_GETFD) < 0) open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
-}
-
 int command_main(const CommandSpec& spec, int argc, char** argv) {
-  occupy_standard_fds();
+  make_surroundings_sane();
   try {
     const auto built = build(spec, argc > 1 ? argv[1] : "");
     std::string verb;

@@ -59,7 +59,7 @@ pattern() { qemu-io -r -f raw -c "read -P $1 $2 $3" "$4"; }
   ok nbdinfo --map --totals "$(uri d)"
   assert_output --regexp '65536 +0\.[0-9]% +0 data'
   mkfs.ext4 -q -F fs.img 32M
-  cp /etc/services file
+  cp "$BATS_TEST_FILENAME" file
   debugfs -w -R 'write file file' fs.img 2>/dev/null
   ok nbdcopy fs.img "$(uri d)"
   ok nbdcopy "$(uri d)" back.img

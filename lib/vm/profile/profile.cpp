@@ -94,12 +94,14 @@ Result<std::string> find_config(const std::string& chosen) {
     TRY(check_config(by_flag ? "--config " : "PROVIUM_CONFIG ", path));
     return path;
   }
-  for (std::string path = absolute_path(k_config_name); !path.empty();) {
+  // A directory that was deleted under us has no path, and nothing above it.
+  std::string dir = absolute_path(k_config_name);
+  while (!dir.empty() && dir.front() == '/') {
+    dir.resize(dir.rfind('/'));
     // Whatever has the name counts: a link to nowhere is a mistake, not an absence.
+    const std::string path = dir + "/" + k_config_name;
     struct stat st {};
     if (lstat(path.c_str(), &st) == 0) return path;
-    const std::string dir = path.substr(0, path.rfind('/'));
-    path = dir.empty() ? "" : dir.substr(0, dir.rfind('/')) + "/" + k_config_name;
   }
   return std::string();
 }
